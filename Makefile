@@ -1,0 +1,31 @@
+# make demo, make test: each the only command on a fresh clone; both make .venv first.
+PYTHON ?= python3
+ACCELERATOR ?= cpu
+BIN := .venv/bin
+# Kept on every push; a new requirement or another accelerator makes the environment again.
+STAMP := .venv/installed-$(ACCELERATOR)
+
+.PHONY: setup demo test format
+
+setup: $(STAMP)
+
+$(STAMP): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
+	    sys.exit(0 if (3, 11) <= v <= (3, 13) else "error: Python %d.%d; needs 3.11 to 3.13, e.g. make setup PYTHON=python3.12" % v)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[dev,$(ACCELERATOR)]"
+	@touch $@
+
+demo: setup
+	$(BIN)/python -m experiments.degradation --dataset=digits --depths=8,20,56,110 --workdir=runs/demo
+
+test: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/pytest -q
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .

@@ -1,0 +1,111 @@
+"""Convolutions inside loops that XLA:CPU would run 30 times too slowly: there must be none.
+
+    python -m benchmarks.loop_convolutions [--json=FILE]
+
+Compiles a chunk of training steps, a `lax.scan` around the whole step, so that stem and transitions
+are inside a loop too, and reads the optimised HLO. A convolution in a loop is fast where its
+layout is b01f_01io->b01f (NHWC, HWIO, NHWC); see resnet_jax/models/conv.py. The last row is what
+one would write without it, an `nn.scan` of lax convolutions: it shows that the counter counts.
+"""
+
+import functools
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import common, peers
+from configs import imagenet
+from resnet_jax.config import Config, build
+from resnet_jax.models.resnet import resnet_stages
+from resnet_jax.training import step as steps
+
+FAST = "b01f_01io->b01f"
+BATCH, STEPS = 8, 2
+
+
+def loop_convolutions(hlo: str) -> list[str]:
+    """`dim_labels` of every convolution that some `while` body of this HLO module reaches."""
+    bodies, name = {}, ""
+    for line in hlo.splitlines():
+        # A computation begins at the margin: `[ENTRY ]%name (parameters) -> type {`.
+        if header := re.match(r"(?:ENTRY )?(%[\w.\-]+) .*\{$", line):
+            name = header[1]
+            bodies[name] = []
+        elif name:
+            bodies[name].append(line)
+    text = {name: "\n".join(lines) for name, lines in bodies.items()}
+    # `body=%a`, `calls=%a`, `to_apply=%a`, `branch_computations={%a, %b}`: what a computation uses.
+    uses = {
+        name: {
+            used
+            for group in re.findall(r"=\{?(%[\w.\-]+(?:, %[\w.\-]+)*)", body)
+            for used in group.split(", ")
+            if used in text
+        }
+        for name, body in text.items()
+    }
+    reached: set[str] = set()
+    ahead = re.findall(r"\bbody=(%[\w.\-]+)", hlo)
+    while ahead:
+        if (name := ahead.pop()) not in reached:
+            reached.add(name)
+            ahead += uses[name]
+    found = r" convolution\(.*dim_labels=([\w?]+->[\w?]+)"
+    return [label for name in sorted(reached) for label in re.findall(found, text[name])]
+
+
+def compiled_chunk(config: Config, net: Any) -> str:
+    """The optimised HLO of a chunk of training steps."""
+    shape = (4 * BATCH, *config.data.shape)
+    source = steps.Resident(jnp.zeros(shape), jnp.zeros(shape[0], jnp.int32))
+    chunk = functools.partial(steps.chunk, step=common.train_step(config, net))
+    state = jax.eval_shape(lambda: common.create_state(config, net))
+    indices = jax.ShapeDtypeStruct((STEPS, BATCH), jnp.int32)
+    return jax.jit(chunk).lower(state, source, indices).compile().as_text()
+
+
+def cases() -> dict[str, tuple[Config, Any]]:
+    """Name -> config and net: every block, shortcut and kernel size, and the trap last."""
+    configs = {
+        "ours, v1 basic 20, A": common.cifar(20, BATCH, "basic", "A"),
+        "ours, v1 basic 20, C": common.cifar(20, BATCH, "basic", "C"),
+        "ours, v1 bottleneck 29, B": common.cifar(29, BATCH, "bottleneck", "B"),
+        "ours, pre-activation basic 20, A": common.cifar(20, BATCH, "preact_basic", "A"),
+        "ours, pre-activation bottleneck 29, B": common.cifar(29, BATCH, "preact_bottleneck", "B"),
+        "ours, pre-activation bottleneck 29, C": common.cifar(29, BATCH, "preact_bottleneck", "C"),
+        "ours, 7x7 stem, basic 18, B": _imagenet(18),
+    }
+    trap = peers.Plain(resnet_stages(20, "basic", image=32), pre=False, scan=True)
+    nets = {name: (config, build(config)) for name, config in configs.items()}
+    return nets | {"nn.scan of lax, v1 basic 20, A": (common.cifar(20, BATCH), trap)}
+
+
+def _imagenet(depth: int) -> Config:
+    config = imagenet.get_config(f"depth={depth}")
+    config.data.shape, config.batch_size, config.norm.group_size = (64, 64, 3), BATCH, 0
+    return config
+
+
+def measure() -> tuple[list[common.Row], common.Ratios]:
+    """Count in every case; the ratio is the sum over ours."""
+    rows = []
+    for name, (config, net) in cases().items():
+        labels = loop_convolutions(compiled_chunk(config, net))
+        slow = [label for label in labels if label != FAST]
+        rows.append(
+            {
+                "net": name,
+                "in_loops": len(labels),
+                "noncanonical": len(slow),
+                "layouts": " ".join(sorted(set(slow))),
+            }
+        )
+    ours = sum(row["noncanonical"] for row in rows if row["net"].startswith("ours"))
+    # Only the CPU backend leaves convolutions in the HLO in this form and minds their layout.
+    return rows, {"noncanonical_convolutions": ours if jax.default_backend() == "cpu" else None}
+
+
+if __name__ == "__main__":
+    common.run("loop_convolutions", measure)

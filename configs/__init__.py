@@ -1,0 +1,1 @@
+"""One file a recipe: `get_config(argument)` returns the complete, locked config."""

@@ -1,0 +1,108 @@
+"""What every command shares: flags, one clear line when they are wrong, the device, the cache."""
+
+import contextlib
+import difflib
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+
+import jax
+from absl import flags
+
+from resnet_jax import config
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parse the flags and call `main`; a flag that is wrong is one line and status 2."""
+    try:
+        rest = flags.FLAGS(sys.argv)
+    except Exception as error:  # ml_collections and absl raise a dozen kinds
+        fail(_explain(error))
+    if rest[1:]:
+        fail(f"unexpected argument {rest[1]!r}; flags are written --name=value")
+    use_compilation_cache()
+    main()
+
+
+@contextlib.contextmanager
+def refusals() -> Iterator[None]:
+    """Turn a ValueError or OSError of the checks inside into one line and status 2."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        fail(str(error))
+
+
+def fail(message: str) -> None:
+    """Say what is wrong in one line and leave with status 2."""
+    print("error:", " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)
+
+
+def _explain(error: Exception) -> str:
+    known = config.flatten(config.base())
+    for argument in sys.argv[1:]:
+        key = argument.lstrip("-").partition("=")[0].removeprefix("config.")
+        if argument.lstrip("-").startswith("config.") and key not in known:
+            near = difflib.get_close_matches(key, known, 1, 0.0)[0]
+            return f"unknown config key --config.{key}; nearest: --config.{near}"
+    if isinstance(error, flags.UnrecognizedFlagError):
+        near = difflib.get_close_matches(error.flagname, list(flags.FLAGS), 1, 0.0)[0]
+        return f"unknown flag --{error.flagname}; nearest: --{near}"
+    return str(error.args[0] if isinstance(error, KeyError) else error)
+
+
+def use_compilation_cache() -> None:
+    """Keep compiled programs between runs, in JAX_COMPILATION_CACHE_DIR where it is set."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        jax.config.update("jax_compilation_cache_dir", str(home / "resnet_jax" / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def devices() -> str:
+    """The devices in words, and a warning where a GPU is present and JAX runs on the CPU."""
+    found = jax.devices()
+    line = f"devices: {len(found)} x {found[0].device_kind} ({found[0].platform})"
+    if found[0].platform == "cpu":
+        line += f", {os.cpu_count()} cores"
+        if Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidia0").exists():
+            line += (
+                "; WARNING: an NVIDIA GPU is present and JAX runs on the CPU, "
+                "install it with: make setup ACCELERATOR=cuda13"
+            )
+    return line
+
+
+def versions() -> dict[str, str]:
+    """What a result depends on: the packages' versions, Python's, the machine's and ours."""
+    names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    return {
+        **{name: metadata.version(name) for name in names},
+        "python": platform.python_version(),
+        "machine": platform.platform(),
+        "revision": revision(),
+    }
+
+
+def revision() -> str:
+    """The git revision of this checkout, marked where files differ from it; '' outside of git."""
+    git = lambda *words: subprocess.run(
+        ("git", *words), cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
+    except OSError:
+        return ""
+
+
+def command_line() -> str:
+    """The command as it was typed, to be run again from the repository's folder."""
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    program = f"python -m {spec.name}" if spec else Path(sys.argv[0]).name
+    return " ".join([program, *sys.argv[1:]])

@@ -1,0 +1,329 @@
+"""The config: every value a run depends on, in one locked ConfigDict, checked before anything runs.
+
+`configs/*.py` start from `base`, which names every key, and change what their source gives.
+"""
+
+import difflib
+import functools
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from resnet_jax.models import resnet
+from resnet_jax.models.merges import Scaled, add
+from resnet_jax.models.norm import BatchNorm
+from resnet_jax.models.residual import Chain
+
+# A ConfigDict: its attributes are made at run time, so that a type checker cannot know them.
+Config = Any
+
+
+def base() -> Config:
+    """Every key, with He et al. 2015's CIFAR-10 recipe (arXiv:1512.03385, sec. 4.2)."""
+    c: Config = ConfigDict()
+    c.seed = 0
+    c.steps = 64_000
+    c.batch_size = 128
+    # What is compiled, never what is computed: activations' type, blocks a turn of the layer loop
+    # and what the backward pass computes again (auto: block on the CPU, none elsewhere).
+    c.dtype = "float32"
+    c.unroll = 1
+    c.remat = "auto"
+    # In steps. A chunk is one dispatch and one record; the others are multiples of it.
+    c.chunk_steps = 100
+    c.eval_every = 1_000
+    c.checkpoint_every = 5_000
+
+    c.data = ConfigDict()
+    c.data.name = "cifar10"
+    c.data.dir = ""  # a tensorflow-datasets folder; digits needs none
+    c.data.shape = (32, 32, 3)  # height, width, channels
+    c.data.normalisation = "per_pixel"
+    c.data.mean, c.data.std = (), ()  # of pixels in [0, 1], for normalisation=constants
+    c.data.pad = 4  # zeros on each side, then a random crop
+    c.data.flip = True
+
+    c.model = ConfigDict()
+    c.model.family = "resnet"
+    c.model.depth = 110
+    c.model.stages = ()  # blocks per stage where they are not the published ones of the depth
+    c.model.block = "basic"
+    c.model.skip = "A"
+    c.model.merge = "add"
+    c.model.carry, c.model.transform = 1.0, 1.0  # gains of merge=scaled
+    c.model.width = 16  # channels of the first stage
+    c.model.stem = "3x3"
+    c.model.stride_at = "1x1"  # of a bottleneck: 1x1 in 2015, 3x3 in most code since
+    c.model.zero_init = False  # bodies start at zero
+    c.model.num_classes = 10
+
+    c.norm = ConfigDict()
+    c.norm.group_size = 0  # examples normalised together; 0 is the whole batch
+    c.norm.momentum = 0.9  # of the running statistics
+    c.norm.epsilon = 1e-5
+
+    c.optimizer = ConfigDict()
+    c.optimizer.name = "sgd"
+    c.optimizer.learning_rate = 0.1
+    c.optimizer.momentum = 0.9
+    c.optimizer.nesterov = False
+    c.optimizer.weight_decay = 1e-4
+    c.optimizer.decay = "all"  # all parameters (2015), or kernels alone (modern)
+
+    c.schedule = ConfigDict()
+    c.schedule.kind = "piecewise"
+    c.schedule.boundaries = (32_000, 48_000)  # steps; of a cosine, its end
+    c.schedule.factor = 0.1  # at each boundary
+    c.schedule.warmup_steps = 0
+    c.schedule.warmup = "constant"  # at warmup_factor, or linear from it to 1
+    c.schedule.warmup_factor = 0.1
+    return c
+
+
+CHOICES = {
+    "dtype": ("float32", "bfloat16"),
+    "remat": ("auto", "none", "block"),
+    "data.normalisation": ("per_pixel", "channel", "constants"),
+    "model.family": ("resnet", "ladder"),
+    "model.block": tuple(resnet.BODIES),
+    "model.skip": ("none", "A", "B", "C", "A_split"),
+    "model.merge": ("add", "scaled"),
+    "model.stem": ("3x3", "7x7"),
+    "model.stride_at": ("1x1", "3x3"),
+    "optimizer.name": ("sgd",),
+    "optimizer.decay": ("all", "kernels"),
+    "schedule.kind": ("piecewise", "cosine", "constant"),
+    "schedule.warmup": ("constant", "linear"),
+}
+POSITIVE = (
+    "steps",
+    "batch_size",
+    "unroll",
+    "chunk_steps",
+    "eval_every",
+    "checkpoint_every",
+    "model.width",
+    "model.num_classes",
+    "norm.epsilon",
+    "optimizer.learning_rate",
+)
+NOT_NEGATIVE = (
+    "seed",
+    "data.pad",
+    "norm.group_size",
+    "optimizer.weight_decay",
+    "schedule.warmup_steps",
+    "schedule.warmup_factor",
+    "schedule.factor",
+)
+FRACTIONS = ("norm.momentum", "optimizer.momentum")
+
+ARGUMENT = ("family", "depth", "block", "skip")
+
+
+def choose_model(config: Config, argument: str) -> None:
+    """Apply a config file's argument, `key=value,...` with the keys of ARGUMENT.
+
+    A block that is not given is basic where the depth allows it, else bottleneck; a skip that is
+    not given is A for basic blocks on small images, else B (He et al. 2015, sec. 4.1-4.2).
+    Raises: ValueError for another key or a depth that is no number.
+    """
+    given = {}
+    for part in filter(None, argument.split(",")):
+        key, _, value = part.partition("=")
+        if key not in ARGUMENT or not value:
+            raise ValueError(
+                f"config argument {part!r} is not key=value with a key of {', '.join(ARGUMENT)}"
+                + _nearest(key, ARGUMENT)
+            )
+        given[key] = value
+    model, image = config.model, min(config.data.shape[:2])
+    model.family = given.get("family", model.family)
+    if "depth" in given:
+        if not given["depth"].isdigit():
+            raise ValueError(f"depth={given['depth']} is not a number of layers")
+        model.depth = int(given["depth"])
+    model.block = given.get("block", resnet.default_block(model.family, model.depth, image))
+    model.skip = given.get("skip", resnet.default_skip(model.block, image))
+
+
+def build(config: Config) -> Chain:
+    """The config's network, a value: nothing is computed yet.
+
+    Raises: ValueError for a depth that does not exist or an image too small for the strides.
+    """
+    model, image = config.model, min(config.data.shape[:2])
+    stages = tuple(model.stages)
+    if stages:
+        if min(stages) < 1:
+            raise ValueError(f"model.stages={stages}: every stage has at least one block")
+        depth = resnet.depth_of(stages, model.block)
+        if depth != model.depth:
+            raise ValueError(
+                f"model.stages={stages} of {model.block} blocks has {depth} layers, "
+                f"not model.depth={model.depth}; set model.depth={depth}"
+            )
+    elif model.family == "ladder":
+        if not model.block.endswith("basic"):
+            raise ValueError(f"the ladder is made of basic blocks, not model.block={model.block!r}")
+        stages = resnet.ladder_stages(model.depth, image)
+    else:
+        stages = resnet.resnet_stages(model.depth, model.block, image)
+    strides = 2 ** (len(stages) - 1) * (4 if model.stem == "7x7" else 1)
+    if image < strides:
+        raise ValueError(
+            f"images of {config.data.shape[0]}x{config.data.shape[1]} are too small for "
+            f"{len(stages)} stages behind a {model.stem} stem, which need {strides} pixels a side"
+            + ("; use model.stem=3x3" if model.stem == "7x7" else "")
+        )
+    remat = config.remat
+    if remat == "auto":
+        remat = "block" if jax.default_backend() == "cpu" else "none"
+    merge = add if model.merge == "add" else Scaled(model.carry, model.transform)
+    norm = functools.partial(
+        BatchNorm,
+        group_size=config.norm.group_size,
+        momentum=config.norm.momentum,
+        epsilon=config.norm.epsilon,
+    )
+    return resnet.resnet(
+        stages,
+        block=model.block,
+        skip=model.skip,
+        num_classes=model.num_classes,
+        width=model.width,
+        stem=model.stem,
+        stride_at=model.stride_at,
+        merge=merge,
+        zero=model.zero_init,
+        dtype=jnp.dtype(config.dtype),
+        norm=norm,
+        remat=remat,
+        unroll=config.unroll,
+    )
+
+
+def check(config: Config) -> None:
+    """Refuse what cannot run, in one line, before anything is compiled or written.
+
+    Raises: ValueError naming the key, its value, the rule and the nearest thing that works.
+    """
+    flat = flatten(config)
+    for key, choices in CHOICES.items():
+        if flat[key] not in choices:
+            raise ValueError(
+                f"{key}={flat[key]!r} is not one of {', '.join(choices)}"
+                + _nearest(str(flat[key]), choices)
+            )
+    for key in POSITIVE:
+        if flat[key] <= 0:
+            raise ValueError(f"{key}={flat[key]} must be positive")
+    for key in NOT_NEGATIVE:
+        if flat[key] < 0:
+            raise ValueError(f"{key}={flat[key]} must not be negative")
+    for key in FRACTIONS:
+        if not 0 <= flat[key] < 1:
+            raise ValueError(f"{key}={flat[key]} must lie in [0, 1)")
+    if len(config.data.shape) != 3 or min(config.data.shape) < 1:
+        raise ValueError(f"data.shape={config.data.shape} must be (height, width, channels)")
+    for key in ("eval_every", "checkpoint_every"):
+        if flat[key] % config.chunk_steps:
+            near = max(1, round(flat[key] / config.chunk_steps)) * config.chunk_steps
+            raise ValueError(
+                f"{key}={flat[key]} is not a multiple of chunk_steps={config.chunk_steps}; "
+                f"nearest {near}"
+            )
+    schedule = config.schedule
+    if schedule.warmup_steps >= config.steps:
+        raise ValueError(
+            f"schedule.warmup_steps={schedule.warmup_steps} is not shorter than the run of "
+            f"steps={config.steps}; at most {config.steps - 1}"
+        )
+    if list(schedule.boundaries) != sorted(set(schedule.boundaries)):
+        raise ValueError(f"schedule.boundaries={schedule.boundaries} must rise")
+    if schedule.kind == "cosine" and len(schedule.boundaries) != 1:
+        raise ValueError(
+            f"schedule.boundaries={schedule.boundaries}: a cosine has one, the step of its end; "
+            f"try ({config.steps},)"
+        )
+    group = config.norm.group_size
+    if group and config.batch_size % group:
+        divisors = [d for d in range(1, config.batch_size + 1) if config.batch_size % d == 0]
+        near = min(divisors, key=lambda d: abs(d - group))
+        raise ValueError(
+            f"norm.group_size={group} does not divide batch_size={config.batch_size}; "
+            f"nearest {near}"
+        )
+    constants = config.data.normalisation == "constants"
+    for key in ("data.mean", "data.std"):
+        if constants and len(flat[key]) != config.data.shape[-1]:
+            raise ValueError(
+                f"{key}={flat[key]} needs one number for each of the {config.data.shape[-1]} "
+                "channels where data.normalisation=constants"
+            )
+    build(config)
+
+
+def check_data(config: Config, shape: tuple[int, ...], num_classes: int, train: int) -> None:
+    """Refuse a config that its data set does not fit: shape (h, w, c), classes, training images.
+
+    Raises: ValueError naming both sides and the override that mends it.
+    """
+    name = config.data.name
+    if tuple(config.data.shape) != tuple(shape):
+        raise ValueError(
+            f"data.shape={tuple(config.data.shape)}, but the images of {name} are {tuple(shape)}; "
+            f'use --config.data.shape="{tuple(shape)}"'
+        )
+    if config.model.num_classes != num_classes:
+        raise ValueError(
+            f"model.num_classes={config.model.num_classes}, but {name} has {num_classes}; "
+            f"use --config.model.num_classes={num_classes}"
+        )
+    if config.batch_size > train:
+        raise ValueError(
+            f"batch_size={config.batch_size} is larger than the training split of {name}, {train}"
+        )
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """{'model.depth': 110, ...} of a ConfigDict or of its JSON."""
+    flat = {}
+    for key, value in config.items():
+        if hasattr(value, "items"):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = tuple(value) if isinstance(value, list) else value
+    return flat
+
+
+# What may change between two starts in one directory without changing what is computed.
+MAY_CHANGE = ("data.dir", "checkpoint_every", "remat", "unroll")
+
+
+def differences(config: Config, saved: dict[str, Any]) -> list[str]:
+    """The keys whose values keep `config` from going on where `saved` stopped, with both values.
+
+    More steps may be asked for: the schedule's boundaries are absolute and part of the identity.
+    """
+    now, then = flatten(config), flatten(saved)
+    lines = []
+    for key in sorted(now.keys() | then.keys()):
+        old, new = then.get(key, "absent"), now.get(key, "absent")
+        longer = key == "steps" and isinstance(old, int) and new >= old
+        if old != new and key not in MAY_CHANGE and not longer:
+            lines.append(f"{key}: {old} there, {new} now")
+    return lines
+
+
+def to_json(config: Config) -> str:
+    """The complete config as JSON."""
+    return json.dumps(config.copy_and_resolve_references().to_dict(), indent=2) + "\n"
+
+
+def _nearest(word: str, known: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(word, known, 1, 0.0)
+    return f"; nearest: {near[0]}" if near else ""

@@ -1,0 +1,148 @@
+"""Batch normalisation with the ReLU that follows it, as one operation with its own gradient.
+
+Autodiff of normalise, scale, shift and ReLU keeps about eight activations a layer for the backward
+pass, and a scan over layers writes each into a stacked buffer. Here the backward pass keeps the
+input and two statistics a channel, and recomputes the rest.
+
+There is no train flag: a network normalises by the batch exactly where its caller lets
+`batch_stats` change (`apply(..., mutable=['batch_stats'])`), and by the running statistics
+elsewhere.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def normalise(
+    x: Float[Array, "g n *space c"],
+    scale: Float[Array, "c"],
+    bias: Float[Array, "c"],
+    epsilon: float,
+    relu: bool,
+) -> tuple[Float[Array, "g n *space c"], Float[Array, "g c"], Float[Array, "g c"]]:
+    """Normalise each group of examples by its own statistics; returns (y, mean, variance).
+
+        mean, var = E[x], E[(x - mean)^2]             over the examples and the space of a group
+        y = relu((x - mean) / sqrt(var + epsilon) * scale + bias)       (ReLU where `relu`)
+
+    With r = 1 / sqrt(var + epsilon), xhat = (x - mean) r, g the cotangent of y (zero where the
+    ReLU cuts) and n the number of elements averaged over:
+
+        dx = scale r (g - (sum g + xhat sum(g xhat)) / n),  dscale = sum(g xhat),  dbias = sum g
+
+    Statistics are float32 at least, whatever x is, and carry no gradient of their own.
+    Source: Ioffe & Szegedy 2015, arXiv:1502.03167, Algorithm 1 and the gradients of sec. 3.
+    """
+    return _forward(x, scale, bias, epsilon, relu)[0]
+
+
+def _moments(x):
+    axes = tuple(range(1, x.ndim - 1))
+    wide = x.astype(_wide(x))
+    mean = wide.mean(axes)
+    variance = jnp.square(wide - _spread(mean, wide)).mean(axes)
+    return mean, variance
+
+
+def _wide(x):
+    """The statistics' type: float32, or float64 where x is."""
+    return x.dtype if x.dtype.itemsize > 4 else jnp.float32
+
+
+def _spread(statistic, x):
+    """(g, c) against (g, n, ..., c)."""
+    return jnp.expand_dims(statistic, tuple(range(1, x.ndim - 1)))
+
+
+def _affine(x, mean, variance, scale, bias, epsilon):
+    """Normalised x and its affine image, in the statistics' precision."""
+    inverse = lax.rsqrt(variance + epsilon)
+    xhat = (x.astype(mean.dtype) - _spread(mean, x)) * _spread(inverse, x)
+    return xhat, xhat * _across(scale, xhat) + _across(bias, xhat), inverse
+
+
+def _across(parameter, x):
+    return parameter.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+def _forward(x, scale, bias, epsilon, relu):
+    mean, variance = _moments(x)
+    y = _affine(x, mean, variance, scale, bias, epsilon)[1]
+    y = (nn.relu(y) if relu else y).astype(x.dtype)
+    return (y, mean, variance), (x, mean, variance, scale, bias)
+
+
+def _backward(epsilon, relu, saved, cotangents):
+    x, mean, variance, scale, bias = saved
+    g = cotangents[0].astype(mean.dtype)
+    xhat, y, inverse = _affine(x, mean, variance, scale, bias, epsilon)
+    if relu:
+        g = jnp.where(y > 0, g, 0)
+    axes = tuple(range(1, x.ndim - 1))
+    count = x.size // mean.size
+    sum_g, sum_gx = g.sum(axes), (g * xhat).sum(axes)
+    centred = g - (_spread(sum_g, x) + xhat * _spread(sum_gx, x)) / count
+    dx = _across(scale, xhat) * _spread(inverse, x) * centred
+    return dx.astype(x.dtype), sum_gx.sum(0).astype(scale.dtype), sum_g.sum(0).astype(bias.dtype)
+
+
+normalise.defvjp(_forward, _backward)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation, followed by a ReLU where `relu`.
+
+    `group_size` examples are normalised together; 0 is the whole batch. The number, not the
+    hardware, fixes the mathematics. Running statistics follow
+    new = momentum * old + (1 - momentum) * batch, the variance being the biased one.
+
+    Shapes: (b, ..., c) -> (b, ..., c).
+    Raises: ValueError if the batch is not a multiple of `group_size`.
+    Source: Ioffe & Szegedy 2015, arXiv:1502.03167. Differs: PyTorch keeps the unbiased variance.
+    """
+
+    relu: bool = False
+    zero: bool = False
+    group_size: int = 0
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b *space c"]) -> Float[Array, "b *space c"]:
+        """Normalise `x` by the batch where `batch_stats` may change, else by what was kept."""
+        c = x.shape[-1]
+        wide = _wide(x)
+        scale = self.param("scale", nn.initializers.constant(0.0 if self.zero else 1.0), (c,))
+        bias = self.param("bias", nn.initializers.zeros, (c,))
+        mean = self.variable("batch_stats", "mean", jnp.zeros, (c,), wide)
+        variance = self.variable("batch_stats", "var", jnp.ones, (c,), wide)
+        if not self.is_mutable_collection("batch_stats"):
+            m, v = mean.value[None], variance.value[None]
+            y = _affine(x[None], m, v, scale, bias, self.epsilon)[1]
+            return (nn.relu(y) if self.relu else y)[0].astype(x.dtype)
+        # Initialisation sees one example, whatever the group.
+        size = x.shape[0] if self.is_initializing() or not self.group_size else self.group_size
+        if x.shape[0] % size:
+            raise ValueError(
+                f"norm.group_size={size} does not divide the batch of {x.shape[0]}; "
+                f"nearest that does: {_nearest_divisor(x.shape[0], size)}"
+            )
+        groups = x.reshape((x.shape[0] // size, size) + x.shape[1:])
+        y, batch_mean, batch_variance = normalise(  # pyright: ignore[reportGeneralTypeIssues]
+            groups, scale, bias, self.epsilon, self.relu
+        )
+        if not self.is_initializing():
+            keep = lambda old, new: self.momentum * old + (1 - self.momentum) * new.mean(0)
+            mean.value = keep(mean.value, lax.stop_gradient(batch_mean))
+            variance.value = keep(variance.value, lax.stop_gradient(batch_variance))
+        return y.reshape(x.shape)
+
+
+def _nearest_divisor(n, target):
+    return min((d for d in range(1, n + 1) if n % d == 0), key=lambda d: abs(d - target))

@@ -1,0 +1,151 @@
+"""The one equation, and the two ways to fold it into a network.
+
+    z      = before(x_l)
+    x_l+1  = after(merge(skip(z), body(z), z))
+
+He et al. 2016 (arXiv:1603.05027), eq. 1-2, with the `+` made a parameter (`merge`), h the `skip`,
+F the `body` and f the `after`; `before` is the activation that a pre-activation net's first unit
+shares between its two paths (sec. 4.1, implementation details).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from resnet_jax.models.merges import add
+from resnet_jax.models.skips import identity
+
+Remat = Literal["none", "block"]
+
+
+class Residual(nn.Module):
+    """One block: what the layer learns (`body`) meets what it keeps (`skip`).
+
+    Every field is a plain function or, where it owns weights or randomness, a Module; both are
+    called the same way. `side` is what a merge wants for this layer alone, e.g. its survival.
+    """
+
+    body: Callable
+    skip: Callable = identity
+    merge: Callable = add
+    before: Callable = identity
+    after: Callable = identity
+
+    @nn.compact
+    def __call__(self, x, *side):
+        """x_l -> x_l+1."""
+        z = self.before(x)
+        return self.after(self.merge(self.skip(z), self.body(z), z, *side))
+
+
+class Chain(nn.Module):
+    """A fold of unequal blocks, each under its own name: x -> last(... second(first(x)))."""
+
+    blocks: Mapping[str, nn.Module]
+
+    @nn.compact
+    def __call__(self, x):
+        """Pass `x` through every block in turn."""
+        for name, block in self.blocks.items():
+            # As a field it would be called blocks_<name>; a copy made here is called <name>.
+            x = block.copy(name=name)(x)
+        return x
+
+
+class Stack(nn.Module):
+    """A fold of `depth` equal blocks, x_L = block_L(... block_1(x)), as one `lax.scan`.
+
+    The program holds the block once, so it compiles as fast for 1000 layers as for 2. Every
+    variable of the block has a leading axis of length `depth` (`tied`: parameters have none, and
+    all layers share them; statistics always have one). Layer l draws from fold_in(key, l).
+
+    `per_layer` inputs have the same leading axis and reach the block as further arguments.
+    `unroll` layers make up one turn of the loop; `unroll >= depth` leaves no loop.
+    `remat='block'` keeps only each block's input for the backward pass and computes the rest again.
+    Neither changes a parameter's shape, so a checkpoint moves between them.
+
+    What a block sows (`gains`, `intermediates`) comes back stacked, shape (depth, ...).
+    Raises: ValueError if the block changes its input's shape or type.
+    """
+
+    block: nn.Module
+    depth: int
+    tied: bool = False
+    remat: Remat = "none"
+    unroll: int = 1
+
+    @nn.compact
+    def __call__(self, x, *per_layer):
+        """x_0 -> x_depth."""
+        # Unbound, the block's init and apply are pure functions: scan, loop and remat are then
+        # jax's own, without a lifted transformation for each.
+        block = self.block.clone(parent=None)
+        shared = {"params"} if self.tied else set()
+        if self.is_initializing():
+            self._initialise(block, shared, x, per_layer)
+            return x
+        kept = {
+            col: self.get_variable(col, "layers")
+            for col in ("params", "batch_stats")
+            if self.has_variable(col, "layers")
+        }
+        whole = {col: tree for col, tree in kept.items() if col in shared}
+        sliced = {col: tree for col, tree in kept.items() if col not in shared}
+        changing = [
+            col
+            for col in ("batch_stats", "gains", "intermediates")
+            if self.is_mutable_collection(col)
+        ]
+        streams = {name: self.make_rng(name) for name in ("drop",) if self.has_rng(name)}
+
+        def step(x, layer):
+            index, variables, inputs = layer
+            rngs = {name: jax.random.fold_in(key, index) for name, key in streams.items()}
+            y, changed = block.apply(
+                {**whole, **variables}, x, *inputs, rngs=rngs, mutable=changing
+            )
+            _check_same(block, x, y)
+            return y, changed
+
+        if self.remat == "block":
+            # prevent_cse=False: the scan already keeps the two computations apart, at no cost.
+            step = jax.checkpoint(step, prevent_cse=False)
+        x, changed = lax.scan(
+            step,
+            x,
+            (jnp.arange(self.depth), sliced, per_layer),
+            length=self.depth,
+            unroll=min(self.unroll, self.depth),
+        )
+        for col, tree in changed.items():
+            self.put_variable(col, "layers", tree)
+        return x
+
+    def _initialise(self, block, shared, x, per_layer):
+        first = jax.tree.map(lambda a: a[0], per_layer)
+        init = lambda key: {
+            col: tree
+            for col, tree in block.init({"params": key, "drop": key}, x, *first).items()
+            if col in ("params", "batch_stats")
+        }
+        key = self.make_rng("params")
+        layers = jax.vmap(init)(
+            jax.vmap(lambda l: jax.random.fold_in(key, l))(jnp.arange(self.depth))
+        )
+        for col, tree in layers.items():
+            if col in shared:
+                tree = jax.tree.map(lambda a: a[0], tree)
+            self.put_variable(col, "layers", tree)
+
+
+def _check_same(block, x, y):
+    shapes = lambda tree: jax.tree.map(lambda a: (a.shape, a.dtype), tree)
+    if shapes(x) != shapes(y):
+        raise ValueError(
+            f"a Stack's block must keep its input's shape and type, and {type(block).__name__} "
+            f"turns {shapes(x)} into {shapes(y)}; put a block that changes it into a Chain"
+        )

@@ -1,0 +1,32 @@
+"""Train one network.
+
+python -m resnet_jax.train --config=configs/cifar10.py:depth=110 --workdir=DIR
+"""
+
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from resnet_jax import command
+from resnet_jax.training import loop
+
+_CONFIG: Any = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:key=value,...]")
+_WORKDIR: Any = flags.DEFINE_string("workdir", None, "the run's directory; the same one resumes")
+_DATA_DIR: Any = flags.DEFINE_string("data_dir", None, "tensorflow-datasets folder (data.dir)")
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def main() -> None:
+    """Train."""
+    config = _CONFIG.value
+    with command.refusals():
+        if _DATA_DIR.value is not None:
+            config.data.dir = _DATA_DIR.value
+        run = loop.prepare(config, Path(_WORKDIR.value))
+    loop.train(run)
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,1 @@
+"""How a network is trained: pure steps, and one loop that reads from top to bottom."""

@@ -1,0 +1,55 @@
+"""A run's directory: config.json (what it is), run.json (each start), metrics.jsonl, checkpoints/.
+
+The same command in the same directory goes on where it stopped; another run is refused.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from resnet_jax import config as configs
+from resnet_jax.config import Config
+
+
+def refuse_another(workdir: Path, config: Config) -> None:
+    """Raise unless `workdir` is empty, absent, or a run of this very config.
+
+    Raises: ValueError naming the keys that differ, with both values.
+    """
+    saved = workdir / "config.json"
+    if saved.exists():
+        lines = configs.differences(config, json.loads(saved.read_text()))
+        if lines:
+            raise ValueError(
+                f"{workdir} holds another run ({'; '.join(lines)}); use another --workdir"
+            )
+    elif workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+        raise ValueError(f"{workdir} is not empty and holds no run of ours; use another --workdir")
+
+
+def open_run(workdir: Path, config: Config, start: dict[str, Any]) -> None:
+    """Write config.json and add this start to run.json."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    write(workdir / "config.json", configs.to_json(config))
+    starts = read_starts(workdir)
+    write(workdir / "run.json", json.dumps([*starts, start], indent=2) + "\n")
+
+
+def close_run(workdir: Path, end: dict[str, Any]) -> None:
+    """Add what this start measured to its entry in run.json."""
+    starts = read_starts(workdir)
+    starts[-1] |= end
+    write(workdir / "run.json", json.dumps(starts, indent=2) + "\n")
+
+
+def read_starts(workdir: Path) -> list[dict[str, Any]]:
+    """The entries of run.json, one a start; none before the first."""
+    path = workdir / "run.json"
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def write(path: Path, text: str) -> None:
+    """Replace a file whole, so that a kill leaves the old one or the new one."""
+    temporary = path.with_suffix(path.suffix + ".tmp")
+    temporary.write_text(text)
+    temporary.replace(path)

@@ -1,0 +1,198 @@
+"""From a config and a directory to a trained network."""
+
+import dataclasses
+import functools
+import json
+import math
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from resnet_jax import command
+from resnet_jax import config as configs
+from resnet_jax.checkpoint import Checkpoints
+from resnet_jax.config import Config
+from resnet_jax.data import augment, normalise, order, sources
+from resnet_jax.training import directory, metrics
+from resnet_jax.training import state as states
+from resnet_jax.training import step as steps
+from resnet_jax.training.optimizer import optimizer, schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run that has been checked and may start."""
+
+    config: Config
+    workdir: Path
+    dataset: sources.Dataset
+    normalisation: normalise.Normalisation
+
+
+def prepare(config: Config, workdir: Path) -> Run:
+    """Check everything that can be wrong, load the data, and write nothing.
+
+    Raises: ValueError in one line: config, data set, batch, a directory of another run.
+    """
+    configs.check(config)
+    info = sources.info(config.data.name, config.data.dir)
+    configs.check_data(config, info.shape, info.num_classes, info.splits["train"])
+    directory.refuse_another(workdir, config)
+    dataset = sources.load(config.data.name, config.data.dir)
+    normalisation = normalise.statistics(
+        config.data.normalisation,
+        dataset.train.images,
+        tuple(config.data.mean),
+        tuple(config.data.std),
+    )
+    return Run(config, workdir, dataset, normalisation)
+
+
+def train(run: Run) -> None:
+    """Train to `config.steps`, from the last checkpoint where there is one, else from the seed.
+
+    Writes config.json, run.json, normalisation.json, metrics.jsonl, tensorboard/ and checkpoints/.
+    Raises: FloatingPointError naming the step where the loss is not finite.
+    """
+    config, workdir, log = run.config, run.workdir, run.workdir / "metrics.jsonl"
+    print(command.devices(), flush=True)
+    began = time.perf_counter()
+
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        # --- where to start
+        first = checkpoints.latest() or 0
+        if first >= config.steps:
+            print(f"{workdir}: finished at step {first}", flush=True)
+            return
+        net, optim = configs.build(config), optimizer(config)
+        create = functools.partial(states.create, config.seed, net, tuple(config.data.shape), optim)
+        state = checkpoints.restore(first, jax.eval_shape(create)) if first else jax.jit(create)()
+        directory.open_run(workdir, config, _start(run, first))
+        directory.write(workdir / "normalisation.json", json.dumps(run.normalisation.to_json()))
+        metrics.cut(log, first)
+
+        # --- data, on the device
+        train_split, test_split = (
+            jax.device_put(steps.Resident(jnp.asarray(split.images), jnp.asarray(split.labels)))
+            for split in (run.dataset.train, run.dataset.test)
+        )
+        draw = functools.partial(
+            order.chunk_indices,
+            config.seed,
+            batch_size=config.batch_size,
+            num_examples=len(run.dataset.train),
+        )
+        test_batches = order.eval_indices(len(run.dataset.test), config.batch_size)
+
+        # --- compile
+        lengths = _chunks(config, first)
+        step = functools.partial(
+            steps.train_step, apply=net.apply, prepare=_augmented(run), optimizer=optim
+        )
+        chunk = jax.jit(functools.partial(steps.chunk, step=step), donate_argnums=0)
+        test_step = functools.partial(steps.eval_step, apply=net.apply, prepare=_plain(run))
+        evaluate = jax.jit(functools.partial(steps.evaluate, step=test_step))
+        indices = lambda n: jax.ShapeDtypeStruct((n, config.batch_size), jnp.int32)
+        programs = {n: chunk.lower(state, train_split, indices(n)).compile() for n in set(lengths)}
+        evaluate = evaluate.lower(state, test_split, *test_batches).compile()
+        compile_seconds = time.perf_counter() - began
+        where = f"resumes at step {first}" if first else "starts at step 0"
+        print(f"{workdir}: {where}, ready after {compile_seconds:.1f} s", flush=True)
+
+        # --- loop
+        board = SummaryWriter(str(workdir / "tensorboard"), purge_step=first)
+        bar = tqdm(total=config.steps, initial=first, unit="step", disable=None)
+        write = functools.partial(_write, config, log, board)
+        at, pending, clock, test = first, [], time.perf_counter(), {}
+        for length in lengths:
+            state, sums = programs[length](state, train_split, draw(at, length))
+            at += length
+            # The last chunk's numbers are fetched while this one runs.
+            _flush(pending, write)
+            pending = [(at, sums)]
+            if at % config.eval_every == 0 or at == config.steps:
+                _flush(pending, write)
+                test = metrics.mean(evaluate(state, test_split, *test_batches))
+                write(at, "test", test)
+            if at % config.checkpoint_every == 0 or at == config.steps:
+                _flush(pending, write)
+                checkpoints.save(at, state)
+            speed = (at - first) * config.batch_size / (time.perf_counter() - clock)
+            board.add_scalar("images_per_second", speed, at)
+            bar.update(length)
+            bar.set_postfix_str(f"{speed:.0f} images/s" + _shown(test))
+        bar.close()
+        board.close()
+
+    seconds = time.perf_counter() - began
+    end = {"seconds": seconds, "compile_seconds": compile_seconds, "images_per_second": speed}
+    directory.close_run(workdir, end)
+    error = metrics.last_epoch(metrics.read(log), len(run.dataset.train))["error"]
+    print(f"{workdir}: train error {error:.2%}{_shown(test)} in {seconds:.0f} s", flush=True)
+
+
+def _chunks(config: Config, first: int) -> list[int]:
+    """Lengths of the chunks that are left: their ends are absolute multiples of chunk_steps."""
+    ends = range(
+        first - first % config.chunk_steps + config.chunk_steps, config.steps, config.chunk_steps
+    )
+    marks = [first, *ends, config.steps]
+    return [b - a for a, b in zip(marks, marks[1:], strict=False)]
+
+
+def _augmented(run: Run) -> steps.Prepare:
+    data = run.config.data
+
+    def prepare(key: Any, batch: steps.Batch):
+        image = normalise.apply(run.normalisation, batch.image)
+        return augment.pad_crop_flip(key, image, batch.row, data.pad, data.flip)
+
+    return prepare
+
+
+def _plain(run: Run) -> steps.Prepare:
+    return lambda _, batch: normalise.apply(run.normalisation, batch.image)
+
+
+def _flush(pending, write) -> None:
+    """Fetch and write the chunks that were dispatched, and forget them."""
+    while pending:
+        at, sums = pending.pop(0)
+        write(at, "train", metrics.mean(jax.device_get(sums)))
+
+
+def _write(config: Config, log: Path, board: SummaryWriter, at: int, split: str, means) -> None:
+    if not math.isfinite(means["loss"]):
+        raise FloatingPointError(
+            f"the {split} loss is {means['loss']} in the {config.chunk_steps} steps before {at}; "
+            "the last checkpoint is kept. A lower optimizer.learning_rate or a longer "
+            "schedule.warmup_steps may help"
+        )
+    metrics.append(log, [{"step": at, "split": split, "seed": config.seed, **means}])
+    for name in ("loss", "error"):
+        board.add_scalar(f"{split}/{name}", means[name], at)
+    if split == "train":
+        board.add_scalar("learning_rate", np.asarray(schedule(config)(at - 1)), at)
+
+
+def _shown(test: dict[str, float]) -> str:
+    return f", test error {test['error']:.2%}" if test else ""
+
+
+def _start(run: Run, first: int) -> dict[str, Any]:
+    """One entry of run.json."""
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "step": first,
+        "command": command.command_line(),
+        "devices": [f"{d.platform}:{d.device_kind}" for d in jax.devices()],
+        "versions": command.versions(),
+        "data_fingerprint": run.dataset.fingerprint,
+    }

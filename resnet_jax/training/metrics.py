@@ -1,0 +1,70 @@
+"""Sums over examples, divided once, at the end; and the records they become."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+Sums = dict[str, Float[Array, ""]]
+
+
+def sums(logits: Float[Array, "b y"], labels: Int[Array, "b"], mask: Bool[Array, "b"]) -> Sums:
+    """Cross-entropy (nats), errors and examples, summed over the examples of the mask."""
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    wrong = logits.argmax(-1) != labels
+    count = lambda a: jnp.where(mask, a, 0).sum(dtype=losses.dtype)
+    return {"loss": count(losses), "error": count(wrong), "examples": count(1.0)}
+
+
+def mean(sums: Mapping[str, Any]) -> dict[str, float]:
+    """{'loss', 'error', 'examples'}: sums, added up over any leading axes, over their examples."""
+    total = {name: float(np.asarray(value, np.float64).sum()) for name, value in sums.items()}
+    examples = total["examples"]
+    return {
+        "loss": total["loss"] / examples,
+        "error": total["error"] / examples,
+        "examples": int(examples),
+    }
+
+
+def append(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    """Add records to a metrics.jsonl, one JSON object a line."""
+    with path.open("a") as file:
+        file.writelines(json.dumps(record) + "\n" for record in records)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The records of a metrics.jsonl; a last line that a kill cut short is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def cut(path: Path, step: int) -> None:
+    """Forget the records after `step`: the run goes on from there and writes them again."""
+    kept = [record for record in read(path) if record["step"] <= step]
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+    temporary.replace(path)
+
+
+def last_epoch(records: Iterable[dict[str, Any]], examples: int) -> dict[str, float]:
+    """Loss and error over the last epoch's training batches, as seen in training.
+
+    He et al. 2015's training error. Whole records are taken, from the last one backwards, until
+    they cover `examples`; a run shorter than an epoch gives all it has.
+    """
+    taken, seen = [], 0
+    for record in sorted((r for r in records if r["split"] == "train"), key=lambda r: -r["step"]):
+        if seen >= examples:
+            break
+        taken.append(record)
+        seen += record["examples"]
+    weigh = lambda name: sum(r[name] * r["examples"] for r in taken) / seen
+    return {"loss": weigh("loss"), "error": weigh("error")}

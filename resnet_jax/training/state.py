@@ -1,0 +1,36 @@
+"""All that changes during training."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jaxtyping import Array, Int, Key
+
+
+@struct.dataclass
+class TrainState:
+    """All that changes during training; `key` is the run's root key and never does."""
+
+    step: Int[Array, ""]
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    key: Key[Array, ""]
+
+
+def create(
+    seed: int, net: Any, shape: tuple[int, ...], optimizer: optax.GradientTransformation
+) -> TrainState:
+    """The state at step 0: everything drawn from `seed`; `shape` (h, w, c) of one image."""
+    key = jax.random.key(seed)
+    variables = net.init(jax.random.fold_in(key, 0), jnp.zeros((1, *shape)))
+    params = variables["params"]
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=optimizer.init(params),
+        key=jax.random.fold_in(key, 1),
+    )

@@ -1,0 +1,148 @@
+"""The published networks: counts to the last digit, layers, skips, twins."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+from resnet_jax.models import resnet
+from resnet_jax.models.merges import Scaled
+from resnet_jax.models.resnet import default_block, default_skip, ladder_stages, resnet_stages
+
+
+def parameters(net, size, channels=3):
+    variables = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, size, size, channels)))
+    return sum(math.prod(a.shape) for a in jax.tree.leaves(variables["params"]))
+
+
+def cifar(depth, block="basic", skip="A", **options):
+    stages = resnet_stages(depth, block, 32)
+    return resnet.resnet(stages, block=block, skip=skip, num_classes=10, **options)
+
+
+def imagenet(depth, block, **options):
+    stages = resnet_stages(depth, block, 224)
+    return resnet.resnet(
+        stages, block=block, skip="B", num_classes=1000, width=64, stem="7x7", **options
+    )
+
+
+CIFAR = [
+    (20, "basic", "A", 269_722),
+    (32, "basic", "A", 464_154),
+    (44, "basic", "A", 658_586),
+    (56, "basic", "A", 853_018),
+    (110, "basic", "A", 1_727_962),
+    (1202, "basic", "A", 19_421_274),
+    (164, "preact_bottleneck", "B", 1_703_258),
+    (1001, "preact_bottleneck", "B", 10_327_706),
+    (164, "preact_bottleneck", "A", 1_661_274),
+    (1001, "preact_bottleneck", "A", 10_285_722),
+]
+
+
+@pytest.mark.parametrize("depth,block,skip,count", CIFAR)
+def test_cifar_parameters_are_the_papers(depth, block, skip, count):
+    assert parameters(cifar(depth, block, skip), 32) == count
+
+
+IMAGENET = [
+    (18, "basic", 11_689_512),
+    (34, "basic", 21_797_672),
+    (50, "bottleneck", 25_557_032),
+    (101, "bottleneck", 44_549_160),
+    (152, "bottleneck", 60_192_808),
+    (50, "preact_bottleneck", 25_549_352),
+]
+
+
+@pytest.mark.parametrize("depth,block,count", IMAGENET)
+def test_imagenet_parameters_are_torchvisions_and_timms(depth, block, count):
+    assert parameters(imagenet(depth, block), 224) == count
+
+
+@pytest.mark.parametrize("stride_at", ["1x1", "3x3"])
+def test_where_a_bottleneck_strides_changes_no_parameter(stride_at):
+    assert parameters(imagenet(50, "bottleneck", stride_at=stride_at), 224) == 25_557_032
+
+
+@pytest.mark.parametrize("depth,block", [(20, "basic"), (110, "preact_basic"), (164, "bottleneck")])
+def test_the_plain_twin_has_option_a_parameters_and_no_skip(depth, block):
+    plain, option_a = cifar(depth, block, "none"), cifar(depth, block, "A")
+    assert parameters(plain, 32) == parameters(option_a, 32)
+    x = jnp.zeros((1, 32, 32, 3))
+    paths = jax.tree_util.tree_flatten_with_path(
+        jax.eval_shape(plain.init, jax.random.key(0), x)["params"]
+    )[0]
+    assert not any("skip" in jax.tree_util.keystr(path) for path, _ in paths)
+
+
+def test_the_plain_twin_is_zero_where_its_bodies_are():
+    """Without a skip nothing passes a zero body; with one the image does."""
+    x = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
+    for skip, passes in (("none", False), ("A", True)):
+        net = cifar(8, "preact_basic", skip, zero=True, width=4)
+        logits = jax.jit(net.init_with_output)(jax.random.key(0), x)[0]
+        assert bool(jnp.abs(logits[0] - logits[1]).max() > 1e-6) is passes
+
+
+def test_every_pixel_and_every_stage_reaches_the_logits():
+    net = cifar(8, "basic", "A", width=4)
+    x = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
+    variables = jax.jit(net.init)(jax.random.key(0), x)
+    grad = jax.jit(jax.grad(lambda x: net.apply(variables, x)[:, 0].sum()))(x)
+    assert (jnp.abs(grad) > 0).mean() > 0.9
+
+
+def test_a_merge_is_one_value_for_the_whole_net():
+    scaled = cifar(14, "basic", "A", merge=Scaled(0.5, 0.5, learned=True))
+    assert parameters(scaled, 32) == parameters(cifar(14, "basic", "A"), 32) + 6
+
+
+@pytest.mark.parametrize(
+    "depth,block,image,message",
+    [
+        (111, "basic", 32, "depth 111 is not 6n+2 (basic blocks); nearest 110 and 116"),
+        (7, "basic", 32, "depth 7 is not 6n+2 (basic blocks); nearest 8 and 14"),
+        (1000, "preact_bottleneck", 32, "depth 1000 is not 9n+2 (bottleneck blocks); nearest 992"),
+        (110, "bottleneck", 224, "(50, 101, 152, 200); nearest 101 and 152"),
+        (20, "basic", 224, "(18, 34); nearest 18 and 34"),
+    ],
+)
+def test_a_depth_that_does_not_exist_is_refused_with_its_neighbours(depth, block, image, message):
+    with pytest.raises(ValueError) as error:
+        resnet_stages(depth, block, image)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("depth", [17, 19, 1203, 1204, 16, 0])
+def test_the_ladder_refuses_what_is_not_on_it(depth):
+    with pytest.raises(ValueError) as error:
+        ladder_stages(depth, 32)
+    for near in str(error.value).split("nearest ")[1].split(" and "):
+        ladder_stages(int(near), 32)
+
+
+@pytest.mark.parametrize("image,stages", [(32, 3), (63, 3), (64, 4), (224, 4)])
+def test_the_ladder_shares_its_blocks_evenly_and_gives_the_rest_to_the_earliest(image, stages):
+    for depth in range(18, 1203, 2):
+        blocks = ladder_stages(depth, image)
+        assert len(blocks) == stages
+        assert resnet.depth_of(blocks, "basic") == depth
+        assert max(blocks) - min(blocks) <= 1
+        assert list(blocks) == sorted(blocks, reverse=True)
+
+
+def test_published_depths_on_the_ladder_are_the_published_networks():
+    assert ladder_stages(110, 32) == resnet_stages(110, "basic", 32)
+    assert ladder_stages(18, 224) == resnet_stages(18, "basic", 224)
+
+
+def test_defaults_settle_depths_that_fit_two_rules():
+    assert default_block("resnet", 110, 32) == "basic"  # also 9 * 12 + 2
+    assert default_block("resnet", 164, 32) == "basic"  # also 9 * 18 + 2
+    assert default_block("resnet", 1001, 32) == "bottleneck"
+    assert default_block("resnet", 34, 224) == "basic"
+    assert default_block("resnet", 50, 224) == "bottleneck"
+    assert default_skip("basic", 32) == "A"
+    assert default_skip("basic", 224) == default_skip("preact_bottleneck", 32) == "B"

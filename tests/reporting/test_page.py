@@ -1,0 +1,126 @@
+import html.parser
+import json
+import math
+
+import pytest
+
+from resnet_jax.reporting.page import report
+from resnet_jax.reporting.tables import table_cells
+
+COMMAND = "python -m experiments.degradation --depths=20,56 --workdir=runs/demo"
+VERSIONS = {"jax": "0.10.2", "hardware": "2 CPU cores"}
+HOSTILE = """</script><script>alert("1")</script><img src=x onerror='alert(2)'>&$title"""
+
+
+class Page(html.parser.HTMLParser):
+    """What a browser sees: tags with attributes, and the text inside each kind of tag in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.texts, self.open = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        while self.open and self.open.pop() != tag:
+            pass
+
+    def handle_data(self, data):
+        if data.strip():
+            self.texts.append((self.open[-1] if self.open else "", data))
+
+    def within(self, *tags):
+        return [text for tag, text in self.texts if tag in tags]
+
+    @property
+    def data(self):
+        return json.loads(self.within("script")[0])
+
+
+@pytest.fixture
+def page(results, curves):
+    def build(png=b"\x89PNG", command=COMMAND, title="Depth", curves=curves, **changes):
+        return report(results | changes, curves, png, command, VERSIONS, title)
+
+    return build
+
+
+def test_nothing_is_loaded_from_outside(page):
+    text = page()
+    loads = [
+        value
+        for _, attributes in Page(text).tags
+        for name, value in attributes.items()
+        if name in ("src", "href", "srcset", "data", "action", "poster")
+    ]
+    assert loads
+    assert all(value.startswith("data:") for value in loads)
+    assert "@import" not in text
+    assert "url(" not in text
+    assert "fetch(" not in text
+    policy = next(a["content"] for t, a in Page(text).tags if a.get("http-equiv"))
+    assert "default-src 'none'" in policy
+
+
+def test_embedded_curves_are_the_seed_means_in_percent(page):
+    plain, residual = Page(page()).data["panels"]
+    assert (plain["title"], residual["title"]) == ("Plain networks", "Residual networks")
+    curve = next(c for c in plain["curves"] if (c["model"], c["split"]) == ("plain-56", "train"))
+    assert curve["error"][-1] == pytest.approx(70)
+    assert (curve["low"][-1], curve["high"][-1]) == (50, 90)
+    single = next(c for c in residual["curves"] if c["model"] == "resnet-56")
+    assert "low" not in single
+
+
+def test_a_diverged_run_leaves_the_data_valid(page, curves):
+    curves[0]["error"][-1] = math.nan
+    assert "NaN" not in json.dumps(Page(page(curves=curves)).data)
+
+
+@pytest.mark.parametrize(
+    ("holds", "words"),
+    [
+        (True, "The claim holds."),
+        (False, "The claim does not hold."),
+        (None, "Not shown at this scale."),
+    ],
+)
+def test_the_verdict_is_said_in_words_before_anything_else(page, holds, words):
+    texts = Page(page(verdict={"holds": holds, "rule": "the rule", "says": "what was seen"})).texts
+    body = [text for tag, text in texts if tag not in ("title", "style")]
+    assert body[:3] == ["Depth", words, "what was seen"]
+    assert "the rule" in body[3:]
+
+
+def test_text_is_text_wherever_it_stands(page, results, curves):
+    hostile = [c | {"model": HOSTILE, "family": HOSTILE} for c in curves]
+    results["summary"][0] |= {"model": HOSTILE, "note": HOSTILE}
+    verdict = {"holds": None, "rule": HOSTILE, "says": HOSTILE}
+    words = {"claim": HOSTILE, "source": HOSTILE, "dataset": HOSTILE, "verdict": verdict}
+    bad = Page(page(title=HOSTILE, command=HOSTILE, curves=hostile, **words))
+    good = Page(page())
+    count = lambda seen, tag: sum(t == tag for t, _ in seen.tags)
+    assert count(bad, "script") == count(good, "script") == 2
+    assert count(bad, "img") == count(good, "img") == 1
+    assert bad.within("h1", "pre") == ["Not shown at this scale.", HOSTILE]
+    assert bad.data["panels"][0]["curves"][0]["model"] == HOSTILE
+
+
+def test_the_table_shows_the_same_cells_as_markdown(page, results):
+    results["summary"][2]["paper"] = 0.0875
+    shown = Page(page()).within("th", "td")
+    assert shown == [cell for row in table_cells(results) for cell in row if cell]
+
+
+def test_command_is_exact_and_hardware_comes_last(page):
+    seen = Page(page())
+    assert seen.within("pre") == [COMMAND]
+    assert seen.within("dd")[-1] == "2 CPU cores"
+
+
+def test_without_scripts_the_picture_stands_in(page):
+    assert "<noscript><img src=" in page()
+    assert "<img" not in page(png=None)

@@ -1,0 +1,223 @@
+"""Networks count what the papers say, and the command says it."""
+
+import contextlib
+import io
+import json
+import subprocess
+import sys
+from typing import get_args
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import pytest
+from configs import cifar10, digits, imagenet
+from resnet_jax import config as configs
+from resnet_jax import describe
+from resnet_jax.models import measure
+from resnet_jax.models.merges import Scaled, plain
+from resnet_jax.models.residual import Chain, Remat, Residual, Stack
+
+
+def counts(module, argument, **model):
+    config = module.get_config(argument)
+    config.model.update(model)
+    x = jax.ShapeDtypeStruct((1, *config.data.shape), jnp.float32)
+    return measure.count(configs.build(config), x)[0]
+
+
+# He et al. 2015, Table 6 and sec. 4.2 (0.27, 0.46, 0.66, 0.85, 1.7, 19.4 M parameters); macs as
+# counted by others for the same nets. Of the identity skips two (A, B) or three are lost to the
+# stages' first blocks.
+CIFAR = [
+    ("depth=20", 20, 9, 7, 269_722, 40_551_040),
+    ("depth=20,skip=A_split", 20, 9, 7, 269_722, 40_551_040),
+    ("depth=20,skip=B", 20, 9, 7, None, None),
+    ("depth=20,skip=C", 20, 9, 0, None, None),
+    ("depth=20,skip=none", 20, 9, 0, 269_722, 40_551_040),
+    ("depth=56", 56, 27, 25, 853_018, 125_485_696),
+    ("depth=110", 110, 54, 52, 1_727_962, 252_887_680),
+    ("depth=1202", 1202, 600, 598, 19_421_274, 2_829_238_912),
+    ("depth=20,block=preact_basic", 20, 9, 7, None, 40_551_040),
+    ("depth=29,block=bottleneck", 29, 9, 6, None, None),
+    ("depth=164,block=preact_bottleneck", 164, 54, 51, None, None),
+    ("depth=164,block=preact_bottleneck,skip=none", 164, 54, 0, None, None),
+    ("family=ladder,depth=18", 18, 8, 6, None, None),
+    ("family=ladder,depth=1026", 1026, 512, 510, None, None),
+]
+
+
+@pytest.mark.parametrize("argument,layers,blocks,identity,parameters,macs", CIFAR)
+def test_cifar_networks_count_as_published(argument, layers, blocks, identity, parameters, macs):
+    found = counts(cifar10, argument)
+    assert found[:3] == (layers, blocks, identity)
+    assert parameters is None or found.parameters == parameters
+    assert macs is None or found.macs == macs
+
+
+# Multiply-adds with the stride on the 3x3, as torchvision's `_ops`: 1.814, 3.664, 4.089 G; on the
+# 1x1 He et al. 2015, Table 1: 3.8e9.
+IMAGENET = [
+    ("depth=18", "3x3", 18, 8, 5, 11_689_512, 1.814),
+    ("depth=34", "3x3", 34, 16, 13, 21_797_672, 3.664),
+    ("depth=50", "3x3", 50, 16, 12, 25_557_032, 4.089),
+    ("depth=50", "1x1", 50, 16, 12, 25_557_032, 3.858),
+]
+
+
+@pytest.mark.parametrize("argument,stride,layers,blocks,identity,parameters,giga", IMAGENET)
+def test_imagenet_networks_count_as_published(
+    argument, stride, layers, blocks, identity, parameters, giga
+):
+    found = counts(imagenet, argument, stride_at=stride)
+    assert found[:4] == (layers, blocks, identity, parameters)
+    assert round(found.macs / 1e9, 3) == giga
+
+
+class Gated(nn.Module):
+    """A merge and a skip that own weights, which are no layers."""
+
+    @nn.compact
+    def __call__(self, s, f=0.0, z=None):
+        return nn.Dense(3)(s) + f
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_layers_lie_on_the_longest_path_of_any_fold(tied):
+    two = nn.Sequential([nn.Dense(3), nn.relu, nn.Dense(3)])
+    inner = Chain({"a": Residual(two), "b": Residual(nn.Dense(3), Gated(), Gated())})
+    net = Chain({"first": nn.Dense(3), "rest": Stack(Residual(Stack(inner, 5)), 4, tied=tied)})
+    found, y = measure.count(net, jax.ShapeDtypeStruct((7, 2), jnp.float32))
+    assert y.shape == (7, 3)
+    assert found.layers == 1 + 4 * 5 * 3
+    assert found.blocks == 4 * (1 + 5 * 2)
+    assert found.identity_skips == 4 * (1 + 5)
+    assert found.macs == 7 * (2 * 3 + 4 * 5 * 5 * 9)
+    assert found.parameters == 9 + (1 if tied else 4) * 5 * 5 * 12
+
+
+def test_scaled_skips_count_and_plain_ones_do_not():
+    x = jax.ShapeDtypeStruct((1, 3), jnp.float32)
+    skips = lambda merge: measure.count(Stack(Residual(jnp.sin, merge=merge), 4), x)[0][2]
+    assert (skips(Scaled(0.5)), skips(plain)) == (4, 0)
+
+
+def test_products_are_counted_in_all_that_a_function_calls():
+    x = jnp.ones((2, 3))
+    dot = lambda y: y @ jnp.ones((3, 3))
+    both = lambda y: jax.lax.cond(y.sum() > 0, lambda y: dot(dot(y)), dot, y)
+    wrapped = jax.jit(jax.checkpoint(both))
+    assert measure.macs(jax.make_jaxpr(dot)(x)) == 18
+    assert measure.macs(jax.make_jaxpr(wrapped)(x)) == 36
+
+
+def test_held_bytes_leave_parameters_and_inputs_out():
+    w, x = jnp.ones(5), jnp.ones(5)
+    # The gradient of sum(w x) needs w and x alone, that of sin(w x) also cos(w x).
+    assert measure.held_bytes(lambda w, x: (w * x).sum(), w, x) == 0
+    assert measure.held_bytes(lambda w, x: jnp.sin(w * x).sum(), w, x) == 5 * 4
+
+
+def held(remat, depth, batch_size=4, **values):
+    config = digits.get_config(f"depth={depth}")
+    config.update({"batch_size": batch_size, "remat": remat} | values)
+    return describe.activation_bytes(config)
+
+
+@pytest.mark.parametrize("remat", get_args(Remat))
+def test_activations_grow_with_depth_and_batch(remat):
+    # One more block a stage costs the same at any depth, and every example as much as any other.
+    first, second, third = (held(remat, depth) for depth in (20, 26, 32))
+    assert second - first == third - second > 0
+    assert abs(held(remat, 20, batch_size=8) / first - 2) < 0.05
+
+
+def test_blocks_inputs_alone_are_kept_under_block_remat():
+    # A further block of each stage keeps its input: 16 channels of 8x8, 32 of 4x4, 64 of 2x2.
+    inputs = 4 * 4 * (16 * 64 + 32 * 16 + 64 * 4)
+    assert held("block", 26) - held("block", 20) == inputs
+    assert held("none", 26) - held("none", 20) > 4 * inputs
+
+
+def test_activations_of_half_the_size_are_half_as_many():
+    assert held("block", 26, dtype="bfloat16") < 0.6 * held("block", 26)
+
+
+@pytest.fixture(scope="module")
+def small():
+    config = digits.get_config("depth=14")
+    config.batch_size, config.remat = 4, "block"
+    return config
+
+
+@pytest.fixture(scope="module")
+def said(small, tmp_path_factory):
+    file = tmp_path_factory.mktemp("describe") / "found.json"
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        describe.main(small, str(file))
+    return out.getvalue(), json.loads(file.read_text())
+
+
+def test_the_command_writes_raw_numbers(said):
+    found = said[1]
+    assert (found["layers"], found["blocks"], found["identity_skips"]) == (14, 6, 4)
+    assert set(found["policies"]) == set(get_args(Remat))
+    own = found["policies"]["block"]
+    assert found["activation_bytes"] == own["activation_bytes"]
+    assert found["peak_bytes"] == own["peak_bytes"]
+    assert own["activation_bytes"] < found["policies"]["none"]["activation_bytes"]
+    # Parameters and momentum, float32, and the activations are in use together.
+    for used in found["policies"].values():
+        assert used["peak_bytes"] > 8 * found["parameters"] + 0.5 * used["activation_bytes"]
+
+
+def test_the_parts_add_up_to_the_network(said):
+    found = said[1]
+    for key in measure.Counts._fields:
+        assert sum(part[key] for part in found["parts"]) == found[key]
+    assert [part["output"] for part in found["parts"]][-3:] == [[2, 2, 64], [2, 2, 64], [10]]
+
+
+def test_the_command_speaks_in_units(said):
+    out, found = said
+    assert f"{found['parameters']:,}" in out
+    assert f"{found['macs'] / 1e9:.4f} G" in out
+    assert f"{found['peak_bytes'] / 1e6:.1f} MB" in out
+    assert all(part["name"] in out for part in found["parts"])
+
+
+def test_a_step_that_does_not_fit_has_no_peak(small, said, monkeypatch):
+    def refuse(lowered):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: ran out of memory")
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", refuse)
+    assert describe.peak_bytes(small) is None
+    assert "not known" in describe.text(said[1] | {"peak_bytes": None})
+
+
+def refused(capsys, config, file=None):
+    with pytest.raises(SystemExit) as left:
+        describe.main(config, file)
+    lines = capsys.readouterr().err.splitlines()
+    assert left.value.code == 2 and len(lines) == 1
+    return lines[0]
+
+
+def test_what_cannot_be_described_is_refused_in_one_line(capsys, small, tmp_path):
+    wrong = digits.get_config("depth=21,block=basic")
+    assert "nearest 20 and 26" in refused(capsys, wrong)
+    missing = tmp_path / "missing"
+    assert "no folder" in refused(capsys, small, str(missing / "found.json"))
+    assert not missing.exists()
+    assert "is a folder" in refused(capsys, small, str(tmp_path))
+
+
+def test_the_command_line_leaves_with_one_line_and_status_2():
+    done = subprocess.run(
+        [sys.executable, "-m", "resnet_jax.describe", "--config=configs/digits.py:depth=111"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: depth 111") and done.stderr.count("\n") == 1
