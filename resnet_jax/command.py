@@ -25,22 +25,25 @@ def run(main: Callable[[], None]) -> None:
     if rest[1:]:
         fail(f"unexpected argument {rest[1]!r}; flags are written --name=value")
     use_compilation_cache()
-    main()
+    try:
+        main()
+    except FloatingPointError as error:
+        fail(str(error), status=1)
 
 
 @contextlib.contextmanager
-def refusals() -> Iterator[None]:
-    """Turn a ValueError or OSError of the checks inside into one line and status 2."""
+def refusals(*also: type[Exception]) -> Iterator[None]:
+    """Turn a ValueError, an OSError or one of `also` raised inside into one line and status 2."""
     try:
         yield
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, *also) as error:
         fail(str(error))
 
 
-def fail(message: str) -> None:
-    """Say what is wrong in one line and leave with status 2."""
+def fail(message: str, status: int = 2) -> None:
+    """Say what is wrong in one line and leave: status 2 for bad input, 1 for a run that failed."""
     print("error:", " ".join(message.split()), file=sys.stderr)
-    sys.exit(2)
+    sys.exit(status)
 
 
 def _explain(error: Exception) -> str:
@@ -67,9 +70,9 @@ def use_compilation_cache() -> None:
 def devices() -> str:
     """The devices in words, and a warning where a GPU is present and JAX runs on the CPU."""
     found = jax.devices()
-    line = f"devices: {len(found)} x {found[0].device_kind} ({found[0].platform})"
+    line = f"devices: {len(found)} x {found[0].platform} {found[0].device_kind}"
     if found[0].platform == "cpu":
-        line += f", {os.cpu_count()} cores"
+        line = f"devices: cpu, {os.cpu_count()} cores"
         if Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidia0").exists():
             line += (
                 "; WARNING: an NVIDIA GPU is present and JAX runs on the CPU, "

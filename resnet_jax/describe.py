@@ -3,7 +3,6 @@
 python -m resnet_jax.describe --config=configs/cifar10.py:depth=110 [--json=FILE]
 """
 
-import functools
 import json
 from pathlib import Path
 from typing import Any, get_args
@@ -81,7 +80,7 @@ def describe(config: Config) -> dict[str, Any]:
 def activation_bytes(config: Config) -> int:
     """Bytes that a train step keeps from its forward for its backward pass."""
     net = configs.build(config)
-    state, batch = _inputs(config)
+    state, image, label = _inputs(config)
 
     def loss(params, batch_stats, image, label):
         variables = {"params": params, "batch_stats": batch_stats}
@@ -89,7 +88,7 @@ def activation_bytes(config: Config) -> int:
         logits, _ = net.apply(variables, image, mutable=["batch_stats"], rngs=rngs)
         return metrics.sums(logits, label, jnp.ones_like(label, bool))["loss"] / label.size
 
-    return measure.held_bytes(loss, state.params, state.batch_stats, batch.image, batch.label)
+    return measure.held_bytes(loss, state["params"], state["batch_stats"], image, label)
 
 
 def peak_bytes(config: Config) -> int | None:
@@ -98,16 +97,26 @@ def peak_bytes(config: Config) -> int | None:
     The data set and its augmentation come on top. None where the compiler does not tell, or
     refuses because the device has not as much.
     """
-    step = functools.partial(
-        steps.train_step,
-        axis=None,
-        apply=configs.build(config).apply,
-        prepare=lambda _, batch: batch.image,
-        optimizer=optimizer(config),
-    )
+    net, optim = configs.build(config), optimizer(config)
+
+    def step(state, image, label):
+        batch = steps.Batch(image, label, jnp.arange(label.size), jnp.ones_like(label, bool))
+        return steps.train_step(
+            states.TrainState(**state),
+            batch,
+            None,
+            apply=net.apply,
+            prepare=lambda _, batch: batch.image,
+            optimizer=optim,
+        )
+
     lowered = jax.jit(step, donate_argnums=0).lower(*_inputs(config))
+    # Its memory is laid out before machine code is made, which never runs and need not be fast.
+    options: Any = (
+        {"xla_backend_optimization_level": "0"} if jax.default_backend() == "cpu" else None
+    )
     try:
-        used = lowered.compile().memory_analysis()
+        used = lowered.compile(options).memory_analysis()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -119,17 +128,13 @@ def peak_bytes(config: Config) -> int | None:
     return used.argument_size_in_bytes + new + used.temp_size_in_bytes
 
 
-def _inputs(config: Config) -> Any:
-    """Shapes and types of a train step's state and batch."""
-    size, shape = config.batch_size, tuple(config.data.shape)
-
-    def create():
-        label = jnp.zeros(size, jnp.int32)
-        batch = steps.Batch(jnp.zeros((size, *shape)), label, label, jnp.ones(size, bool))
-        net, optim = configs.build(config), optimizer(config)
-        return states.create(config.seed, net, shape, optim), batch
-
-    return jax.eval_shape(create)
+def _inputs(config: Config) -> tuple[dict[str, Any], jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+    """Shapes and types of a train step's state, images and labels."""
+    net, optim, shape = configs.build(config), optimizer(config), tuple(config.data.shape)
+    # A dict, because a TrainState's fields are arrays and these are not.
+    state = jax.eval_shape(lambda: vars(states.create(config.seed, net, shape, optim)))
+    image = jax.ShapeDtypeStruct((config.batch_size, *shape), jnp.float32)
+    return state, image, jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
 
 
 def text(found: dict[str, Any]) -> str:
@@ -155,7 +160,7 @@ def text(found: dict[str, Any]) -> str:
             f"{part['layers']:,}",
             "x".join(map(str, part["output"])),
             f"{part['parameters']:,}",
-            f"{part['macs'] / 1e6:,.2f} M",
+            f"{part['macs'] / 1e6:,.3f} M",
         )
         for part in found["parts"]
     ]

@@ -20,12 +20,15 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 def main() -> None:
     """Train."""
-    config = _CONFIG.value
+    config, workdir = _CONFIG.value, Path(_WORKDIR.value)
     with command.refusals():
         if _DATA_DIR.value is not None:
             config.data.dir = _DATA_DIR.value
-        run = loop.prepare(config, Path(_WORKDIR.value))
-    loop.train(run)
+        run = loop.prepare(config, workdir)
+    if run is None:
+        print(f"{workdir}: finished at step {config.steps}")
+    else:
+        loop.train(run)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 
@@ -22,13 +23,14 @@ def pad_crop_flip(
     if not pad and not flip:
         return images
     b, h, w, _ = images.shape
-    sides = jnp.array([2 * pad + 1, 2 * pad + 1, 2])
-    draw = lambda row: jax.random.randint(jax.random.fold_in(key, row), (3,), 0, sides)
+    # int32 throughout: a float64 run draws what a float32 run draws.
+    ends = np.array([2 * pad + 1, 2 * pad + 1, 2], np.int32)
+    draw = lambda row: jax.random.randint(jax.random.fold_in(key, row), (3,), 0, ends, np.int32)
     top, left, mirrored = jax.vmap(draw)(rows).T[:, :, None]
-    y = top + jnp.arange(h)[None, :]
-    x = jnp.arange(w)[None, :]
+    y = top + np.arange(h, dtype=np.int32)[None, :]
+    x = np.arange(w, dtype=np.int32)[None, :]
     x = left + (jnp.where(mirrored == 1, w - 1 - x, x) if flip else x)
     padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     # One gather: on a CPU vmap(dynamic_slice) takes ten times as long inside a scan.
-    image = jnp.arange(b)[:, None, None]
+    image = np.arange(b)[:, None, None]
     return padded.at[image, y[:, :, None], x[:, None, :]].get(mode="promise_in_bounds")

@@ -84,7 +84,7 @@ def info(name: str, data_dir: str) -> DatasetInfo:
     if kind != "array_record":
         raise ValueError(
             f"data set {name!r} in {data_dir} is in {kind} form, not array_record; "
-            + _prepare(name, data_dir)
+            + _prepare(name, "OTHER_DIR")
         )
     if "image" not in features.get("image", {}) or "classLabel" not in features.get("label", {}):
         raise ValueError(

@@ -97,7 +97,8 @@ def macs(jaxpr: Any) -> int:
 def held_bytes(loss: Callable, params: Any, *inputs: Any) -> int:
     """Bytes that `loss(params, *inputs)` keeps for its gradient, parameters and inputs aside.
 
-    As JAX hands them from the forward to the backward pass, before a compiler merges any.
+    As JAX hands them from the forward to the backward pass, before a compiler merges any. A
+    parameter's copy in another type counts.
     """
 
     def forward(params, *inputs):

@@ -87,7 +87,7 @@ class Head(nn.Module):
         """Classify."""
         x = x.mean((1, 2))
         x = x.astype(x.dtype if x.dtype.itemsize > 4 else jnp.float32)
-        return nn.Dense(self.num_classes, name="dense", param_dtype=jnp.float32)(x)
+        return nn.Dense(self.num_classes, name="dense", param_dtype=x.dtype)(x)
 
 
 def resnet(

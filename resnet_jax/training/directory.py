@@ -27,6 +27,11 @@ def refuse_another(workdir: Path, config: Config) -> None:
         raise ValueError(f"{workdir} is not empty and holds no run of ours; use another --workdir")
 
 
+def finished(workdir: Path, steps: int) -> bool:
+    """Whether the run has saved its last step; a checkpoint's folder appears when it is whole."""
+    return (workdir / "checkpoints" / str(steps)).is_dir()
+
+
 def open_run(workdir: Path, config: Config, start: dict[str, Any]) -> None:
     """Write config.json and add this start to run.json."""
     workdir.mkdir(parents=True, exist_ok=True)

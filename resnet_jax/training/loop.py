@@ -36,15 +36,17 @@ class Run:
     normalisation: normalise.Normalisation
 
 
-def prepare(config: Config, workdir: Path) -> Run:
-    """Check everything that can be wrong, load the data, and write nothing.
+def prepare(config: Config, workdir: Path) -> Run | None:
+    """Check everything that can be wrong, load the data, and write nothing; None: it is finished.
 
     Raises: ValueError in one line: config, data set, batch, a directory of another run.
     """
     configs.check(config)
+    directory.refuse_another(workdir, config)
+    if directory.finished(workdir, config.steps):
+        return None
     info = sources.info(config.data.name, config.data.dir)
     configs.check_data(config, info.shape, info.num_classes, info.splits["train"])
-    directory.refuse_another(workdir, config)
     dataset = sources.load(config.data.name, config.data.dir)
     normalisation = normalise.statistics(
         config.data.normalisation,
@@ -68,9 +70,6 @@ def train(run: Run) -> None:
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         # --- where to start
         first = checkpoints.latest() or 0
-        if first >= config.steps:
-            print(f"{workdir}: finished at step {first}", flush=True)
-            return
         net, optim = configs.build(config), optimizer(config)
         create = functools.partial(states.create, config.seed, net, tuple(config.data.shape), optim)
         state = checkpoints.restore(first, jax.eval_shape(create)) if first else jax.jit(create)()
@@ -188,6 +187,7 @@ def _shown(test: dict[str, float]) -> str:
 
 def _start(run: Run, first: int) -> dict[str, Any]:
     """One entry of run.json."""
+    labels = run.dataset.train.labels
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "step": first,
@@ -195,4 +195,6 @@ def _start(run: Run, first: int) -> dict[str, Any]:
         "devices": [f"{d.platform}:{d.device_kind}" for d in jax.devices()],
         "versions": command.versions(),
         "data_fingerprint": run.dataset.fingerprint,
+        # Of always naming the largest class.
+        "chance_error": 1 - float(np.bincount(labels).max()) / len(labels),
     }

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
@@ -16,9 +15,13 @@ Sums = dict[str, Float[Array, ""]]
 def sums(logits: Float[Array, "b y"], labels: Int[Array, "b"], mask: Bool[Array, "b"]) -> Sums:
     """Cross-entropy (nats), errors and examples, summed over the examples of the mask."""
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    wrong = logits.argmax(-1) != labels
-    count = lambda a: jnp.where(mask, a, 0).sum(dtype=losses.dtype)
-    return {"loss": count(losses), "error": count(wrong), "examples": count(1.0)}
+    wrong = (logits.argmax(-1).astype(labels.dtype) != labels).astype(losses.dtype)
+    counted = mask.astype(losses.dtype)
+    return {
+        "loss": (losses * counted).sum(),
+        "error": (wrong * counted).sum(),
+        "examples": counted.sum(),
+    }
 
 
 def mean(sums: Mapping[str, Any]) -> dict[str, float]:

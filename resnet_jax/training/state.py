@@ -6,18 +6,17 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jaxtyping import Array, Int, Key
 
 
 @struct.dataclass
 class TrainState:
     """All that changes during training; `key` is the run's root key and never does."""
 
-    step: Int[Array, ""]
+    step: Any  # () int32
     params: Any
     batch_stats: Any
     opt_state: Any
-    key: Key[Array, ""]
+    key: Any  # () typed key
 
 
 def create(

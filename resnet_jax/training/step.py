@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int
 
 from resnet_jax.training import metrics
 from resnet_jax.training.state import TrainState
@@ -19,10 +19,11 @@ from resnet_jax.training.state import TrainState
 class Batch:
     """This device's share of a batch; `row` is each example's place in the global batch."""
 
-    image: Shaped[Array, "b h w c"]
-    label: Int[Array, "b"]
-    row: Int[Array, "b"]
-    mask: Bool[Array, "b"]
+    # Any: a tree's leaves are also shapes and shardings, and stacked, where jax maps over it.
+    image: Any  # (b, h, w, c)
+    label: Any  # (b,) int32
+    row: Any  # (b,) int32
+    mask: Any  # (b,) bool
 
 
 # image -> input of the network; the key is the step's, and None in evaluation.
@@ -82,8 +83,8 @@ def eval_step(
 class Resident:
     """A split that lives on the device."""
 
-    image: Shaped[Array, "n h w c"]
-    label: Int[Array, "n"]
+    image: Any  # (n, h, w, c) uint8
+    label: Any  # (n,) int32
 
 
 def gather(source: Resident, index: Int[Array, "b"], mask: Bool[Array, "b"]) -> Batch:

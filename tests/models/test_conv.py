@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
+
 from resnet_jax.models.conv import Conv, canonical_conv, lax_conv
 
 

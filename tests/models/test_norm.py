@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from chex import assert_trees_all_close
+
 from resnet_jax.models.norm import BatchNorm, normalise
 
 

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from chex import assert_trees_all_close
+
 from resnet_jax.models.bodies import Basic, Bottleneck, PreBasic, PreBottleneck
 from resnet_jax.models.merges import Scaled, add, plain
 from resnet_jax.models.residual import Chain, Residual, Stack

@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 import pytest
+
 from resnet_jax.models import resnet
 from resnet_jax.models.merges import Scaled
 from resnet_jax.models.resnet import default_block, default_skip, ladder_stages, resnet_stages

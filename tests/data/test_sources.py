@@ -1,0 +1,262 @@
+import dataclasses
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from resnet_jax.data import sources
+
+RNG = np.random.default_rng(0)
+GREY = RNG.integers(0, 256, (2100, 6, 4, 1)).astype(np.uint8)
+COLOUR = RNG.integers(0, 256, (9, 8, 8, 3)).astype(np.uint8)
+
+
+def encode(pixels, form):
+    file = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(file, form)
+    file.seek(0)
+    return file
+
+
+def prepare(folder, name, splits, form, shape):
+    """Write (images, labels) of every split as tfds does, in the given order; three classes."""
+    import tensorflow_datasets as tfds
+
+    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = {
+                "image": tfds.features.Image(shape=shape, encoding_format=form),
+                "label": tfds.features.ClassLabel(num_classes=3),
+            }
+            return tfds.core.DatasetInfo(
+                builder=self,
+                features=tfds.features.FeaturesDict(features),
+                disable_shuffling=True,
+            )
+
+        def _split_generators(self, dl_manager):
+            return {split: self._generate_examples(*data) for split, data in splits.items()}
+
+        def _generate_examples(self, images, labels):
+            for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+                yield i, {"image": encode(image, form), "label": int(label)}
+
+    Builder.name = name
+    Builder(data_dir=folder, file_format="array_record").download_and_prepare()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """`grey` (PNG), `colour` (JPEG, no test split), `mixed` (PNG of two sizes)."""
+    root = tmp_path_factory.mktemp("tfds")
+    classes = np.arange(len(GREY)) % 3
+    grey = {"train": (GREY[:2050], classes[:2050]), "test": (GREY[2050:], classes[2050:])}
+    prepare(root, "grey", grey, "png", (6, 4, 1))
+    colour = {"train": (COLOUR[:6], classes[:6]), "validation": (COLOUR[6:], classes[6:9])}
+    prepare(root, "colour", colour, "jpeg", (8, 8, 3))
+    mixed = ([COLOUR[0], COLOUR[1, :5], COLOUR[2]], [0, 1, 2])
+    prepare(root, "mixed", {"train": mixed, "test": mixed}, "png", (None, None, 3))
+    return str(root)
+
+
+def edited(folder, tmp_path, name, file, old, new):
+    """A copy of a data set with one thing changed in one of its descriptions."""
+    shutil.copytree(Path(folder) / name, tmp_path / name)
+    path = tmp_path / name / "1.0.0" / file
+    text = path.read_text()
+    changed = json.dumps(json.loads(text)).replace(old, new)
+    assert changed != json.dumps(json.loads(text))
+    path.write_text(changed)
+    return str(tmp_path)
+
+
+def test_digits_are_those_of_scikit_learn_and_need_no_folder():
+    from sklearn.datasets import load_digits
+
+    raw: Any = load_digits()
+    digits = sources.load("digits", "")
+    assert sources.info("digits", "") == digits.info
+    assert digits.info.splits == {"train": len(digits.train), "test": len(digits.test)}
+    assert len(digits.train) == 1500 and len(digits.test) == 297
+    images = np.concatenate([digits.train.images, digits.test.images])
+    assert images.shape[1:] == digits.info.shape and images.max() == 255
+    np.testing.assert_array_equal(np.round(images[..., 0] * (16 / 255)), raw.images)
+    labels = np.concatenate([digits.train.labels, digits.test.labels])
+    np.testing.assert_array_equal(labels, raw.target)
+
+
+def test_png_comes_back_exactly_in_order(folder):
+    grey = sources.load("grey", folder)
+    assert grey.info == sources.DatasetInfo("grey", "1.0.0", (6, 4, 1), 3, grey.info.splits)
+    assert grey.info.splits == {"train": 2050, "test": 50}
+    np.testing.assert_array_equal(grey.train.images, GREY[:2050])
+    np.testing.assert_array_equal(grey.test.images, GREY[2050:])
+    np.testing.assert_array_equal(grey.train.labels, np.arange(2050) % 3)
+
+
+def test_jpeg_is_decoded_as_pillow_does_and_validation_stands_in_for_test(folder):
+    colour = sources.load("colour", folder)
+    decoded = [np.asarray(Image.open(encode(image, "jpeg"))) for image in COLOUR]
+    np.testing.assert_array_equal(colour.train.images, decoded[:6])
+    np.testing.assert_array_equal(colour.test.images, decoded[6:])
+    assert colour.info.test_split == "validation"
+
+
+def test_a_loaded_data_set_is_kept_and_cannot_be_changed(folder):
+    grey = sources.load("grey", folder)
+    assert sources.load("grey", folder) is grey
+    with pytest.raises(ValueError, match="read-only"):
+        grey.train.images[0] = 0
+
+
+def test_the_fingerprint_is_of_name_version_and_content(folder, tmp_path):
+    reference = sources.load("colour", folder).fingerprint
+    assert sources.load.__wrapped__("colour", folder).fingerprint == reference
+    labels = [0, 1, 2, 0, 1, 1]
+    again = {"train": (COLOUR[:6], labels), "validation": (COLOUR[6:], [0, 1, 2])}
+    prepare(tmp_path / "label", "colour", again, "jpeg", (8, 8, 3))
+    shutil.copytree(Path(folder) / "colour", tmp_path / "name" / "renamed")
+    others = (tmp_path / "label", "colour"), (tmp_path / "name", "renamed")
+    fingerprints = {sources.load(name, str(root)).fingerprint for root, name in others}
+    assert len(fingerprints | {reference}) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "says"),
+    [
+        (
+            "gray",
+            "{folder}",
+            r"holds colour, grey, mixed \(nearest 'grey'\); .*prepare_tfds.sh gray",
+        ),
+        ("digit", "{folder}", r"nearest 'digits'"),
+        ("grey", "", r"'grey' needs data.dir.*scripts/prepare_tfds.sh grey DATA_DIR.*'digits'"),
+        ("grey", "/not/there", r"'/not/there' is not a folder.*scripts/prepare_tfds.sh grey"),
+        ("mixed", "{folder}", r"'mixed' differ in size.*streaming"),
+    ],
+)
+def test_what_cannot_be_loaded_is_refused_with_what_to_do(folder, name, where, says):
+    for look in (sources.info, sources.load):
+        with pytest.raises(ValueError, match=says) as error:
+            look(name, where.format(folder=folder))
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "says"),
+    [
+        (
+            "dataset_info.json",
+            '"array_record"',
+            '"tfrecord"',
+            "tfrecord form.*prepare_tfds.sh grey OTHER_DIR",
+        ),
+        ("dataset_info.json", '"train"', '"extra"', "splits extra, test; it needs train"),
+        ("dataset_info.json", '"test"', '"extra"', "splits train, extra; it needs train"),
+        ("dataset_info.json", '"shardLengths"', '"lengths"', "damaged.*shardLengths"),
+        ("features.json", '"label":', '"digit":', "no image .* 'label', but image, digit"),
+        ("features.json", '"image": {"image"', '"photo": {"image"', "but photo, label"),
+        ("features.json", '"uint8"', '"uint16"', "are uint16 with 1 channels"),
+    ],
+)
+def test_a_data_set_that_says_it_is_something_else_is_refused(
+    folder, tmp_path, file, old, new, says
+):
+    root = edited(folder, tmp_path, "grey", file, old, new)
+    with pytest.raises(ValueError, match=says):
+        sources.info("grey", root)
+
+
+def test_a_label_of_no_class_names_its_split_and_example(folder, tmp_path):
+    root = edited(
+        folder, tmp_path, "grey", "features.json", '"numClasses": "3"', '"numClasses": "2"'
+    )
+    with pytest.raises(ValueError, match=r"'train', example 2: its label 2 is not in 0\.\.1"):
+        sources.load("grey", root)
+
+
+def test_an_image_of_another_size_names_its_split_and_example(folder, tmp_path):
+    root = edited(folder, tmp_path, "mixed", "features.json", '["-1", "-1",', '["8", "8",')
+    with pytest.raises(ValueError, match=r"'train', example 1: its image is \(5, 8, 3\), not"):
+        sources.load("mixed", root)
+
+
+def test_a_missing_file_names_its_split(folder, tmp_path):
+    shutil.copytree(Path(folder) / "colour", tmp_path / "colour")
+    for file in (tmp_path / "colour").rglob("*validation*"):
+        file.unlink()
+    with pytest.raises(ValueError, match="'validation', example 0: .*No such file"):
+        sources.load("colour", str(tmp_path))
+
+
+def test_the_newest_version_is_taken(folder, tmp_path):
+    for version in ("1.0.0", "9.0.0", "10.0.0", "incomplete.11.0.0"):
+        shutil.copytree(Path(folder) / "colour" / "1.0.0", tmp_path / "colour" / version)
+        path = tmp_path / "colour" / version / "dataset_info.json"
+        path.write_text(path.read_text().replace('"1.0.0"', f'"{version}"'))
+    assert sources.info("colour", str(tmp_path)).version == "10.0.0"
+
+
+def test_what_does_not_fit_is_refused_with_its_size_before_it_is_read(folder, monkeypatch):
+    monkeypatch.setattr(sources, "device_limit", lambda device: 2100 * 6 * 4 * 2 - 1)
+    monkeypatch.setattr(sources, "_tfds", lambda *_: pytest.fail("read"))
+    with pytest.raises(ValueError, match="'grey' needs 0.0 GB on the device"):
+        sources.load.__wrapped__("grey", folder)
+
+
+def test_a_data_set_may_take_half_of_the_device():
+    sources.check_fits(8 * 10**9, 16 * 10**9, "half")
+    sources.check_fits(10**15, None, "unknown")
+    with pytest.raises(ValueError, match="'imagenet2012' needs 192.3 GB .* has 16.0 GB"):
+        sources.check_fits(192_300_000_000, 16 * 10**9, "imagenet2012")
+
+
+def test_the_limit_is_the_devices_own_or_the_machines_memory():
+    @dataclasses.dataclass
+    class Device:
+        platform: str
+        stats: dict | None
+
+        def memory_stats(self):
+            return self.stats
+
+    assert sources.device_limit(Device("gpu", {"bytes_limit": 5})) == 5
+    assert sources.device_limit(Device("tpu", None)) is None
+    limit = sources.device_limit(jax.devices("cpu")[0])
+    assert limit is None or 10**8 < limit < 10**14
+
+
+def test_looking_a_data_set_up_does_not_import_tfds(folder):
+    program = (
+        "import sys; from resnet_jax.data import sources; "
+        f"sources.info('grey', {folder!r}); sys.exit('tensorflow_datasets' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.skipif("RESNET_JAX_DATA" not in os.environ, reason="RESNET_JAX_DATA is not set")
+def test_a_real_data_set_has_the_statistics_it_is_known_for():
+    from resnet_jax.data import normalise
+
+    try:
+        cifar = sources.load("cifar10_jpeg", os.environ["RESNET_JAX_DATA"])
+    except ValueError as error:
+        pytest.skip(str(error))
+    assert Counter(cifar.train.labels.tolist()) == dict.fromkeys(range(10), 5000)
+    assert Counter(cifar.test.labels.tolist()) == dict.fromkeys(range(10), 1000)
+    # CIFAR-10's own; re-encoding as JPEG moves them a little.
+    known = normalise.statistics("channel", cifar.train.images)
+    np.testing.assert_allclose(known.mean, [0.4914, 0.4822, 0.4465], atol=0.003)
+    np.testing.assert_allclose(known.std, [0.2470, 0.2435, 0.2616], atol=0.003)

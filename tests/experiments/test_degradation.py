@@ -1,0 +1,109 @@
+"""The verdict's rule, and a whole small sweep from a command to a report."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments.degradation import judge
+
+ROOT = Path(__file__).parent.parent.parent
+CHANCE = 0.9
+
+
+def row(family, depth, error, std=None):
+    row = {"model": f"{family}-{depth}", "family": family, "depth": depth}
+    return row | {"n": 1 if std is None else 3, "train_error_mean": error, "train_error_std": std}
+
+
+def rows(plain, residual, std=None):
+    """Errors by depth, 20 and 56 layers."""
+    pairs = (("plain", plain), ("resnet", residual))
+    return [
+        row(family, depth, error, std)
+        for family, errors in pairs
+        for depth, error in zip((20, 56), errors, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    "plain,residual,std,holds",
+    [
+        ((0.10, 0.30), (0.08, 0.05), None, True),
+        ((0.10, 0.16), (0.08, 0.09), None, True),
+        ((0.10, 0.14), (0.08, 0.05), None, False),  # less than 5 points
+        ((0.10, 0.30), (0.08, 0.10), None, False),  # residual more than 1 point worse
+        ((0.10, 0.30), (0.08, 0.10), 0.02, True),  # within two standard deviations
+        ((0.10, 0.16), (0.08, 0.05), 0.04, False),  # within two standard deviations
+        ((0.10, 0.90), (0.08, 0.05), None, True),  # a deep plain net at chance counts
+        ((0.90, 0.90), (0.08, 0.05), None, None),
+        ((0.10, 0.30), (0.08, 0.89), None, None),
+        ((0.10, 0.30), (0.90, 0.08), None, None),
+    ],
+)
+def test_the_verdict_follows_its_rule(plain, residual, std, holds):
+    verdict = judge(rows(plain, residual, std), CHANCE)
+    assert verdict["holds"] is holds
+    assert ("n = 1" if std is None else "n = 3") in verdict["says"] or holds is None
+
+
+def test_one_depth_shows_nothing():
+    assert judge([row("plain", 20, 0.1), row("resnet", 20, 0.1)], CHANCE)["holds"] is None
+
+
+def sweep(workdir, *words):
+    command = (sys.executable, "-m", "experiments.degradation", f"--workdir={workdir}")
+    small = ("--depths=8,14", "--steps=4", "--config.model.width=2")
+    return subprocess.run(
+        (*command, *small, *words),
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "TQDM_DISABLE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+def test_a_sweep_lists_runs_reports_and_does_nothing_twice(tmp_path):
+    listed = sweep(tmp_path, "--list")
+    assert listed.returncode == 0, listed.stderr
+    assert [line.split()[1] for line in listed.stdout.splitlines()] == [
+        "plain-8", "resnet-8", "plain-14", "resnet-14",
+    ]  # fmt: skip
+    assert not list(tmp_path.iterdir())
+
+    one = sweep(tmp_path, "--run=1")
+    assert one.returncode == 0, one.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["resnet-8-seed0"]
+    trained = (tmp_path / "resnet-8-seed0" / "run.json").read_text()
+
+    done = sweep(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "resnet-8-seed0" / "run.json").read_text() == trained
+    assert {"results.json", "table.md", "figure.png", "report.html"} <= {
+        p.name for p in tmp_path.iterdir()
+    }
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert set(results) == {"claim", "source", "dataset", "verdict", "runs", "summary"}
+    assert set(results["verdict"]) == {"holds", "rule", "says"}
+    names = {"model", "family", "depth", "skip", "merge", "seed", "parameters", "steps"}
+    names |= {"train_loss", "train_error", "test_error", "seconds", "workdir"}
+    assert all(names <= set(r) for r in results["runs"])
+    assert [r["model"] for r in results["summary"]] == [
+        "plain-8", "plain-14", "resnet-8", "resnet-14",
+    ]  # fmt: skip
+    assert all(r["n"] == 1 and r["train_error_std"] is None for r in results["summary"])
+
+    refused = sweep(tmp_path, "--config.model.zero_init=true")
+    assert refused.returncode == 2
+    assert "model.zero_init: False there, True now" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+def test_a_run_that_is_not_listed_is_refused(tmp_path):
+    done = sweep(tmp_path, "--run=4")
+    assert done.returncode == 2 and "--run=4 is not one of --list's 0 to 3" in done.stderr

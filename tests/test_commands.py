@@ -1,0 +1,67 @@
+"""The terminal's words when something is wrong: one line, status 2, nothing written."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TRAIN = ("-m", "resnet_jax.train", "--config=configs/digits.py")
+
+
+def python(*words, **environment):
+    """Run a command of ours as a user would, on one device and without the suite's flags."""
+    return subprocess.run(
+        (sys.executable, *map(str, words)),
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "TQDM_DISABLE": "1"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+MISTAKES = [
+    (
+        ("--config.modle.depth=8",),
+        "unknown config key --config.modle.depth; nearest: --config.model",
+    ),
+    (("--config.model.dept=8",), "nearest: --config.model.depth"),
+    (("--config.batch_size=many",), "--config.batch_size=many"),
+    (("--config.model.depth=21",), "depth 21 is not 6n+2 (basic blocks); nearest 20 and 26"),
+    (("--wrokdir=x",), "unknown flag --wrokdir; nearest: --workdir"),
+    (("--config.data.name=cifra10", "--data_dir=/nowhere"), "/nowhere"),
+    (("--config.batch_size=1600",), "batch_size=1600 is larger than the training split of digits"),
+    (("--config.schedule.warmup_steps=300",), "not shorter than the run of steps=300"),
+    (("leftover",), "unexpected argument 'leftover'"),
+]
+
+
+@pytest.mark.parametrize("words,message", MISTAKES, ids=[m[0][0] for m in MISTAKES])
+def test_bad_input_is_one_line_and_leaves_nothing_behind(tmp_path, words, message):
+    workdir = tmp_path / "run"
+    done = python(*TRAIN, f"--workdir={workdir}", *words)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert not workdir.exists() and not done.stdout
+
+
+def test_a_config_file_that_is_not_there_is_one_line(tmp_path):
+    done = python("-m", "resnet_jax.train", "--config=configs/none.py", f"--workdir={tmp_path}")
+    assert done.returncode == 2
+    assert "configs/none.py" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_training_says_where_it_runs_first(tmp_path):
+    words = ["--config.model.width=2", "--config.steps=2", "--config.chunk_steps=1"]
+    words += ["--config.eval_every=2", "--config.checkpoint_every=2", "--config.model.depth=8"]
+    done = python(*TRAIN, f"--workdir={tmp_path / 'run'}", *words)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("devices: cpu")
+    assert "train error" in done.stdout.splitlines()[-1]
+    again = python(*TRAIN, f"--workdir={tmp_path / 'run'}", *words)
+    assert again.returncode == 0 and "finished at step 2" in again.stdout

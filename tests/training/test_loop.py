@@ -1,0 +1,130 @@
+"""Runs on scikit-learn's digits, whole: what they write, how they go on, what they refuse."""
+
+import importlib
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from resnet_jax import config as configs
+from resnet_jax.checkpoint import Checkpoints
+from resnet_jax.training import directory, loop, metrics, state
+from resnet_jax.training.optimizer import optimizer
+
+
+def small(**changes):
+    """A network of 8 layers and 4 channels, 10 steps, chunks of 2."""
+    config = importlib.import_module("configs.digits").get_config("depth=8")
+    config.update_from_flattened_dict(
+        {
+            "model.width": 4,
+            "steps": 10,
+            "chunk_steps": 2,
+            "eval_every": 4,
+            "checkpoint_every": 4,
+            "schedule.boundaries": (6, 8),
+            "data.pad": 1,
+            "data.flip": True,
+        }
+        | {key.replace("__", "."): value for key, value in changes.items()}
+    )
+    return config
+
+
+def run(workdir, config):
+    prepared = loop.prepare(config, workdir)
+    assert prepared is not None
+    loop.train(prepared)
+
+
+def weights(workdir, config):
+    def create():
+        return state.create(0, configs.build(config), tuple(config.data.shape), optimizer(config))
+
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        last = checkpoints.latest()
+        assert last == config.steps
+        found = checkpoints.restore(last, jax.eval_shape(create))
+    return jax.tree.map(np.asarray, (found.params, found.batch_stats, found.opt_state))
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("unbroken")
+    run(workdir, small())
+    return workdir
+
+
+def test_a_run_leaves_its_config_its_starts_its_records_and_its_checkpoints(unbroken):
+    assert json.loads((unbroken / "config.json").read_text())["model"]["depth"] == 8
+    (start,) = directory.read_starts(unbroken)
+    assert start["step"] == 0 and start["images_per_second"] > 0
+    assert {"command", "devices", "versions", "data_fingerprint", "seconds"} <= start.keys()
+    records = metrics.read(unbroken / "metrics.jsonl")
+    assert [r["step"] for r in records if r["split"] == "train"] == [2, 4, 6, 8, 10]
+    assert [r["step"] for r in records if r["split"] == "test"] == [4, 8, 10]
+    assert all(r["examples"] == 297 for r in records if r["split"] == "test")
+    keys = [(r["step"], r["split"], r["seed"]) for r in records]
+    assert len(set(keys)) == len(keys)
+    assert list((unbroken / "tensorboard").glob("events*"))
+    mean = np.array(json.loads((unbroken / "normalisation.json").read_text())["mean"])
+    assert mean.shape == (8, 8, 1)
+
+
+def test_a_run_that_lost_its_end_ends_like_the_unbroken_one_bit_for_bit(unbroken, tmp_path):
+    workdir = tmp_path / "broken"
+    shutil.copytree(unbroken, workdir)
+    shutil.rmtree(workdir / "checkpoints" / "10")
+    with (workdir / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 12, "split": "tra')
+    run(workdir, small())
+    assert [s["step"] for s in directory.read_starts(workdir)] == [0, 8]
+    same = (workdir / "metrics.jsonl").read_text() == (unbroken / "metrics.jsonl").read_text()
+    assert same
+    ours, theirs = weights(workdir, small()), weights(unbroken, small())
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def test_a_finished_run_returns_at_once_and_may_be_given_more_steps(unbroken, tmp_path):
+    assert loop.prepare(small(), unbroken) is None
+    workdir = tmp_path / "longer"
+    shutil.copytree(unbroken, workdir)
+    run(workdir, small(steps=12))
+    records = metrics.read(workdir / "metrics.jsonl")
+    assert [r["step"] for r in records if r["split"] == "train"] == [2, 4, 6, 8, 10, 12]
+
+
+@pytest.mark.parametrize(
+    "changes,message",
+    [
+        ({"model__depth": 14}, "model.depth: 8 there, 14 now"),
+        ({"seed": 1}, "seed: 0 there, 1 now"),
+        ({"steps": 8}, "steps: 10 there, 8 now"),
+    ],
+)
+def test_another_run_in_the_same_directory_is_refused_by_name(unbroken, changes, message):
+    before = sorted(p.name for p in unbroken.iterdir())
+    with pytest.raises(ValueError, match=message):
+        loop.prepare(small(**changes), unbroken)
+    assert sorted(p.name for p in unbroken.iterdir()) == before
+
+
+def test_a_directory_that_is_not_ours_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(ValueError, match="not empty and holds no run"):
+        loop.prepare(small(), tmp_path)
+
+
+def test_nothing_is_written_where_something_is_wrong(tmp_path):
+    workdir = tmp_path / "new"
+    for changes in ({"batch_size": 2000}, {"data__name": "cifar10"}, {"data__shape": (32, 32, 3)}):
+        with pytest.raises(ValueError):
+            loop.prepare(small(**changes), workdir)
+    assert not workdir.exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    with pytest.raises(FloatingPointError, match="loss is (nan|inf) in the 2 steps before"):
+        run(tmp_path / "hot", small(optimizer__learning_rate=1e30))

@@ -1,0 +1,114 @@
+"""One step, many steps, and evaluation, on a small network."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from chex import assert_trees_all_close
+
+from resnet_jax.data.order import chunk_indices, eval_indices
+from resnet_jax.models.norm import BatchNorm
+from resnet_jax.models.resnet import resnet
+from resnet_jax.training import metrics, state, step
+
+SHAPE = (8, 8, 1)
+
+
+def network(group_size=0, dtype=jnp.float32):
+    norm = functools.partial(BatchNorm, group_size=group_size)
+    options = {"num_classes": 4, "width": 4, "dtype": dtype, "norm": norm, "remat": "block"}
+    return resnet((2, 1), block="preact_basic", skip="A", **options)
+
+
+def source(n=64):
+    """Images that tell their class: a bright quarter."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(n) % 4
+    images = rng.integers(0, 100, (n, *SHAPE))
+    for image, label in zip(images, labels, strict=True):
+        i, j = divmod(label, 2)
+        image[4 * i : 4 * i + 4, 4 * j : 4 * j + 4] += 100
+    return step.Resident(jnp.asarray(images.astype(np.uint8)), jnp.asarray(labels.astype(np.int32)))
+
+
+def prepare(key, batch, dtype=jnp.float32):
+    return batch.image.astype(dtype) / 255
+
+
+def training(net, dtype=jnp.float32):
+    optim = optax.sgd(0.1, 0.9)
+    return state.create(0, net, SHAPE, optim), functools.partial(
+        step.train_step,
+        apply=net.apply,
+        prepare=functools.partial(prepare, dtype=dtype),
+        optimizer=optim,
+    )
+
+
+def test_a_chunk_is_its_steps_in_turn_and_the_network_learns():
+    first, one = training(network())
+    images, indices = source(), chunk_indices(0, 0, 24, 16, 64)
+    last, sums = jax.jit(functools.partial(step.chunk, step=one))(first, images, indices)
+    assert last.step == 24
+    assert sums["loss"][-4:].sum() < 0.3 * sums["loss"][:4].sum()
+    assert sums["examples"].tolist() == [16.0] * 24
+
+    by_hand = first
+    whole = jnp.ones(16, bool)
+    single = jax.jit(lambda s, i: one(s, step.gather(images, i, whole), None))
+    for row in indices[:3]:
+        by_hand, _ = single(by_hand, row)
+    three, _ = jax.jit(functools.partial(step.chunk, step=one))(first, images, indices[:3])
+    assert_trees_all_close(three.params, by_hand.params, rtol=1e-4, atol=1e-6)
+
+
+def test_evaluation_counts_every_example_once_whatever_the_batch():
+    first, _ = training(network())
+    images = source(50)
+    test = functools.partial(step.eval_step, apply=network().apply, prepare=prepare)
+    evaluate = jax.jit(functools.partial(step.evaluate, step=test))
+    one, many = (metrics.mean(evaluate(first, images, *eval_indices(50, b))) for b in (50, 16))
+    assert one["examples"] == many["examples"] == 50
+    assert one["error"] == many["error"]
+    assert one["loss"] == pytest.approx(many["loss"], rel=1e-5)
+
+
+def test_two_devices_with_groups_of_their_own_take_one_devices_step(x64):
+    """The axis averages gradients, statistics and metrics: the step is the same mathematics."""
+    net = network(group_size=8, dtype=jnp.float64)
+    first, one = training(net, jnp.float64)
+    batch = step.gather(source(), jnp.arange(16), jnp.ones(16, bool))
+    split = jax.tree.map(lambda a: a.reshape(2, 8, *a.shape[1:]), batch)
+    alone, sums = jax.jit(lambda s, b: one(s, b, None))(first, batch)
+    shared = jax.vmap(lambda s, b: one(s, b, "data"), (None, 0), axis_name="data")
+    both, both_sums = jax.jit(shared)(first, split)
+    for device in range(2):
+        here = jax.tree.map(lambda a, device=device: a[device], (both, both_sums))
+        assert_trees_all_close(
+            (here[0].params, here[0].batch_stats), (alone.params, alone.batch_stats)
+        )
+        assert_trees_all_close(here[1], sums)
+
+
+def test_the_key_is_the_runs_and_each_step_draws_anew():
+    seen = []
+
+    def noisy(key, batch):
+        seen.append(key)
+        return prepare(key, batch) + jax.random.normal(key, batch.image.shape)
+
+    net, optim = network(), optax.sgd(0.0)
+    first = state.create(0, net, SHAPE, optim)
+    one = jax.jit(
+        lambda s, b: step.train_step(s, b, None, apply=net.apply, prepare=noisy, optimizer=optim)
+    )
+    batch = step.gather(source(), jnp.arange(16), jnp.ones(16, bool))
+    second, a = one(first, batch)
+    _, b = one(second, batch)
+    _, again = one(first, batch)
+    assert a["loss"] != b["loss"] and a["loss"] == again["loss"]
+    assert jnp.array_equal(jax.random.key_data(first.key), jax.random.key_data(second.key))
+    assert len(seen) == 1  # one compilation for every step
