@@ -3,6 +3,7 @@
 python -m resnet_jax.describe --config=configs/cifar10.py:depth=110 [--json=FILE]
 """
 
+import functools
 import json
 from pathlib import Path
 from typing import Any, get_args
@@ -80,7 +81,7 @@ def describe(config: Config) -> dict[str, Any]:
 def activation_bytes(config: Config) -> int:
     """Bytes that a train step keeps from its forward for its backward pass."""
     net = configs.build(config)
-    state, image, label = _inputs(config)
+    state, batch = _inputs(config)
 
     def loss(params, batch_stats, image, label):
         variables = {"params": params, "batch_stats": batch_stats}
@@ -88,7 +89,7 @@ def activation_bytes(config: Config) -> int:
         logits, _ = net.apply(variables, image, mutable=["batch_stats"], rngs=rngs)
         return metrics.sums(logits, label, jnp.ones_like(label, bool))["loss"] / label.size
 
-    return measure.held_bytes(loss, state["params"], state["batch_stats"], image, label)
+    return measure.held_bytes(loss, state.params, state.batch_stats, batch.image, batch.label)
 
 
 def peak_bytes(config: Config) -> int | None:
@@ -97,19 +98,13 @@ def peak_bytes(config: Config) -> int | None:
     The data set and its augmentation come on top. None where the compiler does not tell, or
     refuses because the device has not as much.
     """
-    net, optim = configs.build(config), optimizer(config)
-
-    def step(state, image, label):
-        batch = steps.Batch(image, label, jnp.arange(label.size), jnp.ones_like(label, bool))
-        return steps.train_step(
-            states.TrainState(**state),
-            batch,
-            None,
-            apply=net.apply,
-            prepare=lambda _, batch: batch.image,
-            optimizer=optim,
-        )
-
+    step = functools.partial(
+        steps.train_step,
+        axis=None,
+        apply=configs.build(config).apply,
+        prepare=lambda _, batch: batch.image,
+        optimizer=optimizer(config),
+    )
     lowered = jax.jit(step, donate_argnums=0).lower(*_inputs(config))
     # Its memory is laid out before machine code is made, which never runs and need not be fast.
     options: Any = (
@@ -128,13 +123,13 @@ def peak_bytes(config: Config) -> int | None:
     return used.argument_size_in_bytes + new + used.temp_size_in_bytes
 
 
-def _inputs(config: Config) -> tuple[dict[str, Any], jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
-    """Shapes and types of a train step's state, images and labels."""
+def _inputs(config: Config) -> tuple[states.TrainState, steps.Batch]:
+    """Shapes and types of a train step's state and batch."""
     net, optim, shape = configs.build(config), optimizer(config), tuple(config.data.shape)
-    # A dict, because a TrainState's fields are arrays and these are not.
-    state = jax.eval_shape(lambda: vars(states.create(config.seed, net, shape, optim)))
-    image = jax.ShapeDtypeStruct((config.batch_size, *shape), jnp.float32)
-    return state, image, jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
+    state = jax.eval_shape(functools.partial(states.create, config.seed, net, shape, optim))
+    array = lambda dtype, *shape: jax.ShapeDtypeStruct((config.batch_size, *shape), dtype)
+    image, row = array(jnp.float32, *shape), array(jnp.int32)
+    return state, steps.Batch(image=image, label=row, row=row, mask=array(jnp.bool_))
 
 
 def text(found: dict[str, Any]) -> str:

@@ -33,6 +33,7 @@ python=${PYTHON:-python3}
 
 environment=$(mktemp -d)
 trap 'rm -rf "$environment"' EXIT
+export TMPDIR=$environment # what pip and tfds leave behind goes with it
 
 # The wheels of tensorflow-cpu are for x86; elsewhere tensorflow is the small one.
 case "$(uname -sm)" in
@@ -46,20 +47,20 @@ echo "installing $tensorflow into $environment for as long as this takes"
 # scipy and pillow: some data sets come as .mat files or images. The rest tfds forgets to ask for.
 "$environment/bin/python" -m pip install --quiet --disable-pip-version-check \
     "$tensorflow" tensorflow-datasets array_record importlib_resources pillow scipy ||
-    fail "pip could not install $tensorflow; is there a network, and 2.5 GB free in ${TMPDIR:-/tmp}?"
+    fail "pip could not install $tensorflow; is there a network, and 2.5 GB free in $environment?"
 
-TMPDIR=$environment TF_CPP_MIN_LOG_LEVEL=3 \
-    "$environment/bin/python" - "$name" "$data_dir" <<'PYTHON'
+TF_CPP_MIN_LOG_LEVEL=3 "$environment/bin/python" - "$name" "$data_dir" <<'PYTHON'
 import difflib
 import logging
+import re
 import sys
 
 import tensorflow_datasets as tfds
 
 logging.getLogger("urllib3").setLevel(logging.ERROR)  # it announces each of its retries
 name, data_dir = sys.argv[1:]
-known = tfds.list_builders()
-if name.split("/")[0] not in known:
+known = tfds.list_builders(with_community_datasets=False)
+if re.split("[/:]", name)[0] not in known:
     near = ", ".join(difflib.get_close_matches(name, known))
     sys.exit(f"error: tensorflow-datasets has no {name!r}" + (f"; nearest {near}" if near else ""))
 try:

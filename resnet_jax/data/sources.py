@@ -47,7 +47,7 @@ class DatasetInfo:
     @property
     def test_split(self) -> str:
         """The split that errors are measured on: `test`, or `validation` where there is none."""
-        return "test" if "test" in self.splits else "validation"
+        return "test" if self.splits.get("test") else "validation"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

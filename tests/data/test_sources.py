@@ -124,13 +124,15 @@ def test_a_loaded_data_set_is_kept_and_cannot_be_changed(folder):
 def test_the_fingerprint_is_of_name_version_and_content(folder, tmp_path):
     reference = sources.load("colour", folder).fingerprint
     assert sources.load.__wrapped__("colour", folder).fingerprint == reference
-    labels = [0, 1, 2, 0, 1, 1]
-    again = {"train": (COLOUR[:6], labels), "validation": (COLOUR[6:], [0, 1, 2])}
-    prepare(tmp_path / "label", "colour", again, "jpeg", (8, 8, 3))
-    shutil.copytree(Path(folder) / "colour", tmp_path / "name" / "renamed")
-    others = (tmp_path / "label", "colour"), (tmp_path / "name", "renamed")
-    fingerprints = {sources.load(name, str(root)).fingerprint for root, name in others}
-    assert len(fingerprints | {reference}) == 3
+    fingerprints = {reference}
+    for train, test in (([0, 1, 2, 0, 1, 1], [0, 1, 2]), ([0, 1, 2, 0, 1, 2], [0, 1, 1])):
+        root = tmp_path / str(len(fingerprints))
+        splits = {"train": (COLOUR[:6], train), "validation": (COLOUR[6:], test)}
+        prepare(root, "colour", splits, "jpeg", (8, 8, 3))
+        fingerprints.add(sources.load("colour", str(root)).fingerprint)
+    shutil.copytree(Path(folder) / "colour", tmp_path / "renamed")
+    fingerprints.add(sources.load("renamed", str(tmp_path)).fingerprint)
+    assert len(fingerprints) == 4
 
 
 @pytest.mark.parametrize(
