@@ -61,9 +61,7 @@ def measure(
     rows += _peers(peer_configs)
     totals = {depth: [sum(s.values()) for s in samples[depth]] for depth in depths}
     both = {20, 1202} <= totals.keys()
-    return rows, {
-        "compile_1202_over_20": common.ratio(totals[1202], totals[20]) if both else None
-    }
+    return rows, {"compile_1202_over_20": common.ratio(totals[1202], totals[20]) if both else None}
 
 
 def _config(depth: int) -> Config:
@@ -104,7 +102,5 @@ if __name__ == "__main__":
     _ROUNDS = flags.DEFINE_integer("rounds", 5, "times that each depth is compiled", lower_bound=1)
     common.run(
         "compile_vs_depth",
-        lambda: measure(
-            common.integers(_DEPTHS), common.integers(_PEER_DEPTHS), _ROUNDS.value
-        ),
+        lambda: measure(common.integers(_DEPTHS), common.integers(_PEER_DEPTHS), _ROUNDS.value),
     )

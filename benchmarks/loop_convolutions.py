@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import common, peers
-from configs import imagenet
+from configs import digits, imagenet
 from resnet_jax.config import Config, build
 from resnet_jax.models.resnet import resnet_stages
 from resnet_jax.training import step as steps
@@ -67,7 +67,7 @@ def compiled_chunk(config: Config, net: Any) -> str:
 
 
 def cases() -> dict[str, tuple[Config, Any]]:
-    """Name -> config and net: every block, shortcut and kernel size, and the trap last."""
+    """Name -> config and net: every block, shortcut, kernel and image size, and the trap last."""
     configs = {
         "ours, v1 basic 20, A": common.cifar(20, BATCH, "basic", "A"),
         "ours, v1 basic 20, C": common.cifar(20, BATCH, "basic", "C"),
@@ -75,7 +75,8 @@ def cases() -> dict[str, tuple[Config, Any]]:
         "ours, pre-activation basic 20, A": common.cifar(20, BATCH, "preact_basic", "A"),
         "ours, pre-activation bottleneck 29, B": common.cifar(29, BATCH, "preact_bottleneck", "B"),
         "ours, pre-activation bottleneck 29, C": common.cifar(29, BATCH, "preact_bottleneck", "C"),
-        "ours, 7x7 stem, basic 18, B": _imagenet(18),
+        "ours, v1 basic 20, A, 8x8 images": digits.get_config("depth=20"),
+        "ours, v1 basic 18, B, 64x64 images, 7x7 stem": _imagenet(18),
     }
     trap = peers.Plain(resnet_stages(20, "basic", image=32), pre=False, scan=True)
     nets = {name: (config, build(config)) for name, config in configs.items()}

@@ -32,9 +32,7 @@ class Block(nn.Module):
     def _skip(self, x):
         if not self.new:
             return x
-        return functional.pad(
-            x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new)
-        )
+        return functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new))
 
 
 class Plain(nn.Module):
@@ -66,7 +64,9 @@ class Plain(nn.Module):
 
 def load(net: Plain, params: Mapping[str, Any]) -> None:
     """Copy the parameters of the unrolled peers.Plain into `net`."""
-    names = {f"blocks.{name}" if name.startswith("stage") else name: p for name, p in params.items()}
+    names = {
+        f"blocks.{name}" if name.startswith("stage") else name: p for name, p in params.items()
+    }
     flat = {}
     for name, tree in names.items():
         for inner, leaves in tree.items() if name.startswith("blocks") else [("", tree)]:

@@ -10,6 +10,7 @@ A `custom_vjp` rules out forward-mode differentiation: use `lax_conv` where `jvp
 """
 
 import functools
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -54,11 +55,24 @@ def canonical_conv(
 
     and for larger ones, where the shifted copies would not pay, x convolved with the cotangent.
     """
+    return _fast(x, kernel, stride, padding)
+
+
+def _fast(x, kernel, stride, padding):
+    """`lax_conv`, kept from what XLA does to an image smaller than the kernel.
+
+    It swaps the two, out of the fast form. An image that carries its padding is never smaller, and
+    the barrier keeps XLA from taking the padding back.
+    """
+    if math.prod(kernel.shape[:2]) > math.prod(x.shape[1:3]):
+        ends = [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)]
+        x = lax.optimization_barrier(lax.pad(x, jnp.zeros((), x.dtype), ends))
+        padding = ((0, 0), (0, 0))
     return lax_conv(x, kernel, stride, padding)
 
 
 def _forward(x, kernel, stride, padding):
-    return lax_conv(x, kernel, stride, padding), (x, kernel)
+    return _fast(x, kernel, stride, padding), (x, kernel)
 
 
 def _backward(stride, padding, saved, g):
@@ -86,7 +100,7 @@ def _input_gradient(x, kernel, g, stride, padding):
     )
     # Without the barrier XLA folds the flip back into the convolution, out of its fast form.
     flipped = lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
-    return lax_conv(g, flipped, 1, (high, wide))
+    return _fast(g, flipped, 1, (high, wide))
 
 
 def _kernel_by_product(x, kernel, g, stride, padding):
@@ -118,7 +132,7 @@ def _kernel_by_conv(x, kernel, g, stride, padding):
         for i, (low, _) in enumerate(padding)
     )
     x, g = lax.optimization_barrier((x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)))
-    return lax.optimization_barrier(lax_conv(x, g, 1, (high, wide))).transpose(1, 2, 0, 3)
+    return lax.optimization_barrier(_fast(x, g, 1, (high, wide))).transpose(1, 2, 0, 3)
 
 
 def conv(

@@ -23,6 +23,7 @@ from resnet_jax.data import augment, normalise, order, sources
 from resnet_jax.training import directory, metrics
 from resnet_jax.training import state as states
 from resnet_jax.training import step as steps
+from resnet_jax.training.compile import ONCE, program
 from resnet_jax.training.optimizer import optimizer, schedule
 
 
@@ -72,7 +73,11 @@ def train(run: Run) -> None:
         first = checkpoints.latest() or 0
         net, optim = configs.build(config), optimizer(config)
         create = functools.partial(states.create, config.seed, net, tuple(config.data.shape), optim)
-        state = checkpoints.restore(first, jax.eval_shape(create)) if first else jax.jit(create)()
+        state = (
+            checkpoints.restore(first, jax.eval_shape(create))
+            if first
+            else program(create, level=ONCE)()
+        )
         directory.open_run(workdir, config, _start(run, first))
         directory.write(workdir / "normalisation.json", json.dumps(run.normalisation.to_json()))
         metrics.cut(log, first)
@@ -95,12 +100,14 @@ def train(run: Run) -> None:
         step = functools.partial(
             steps.train_step, apply=net.apply, prepare=_augmented(run), optimizer=optim
         )
-        chunk = jax.jit(functools.partial(steps.chunk, step=step), donate_argnums=0)
+        chunk = functools.partial(steps.chunk, step=step)
         test_step = functools.partial(steps.eval_step, apply=net.apply, prepare=_plain(run))
-        evaluate = jax.jit(functools.partial(steps.evaluate, step=test_step))
+        evaluate = functools.partial(steps.evaluate, step=test_step)
         indices = lambda n: jax.ShapeDtypeStruct((n, config.batch_size), jnp.int32)
-        programs = {n: chunk.lower(state, train_split, indices(n)).compile() for n in set(lengths)}
-        evaluate = evaluate.lower(state, test_split, *test_batches).compile()
+        chunks = {
+            n: program(chunk, state, train_split, indices(n), donate=(0,)) for n in set(lengths)
+        }
+        evaluate = program(evaluate, state, test_split, *test_batches)
         compile_seconds = time.perf_counter() - began
         where = f"resumes at step {first}" if first else "starts at step 0"
         print(f"{workdir}: {where}, ready after {compile_seconds:.1f} s", flush=True)
@@ -111,7 +118,7 @@ def train(run: Run) -> None:
         write = functools.partial(_write, config, log, board)
         at, pending, clock, test = first, [], time.perf_counter(), {}
         for length in lengths:
-            state, sums = programs[length](state, train_split, draw(at, length))
+            state, sums = chunks[length](state, train_split, draw(at, length))
             at += length
             # The last chunk's numbers are fetched while this one runs.
             _flush(pending, write)
