@@ -1,0 +1,1 @@
+"""What it costs: one file a benchmark, `python -m benchmarks.NAME [--json=FILE]`."""

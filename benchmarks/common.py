@@ -56,6 +56,11 @@ def create_state(config: Config, net: Any) -> states.TrainState:
     return states.create(config.seed, net, tuple(config.data.shape), optimizer(config))
 
 
+def plain_program(function: Callable, *arguments: Any, donate: tuple[int, ...] = ()) -> Any:
+    """What one would write for `training.compile.program`, which is how ours is compiled."""
+    return jax.jit(function, donate_argnums=donate).lower(*arguments).compile()
+
+
 def make_batch(config: Config) -> steps.Batch:
     """One batch of noise with random labels."""
     n, draw = config.batch_size, np.random.default_rng(0)

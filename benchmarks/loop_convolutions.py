@@ -20,6 +20,7 @@ from configs import digits, imagenet
 from resnet_jax.config import Config, build
 from resnet_jax.models.resnet import resnet_stages
 from resnet_jax.training import step as steps
+from resnet_jax.training.compile import program
 
 FAST = "b01f_01io->b01f"
 BATCH, STEPS = 8, 2
@@ -63,7 +64,8 @@ def compiled_chunk(config: Config, net: Any) -> str:
     chunk = functools.partial(steps.chunk, step=common.train_step(config, net))
     state = jax.eval_shape(lambda: common.create_state(config, net))
     indices = jax.ShapeDtypeStruct((STEPS, BATCH), jnp.int32)
-    return jax.jit(chunk).lower(state, source, indices).compile().as_text()
+    compiled: Any = program(chunk, state, source, indices)
+    return compiled.as_text()
 
 
 def cases() -> dict[str, tuple[Config, Any]]:

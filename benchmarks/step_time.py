@@ -24,6 +24,7 @@ from absl import flags
 from benchmarks import common, peers
 from resnet_jax.config import Config, build
 from resnet_jax.models.resnet import resnet_stages
+from resnet_jax.training.compile import program
 from resnet_jax.training.optimizer import schedule
 
 BATCH = 32
@@ -43,21 +44,20 @@ class Program:
     seconds: list[float] = dataclasses.field(default_factory=list)
 
 
-def jax_program(config: Config, net: Any, params: Any) -> Program:
+def jax_program(config: Config, net: Any, params: Any, compile: Callable) -> Program:
     """The compiled training step of a network, from these weights."""
-    state = common.create_state(config, net)
+    state: Any = common.create_state(config, net)
     if peers.count(state.params) != peers.count(params):
         raise AssertionError(f"{type(net).__name__} has another number of parameters than ours")
     # A copy, because a step gives its state's memory away.
     state = state.replace(params=jax.tree.map(jnp.array, params))
     batch, step = common.make_batch(config), common.train_step(config, net)
-    one = jax.jit(lambda state, batch: step(state, batch, None), donate_argnums=0)
-    compiled = one.lower(state, batch).compile()
+    compiled = compile(lambda state, batch: step(state, batch, None), state, batch, donate=(0,))
 
     def run() -> float:
         nonlocal state
         state, sums = compiled(state, batch)
-        return float(sums["loss"]) / config.batch_size
+        return sums["loss"].item() / config.batch_size
 
     return Program(run, compiled.memory_analysis().temp_size_in_bytes)
 
@@ -71,7 +71,7 @@ def torch_program(config: Config, stages: Sequence[int], pre: bool, params: Any)
     net = torch_peer.Plain(stages, pre)
     torch_peer.load(net, params)
     batch, o = common.make_batch(config), config.optimizer
-    rate = float(schedule(config)(0))
+    rate = np.asarray(schedule(config)(0)).item()
     image, label = np.asarray(batch.image), np.asarray(batch.label)
     return Program(torch_peer.training_step(net, image, label, rate, o.momentum, o.weight_decay))
 
@@ -83,23 +83,23 @@ def compare(config: Config, rounds: int, steps: int, scan_rounds: int) -> dict[s
     """
     stages = resnet_stages(config.model.depth, config.model.block, image=32)
     pre, net = config.model.block.startswith("preact"), build(config)
-    ours = common.create_state(config, net).params
-    plain = peers.from_ours(ours)
+    params = common.create_state(config, net).params
+    theirs = peers.from_ours(params)
+    plain = lambda net, params: jax_program(config, net, params, common.plain_program)
     found: dict[str, Program | None] = {
-        "ours": jax_program(config, net, ours),
-        "unrolled": jax_program(config, peers.Plain(stages, pre), plain),
-        "torch": torch_program(config, stages, pre, plain),
+        "ours": jax_program(config, net, params, program),
+        "unrolled": plain(peers.Plain(stages, pre), theirs),
+        "torch": torch_program(config, stages, pre, theirs),
     }
     if scan_rounds:
-        scanned = peers.Plain(stages, pre, scan=True)
-        found["scan"] = jax_program(config, scanned, peers.stack(plain, stages))
-    programs = {name: program for name, program in found.items() if program}
-    for name, program in programs.items():
-        program.first_loss = program.step()
+        found["scan"] = plain(peers.Plain(stages, pre, scan=True), peers.stack(theirs, stages))
+    programs = {name: one for name, one in found.items() if one}
+    for name, one in programs.items():
+        one.first_loss = one.step()
         np.testing.assert_allclose(
-            program.first_loss, programs["ours"].first_loss, TOLERANCE, err_msg=f"loss of {name}"
+            one.first_loss, programs["ours"].first_loss, TOLERANCE, err_msg=f"loss of {name}"
         )
-    calls = lambda program, n: lambda: [program.step() for _ in range(n)]
+    calls = lambda one, n: lambda: [one.step() for _ in range(n)]
     fast = {name: calls(p, steps) for name, p in programs.items() if name != "scan"}
     slow = {name: calls(p, 1) for name, p in programs.items() if name == "scan"}
     for name, samples in common.alternate(fast, rounds).items():
@@ -123,22 +123,22 @@ def measure(
         for depth in depths:
             config = common.cifar(depth, BATCH, block, "A")
             found = compare(config, rounds, steps, scan_rounds * (depth in scan_depths))
-            rows += [_row(depth, block, name, program) for name, program in found.items()]
+            rows += [_row(depth, block, name, one) for name, one in found.items()]
             ratios |= _ratios(f"{depth}{BLOCKS[block]}", found)
             print(f"measured {depth} {block}; load average {common.load_average()}", flush=True)
     return rows, ratios
 
 
-def _row(depth: int, block: str, name: str, program: Program | None) -> common.Row:
+def _row(depth: int, block: str, name: str, measured: Program | None) -> common.Row:
     row: common.Row = {"depth": depth, "block": block, "net": name}
-    if program is None:
+    if measured is None:
         return row | {"step_ms": None}
     return row | {
-        "step_ms": 1e3 * statistics.median(program.seconds),
-        "fastest_ms": 1e3 * min(program.seconds),
-        "samples": len(program.seconds),
-        "temp_mb": program.temp_bytes / 1e6 if program.temp_bytes else None,
-        "first_loss": program.first_loss,
+        "step_ms": 1e3 * statistics.median(measured.seconds),
+        "fastest_ms": 1e3 * min(measured.seconds),
+        "samples": len(measured.seconds),
+        "temp_mb": measured.temp_bytes / 1e6 if measured.temp_bytes else None,
+        "first_loss": measured.first_loss,
     }
 
 

@@ -91,7 +91,7 @@ def training_step(
 ) -> Callable[[], float]:
     """One SGD step on this batch at every call, on two threads; returns the loss."""
     torch.set_num_threads(2)
-    net.to(memory_format=torch.channels_last)
+    net = net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     x = torch.tensor(image).permute(0, 3, 1, 2).to(memory_format=torch.channels_last)
     y = torch.tensor(label, dtype=torch.int64)
     optimizer = torch.optim.SGD(net.parameters(), rate, momentum, weight_decay=decay)

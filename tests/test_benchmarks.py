@@ -13,11 +13,13 @@ from jax import lax
 from benchmarks import common, compile_vs_depth, loop_convolutions, peers
 from resnet_jax.config import build
 from resnet_jax.models import conv
-from resnet_jax.models.resnet import resnet_stages
+from resnet_jax.models.resnet import resnet, resnet_stages
+from resnet_jax.training.compile import ONCE, program
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = ("basic", "preact_basic")
 SAME = ((1, 1), (1, 1))
+STAGES = (2, 2)
 
 
 def hlo_of_scanned(convolution, size: int) -> str:
@@ -28,7 +30,7 @@ def hlo_of_scanned(convolution, size: int) -> str:
         return lax.scan(layer, x, kernels)[0].sum()
 
     x, kernels = jnp.ones((2, size, size, 4)), jnp.ones((2, 3, 3, 4, 4))
-    return jax.jit(jax.grad(loss, (0, 1))).lower(x, kernels).compile().as_text()
+    return common.plain_program(jax.grad(loss, (0, 1)), x, kernels).as_text()
 
 
 def test_counter_finds_the_gradients_of_a_scanned_lax_convolution():
@@ -46,7 +48,7 @@ def test_our_scanned_convolution_stays_in_its_fast_form(size):
 
 def test_counter_leaves_out_what_runs_once():
     gradient = jax.grad(lambda k: conv.lax_conv(jnp.ones((2, 8, 8, 4)), k, 1, SAME).sum())
-    hlo = jax.jit(gradient).lower(jnp.ones((3, 3, 4, 4))).compile().as_text()
+    hlo = common.plain_program(gradient, jnp.ones((3, 3, 4, 4))).as_text()
     assert "convolution(" in hlo
     assert loop_convolutions.loop_convolutions(hlo) == []
 
@@ -62,39 +64,43 @@ def test_peers_have_as_many_parameters_as_ours(block, depth):
     assert len({peers.count(tree) for tree in trees}) == 1
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-def test_peers_compute_what_ours_do_from_the_same_weights(block):
-    stages, pre = resnet_stages(14, block, image=8), block.startswith("pre")
-    net = build(common.cifar(14, 4, block, "A"))
+def ours_of(block):
+    """A small net, an image and the logits of a training step."""
+    net = resnet(STAGES, block=block, skip="A", num_classes=10, width=4)
     x = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
     params = net.init(jax.random.key(0), x)["params"]
-    plain = peers.from_ours(params)
-    found = []
-    for other, weights in (
-        (net, params),
-        (peers.Plain(stages, pre), plain),
-        (peers.Plain(stages, pre, scan=True), peers.stack(plain, stages)),
-    ):
-        stats = other.init(jax.random.key(2), x)["batch_stats"]
-        variables = {"params": weights, "batch_stats": stats}
-        found.append(other.apply(variables, x, mutable=["batch_stats"])[0])
-    for logits in found[1:]:
-        assert jnp.allclose(logits, found[0], rtol=1e-4, atol=1e-4)
+    return params, x, logits_of(net, params, x)
 
 
-def test_torch_computes_what_ours_does_from_the_same_weights():
+def logits_of(net, params, x):
+    """Logits in training mode, from these weights."""
+
+    def forward(params):
+        stats = net.init(jax.random.key(2), x)["batch_stats"]
+        return net.apply({"params": params, "batch_stats": stats}, x, mutable=["batch_stats"])[0]
+
+    return program(forward, params, level=ONCE)(params)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_peers_compute_what_ours_do_from_the_same_weights(block):
+    params, x, logits = ours_of(block)
+    theirs, pre = peers.from_ours(params), block.startswith("pre")
+    for scan, weights in ((False, theirs), (True, peers.stack(theirs, STAGES))):
+        found = logits_of(peers.Plain(STAGES, pre, scan, width=4), weights, x)
+        assert jnp.allclose(found, logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_torch_computes_what_ours_does_from_the_same_weights(block):
     torch = pytest.importorskip("torch", reason="PyTorch is optional")
     from benchmarks import torch_peer
 
-    net = build(common.cifar(14, 4, "preact_basic", "A"))
-    x = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
-    variables = net.init(jax.random.key(0), x)
-    theirs = torch_peer.Plain((2, 2, 2), pre=True)
-    torch_peer.load(theirs, peers.from_ours(variables["params"]))
-    logits = theirs(torch.tensor(jax.device_get(x)).permute(0, 3, 1, 2)).detach().numpy()
-    assert jnp.allclose(
-        logits, net.apply(variables, x, mutable=["batch_stats"])[0], rtol=1e-4, atol=1e-4
-    )
+    params, x, logits = ours_of(block)
+    net = torch_peer.Plain(STAGES, block.startswith("pre"), width=4)
+    torch_peer.load(net, peers.from_ours(params))
+    found = net(torch.tensor(jax.device_get(x)).permute(0, 3, 1, 2)).detach().numpy()
+    assert jnp.allclose(found, logits, rtol=1e-4, atol=1e-4)
 
 
 def test_alternate_runs_every_program_once_a_round_in_turn():

@@ -53,7 +53,8 @@ def canonical_conv(
         rows_i    = cotangent shifted by i along h    (b h w, i d)
         dkernel   = columns^T rows                    (j c, i d)
 
-    and for larger ones, where the shifted copies would not pay, x convolved with the cotangent.
+    and for larger ones and the smallest images (up to 4x4), where the shifted copies would not pay,
+    x convolved with the cotangent.
     """
     return _fast(x, kernel, stride, padding)
 
@@ -77,7 +78,8 @@ def _forward(x, kernel, stride, padding):
 
 def _backward(stride, padding, saved, g):
     x, kernel = saved
-    gradient = _kernel_by_product if max(kernel.shape[:2]) <= 3 else _kernel_by_conv
+    shifted = max(kernel.shape[:2]) <= 3 and math.prod(g.shape[1:3]) > 16
+    gradient = _kernel_by_product if shifted else _kernel_by_conv
     return _input_gradient(x, kernel, g, stride, padding), gradient(x, kernel, g, stride, padding)
 
 
