@@ -61,18 +61,18 @@ def parse(main: Callable[[], None], default_depths: Callable[[str, bool], Depths
     its image size, as it is for the deepest network: a comparison of depths has one recipe.
     """
     given = [a for a in sys.argv if a.lstrip("-").startswith("config")]
+    argv = list(sys.argv)
     if not any(a.lstrip("-").startswith("config=") for a in given):
-        plain = [a for a in sys.argv if a not in given]
         with command.refusals(flags.Error):
-            flags.FLAGS(plain, known_only=True)
+            flags.FLAGS([a for a in sys.argv if a not in given], known_only=True)
             name = DATASET.value
             path = CONFIGS / f"{name}.py"
             if not path.exists():
                 small = sources.info(name, DATA_DIR.value).shape[0] <= 28
                 path = CONFIGS / ("mnist.py" if small else "cifar10.py")
             deepest = max(depth for _, depth in networks(default_depths))
-        sys.argv.insert(1, f"--config={path}:depth={deepest}")
-    command.run(main)
+        argv.insert(1, f"--config={path}:depth={deepest}")
+    command.run(main, argv)
 
 
 def networks(default_depths: Callable[[str, bool], Depths]) -> list[tuple[str, int]]:

@@ -16,10 +16,13 @@ from absl import flags
 from resnet_jax import config
 
 
-def run(main: Callable[[], None]) -> None:
-    """Parse the flags and call `main`; a flag that is wrong is one line and status 2."""
+def run(main: Callable[[], None], argv: list[str] | None = None) -> None:
+    """Parse the flags and call `main`; a flag that is wrong is one line and status 2.
+
+    `argv` is what the command was typed as, unless an experiment adds to it.
+    """
     try:
-        rest = flags.FLAGS(sys.argv)
+        rest = flags.FLAGS(argv or sys.argv)
     except Exception as error:  # ml_collections and absl raise a dozen kinds
         fail(_explain(error))
     if rest[1:]:
