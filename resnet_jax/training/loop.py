@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from resnet_jax import command
@@ -113,6 +112,8 @@ def train(run: Run) -> None:
         print(f"{workdir}: {where}, ready after {compile_seconds:.1f} s", flush=True)
 
         # --- loop
+        from tensorboardX import SummaryWriter  # late: it imports torch where torch is installed
+
         board = SummaryWriter(str(workdir / "tensorboard"), purge_step=first)
         bar = tqdm(total=config.steps, initial=first, unit="step", disable=None)
         write = functools.partial(_write, config, log, board)
@@ -174,7 +175,7 @@ def _flush(pending, write) -> None:
         write(at, "train", metrics.mean(jax.device_get(sums)))
 
 
-def _write(config: Config, log: Path, board: SummaryWriter, at: int, split: str, means) -> None:
+def _write(config: Config, log: Path, board: Any, at: int, split: str, means) -> None:
     if not math.isfinite(means["loss"]):
         raise FloatingPointError(
             f"the {split} loss is {means['loss']} in the {config.chunk_steps} steps before {at}; "
