@@ -242,8 +242,9 @@ def check(config: Config) -> None:
             f"schedule.warmup_steps={schedule.warmup_steps} is not shorter than the run of "
             f"steps={config.steps}; at most {config.steps - 1}"
         )
-    if list(schedule.boundaries) != sorted(set(schedule.boundaries)):
-        raise ValueError(f"schedule.boundaries={schedule.boundaries} must rise")
+    whole = all(isinstance(b, int) for b in schedule.boundaries)
+    if not whole or list(schedule.boundaries) != sorted(set(schedule.boundaries)):
+        raise ValueError(f"schedule.boundaries={schedule.boundaries} must be rising whole steps")
     if schedule.kind == "cosine" and len(schedule.boundaries) != 1:
         raise ValueError(
             f"schedule.boundaries={schedule.boundaries}: a cosine has one, the step of its end; "
