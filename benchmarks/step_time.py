@@ -4,8 +4,9 @@
 
 CIFAR ResNets with option A, float32, batch 32, SGD with momentum and decay. Beside ours (scanned,
 our convolution and norm, the config's own remat): `unrolled`, every block written out in plain
-flax.linen with lax convolutions and autodiff; `scan`, its equal blocks in a plain `nn.scan`; and
-`torch`, eager, channels_last, two threads. All start from the same weights, and their losses at
+flax.linen with lax convolutions and autodiff, compiled by `jax.jit`; `tuned`, the same with our
+compiler options; `scan`, its equal blocks in a plain `nn.scan`; and `torch`, eager, channels_last,
+two threads. All start from the same weights, and their losses at
 the first step must agree. Every round measures each in turn, so that all meet the same load; a
 ratio is the median over the rounds of ours / theirs. temp_mb is what XLA allocates for one step
 beside its arguments and results.
@@ -89,6 +90,7 @@ def compare(config: Config, rounds: int, steps: int, scan_rounds: int) -> dict[s
     found: dict[str, Program | None] = {
         "ours": jax_program(config, net, params, program),
         "unrolled": plain(peers.Plain(stages, pre), theirs),
+        "tuned": jax_program(config, peers.Plain(stages, pre), theirs, program),
         "torch": torch_program(config, stages, pre, theirs),
     }
     if scan_rounds:
@@ -143,11 +145,11 @@ def _row(depth: int, block: str, name: str, measured: Program | None) -> common.
 
 
 def _ratios(name: str, found: dict[str, Program | None]) -> common.Ratios:
-    ours, unrolled, torch = (found[peer] for peer in ("ours", "unrolled", "torch"))
+    ours, unrolled = found["ours"], found["unrolled"]
     assert ours and unrolled and ours.temp_bytes and unrolled.temp_bytes
+    over = lambda peer: common.ratio(ours.seconds, peer.seconds) if peer else None
     return {
-        f"step_over_unrolled_{name}": common.ratio(ours.seconds, unrolled.seconds),
-        f"step_over_torch_{name}": common.ratio(ours.seconds, torch.seconds) if torch else None,
+        **{f"step_over_{p}_{name}": over(found[p]) for p in ("unrolled", "tuned", "torch")},
         f"temp_over_unrolled_{name}": ours.temp_bytes / unrolled.temp_bytes,
     }
 

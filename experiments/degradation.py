@@ -14,8 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from configs import cifar10
 from experiments import sweep
 from resnet_jax import command
+from resnet_jax import config as configs
 from resnet_jax.config import Config
 from resnet_jax.reporting import tables
 from resnet_jax.training import directory
@@ -43,14 +45,21 @@ def depths(dataset: str, full: bool) -> sweep.Depths:
 def plan() -> list[sweep.Planned]:
     """Plain and residual, every depth, every seed; the seeds outermost, so that n grows evenly.
 
-    A residual family's plain twin differs in `skip` alone; a family without skips has none.
+    The plain twin differs in `skip` alone. Raises: ValueError for networks of two families.
     """
     config = sweep.base_config()
+    networks = sweep.networks(depths(config.data.name, sweep.FULL.value))
+    families = {family for family, _ in networks}
+    if len(families) > 1:
+        raise ValueError(
+            f"--models has {' and '.join(sorted(families))}, but a verdict compares the depths of "
+            "one family; use a --workdir for each"
+        )
     seeds = sweep.SEEDS.value or (5 if sweep.FULL.value else 1)
     return [
         _planned(config, family, depth, plain, config.seed + seed)
         for seed in range(seeds)
-        for family, depth in sweep.networks(depths)
+        for family, depth in networks
         for plain in (True, False)
     ]
 
@@ -96,6 +105,14 @@ def judge(summary: Sequence[Row], chance: float, group: str = "resnet") -> dict[
     return verdict(worse and kept, said)
 
 
+def _as_published(config: Config) -> bool:
+    """Whether the paper's numbers are of this network, trained so: its recipe, nothing else."""
+    theirs = cifar10.get_config(f"depth={config.model.depth}")
+    theirs.schedule.warmup_steps = config.schedule.warmup_steps  # the deepest net's
+    lines = configs.differences(config, theirs.to_dict())
+    return config.steps == theirs.steps and all(line.startswith("seed:") for line in lines)
+
+
 def at_chance(error: float, chance: float) -> bool:
     """Whether a network has learned nothing to speak of."""
     return error >= chance - 0.02
@@ -136,7 +153,7 @@ def main() -> None:
     for row in rows:
         row["note"] = "did not train" if at_chance(row["train_error"], chance) else None
     summary = tables.summarise(rows)
-    if dataset == "cifar10":
+    if all(_as_published(planned.config) for planned in runs if planned.group != "plain"):
         summary = [row | {"paper": PAPER.get(row["model"])} for row in summary]
     group = next(planned.group for planned in runs if planned.group != "plain")
     results = {

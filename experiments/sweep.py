@@ -27,12 +27,14 @@ from resnet_jax.training import directory, loop, metrics
 CONFIGS = Path(__file__).parent.parent / "configs"
 
 # Any: a checker cannot know a flag's type.
-DATASET: Any = flags.DEFINE_string("dataset", "digits", "a config's name or a tfds data set's")
+DATASET: Any = flags.DEFINE_string("dataset", None, "a config's name or a tfds data set's")
 DATA_DIR: Any = flags.DEFINE_string("data_dir", "", "tensorflow-datasets folder")
 DEPTHS: Any = flags.DEFINE_list("depths", None, "layers of the networks, e.g. 20,56,110")
 MODELS: Any = flags.DEFINE_list("models", None, "FAMILY:DEPTH,... instead of --depths")
 SEEDS: Any = flags.DEFINE_integer("seeds", None, "runs of each network", lower_bound=1)
-STEPS: Any = flags.DEFINE_integer("steps", None, "steps of each run; the schedule scales along")
+STEPS: Any = flags.DEFINE_integer(
+    "steps", None, "steps of each run; the schedule scales along", lower_bound=1
+)
 FULL: Any = flags.DEFINE_boolean("full", False, "the paper's scale")
 LIST: Any = flags.DEFINE_boolean("list", False, "print the runs and stop")
 RUN: Any = flags.DEFINE_integer("run", None, "do this run of --list alone")
@@ -57,61 +59,79 @@ class Planned:
 def parse(main: Callable[[], None], default_depths: Callable[[str, bool], Depths]) -> None:
     """Run an experiment's `main` with its flags parsed.
 
-    Unless --config says otherwise, --dataset chooses the recipe, configs/NAME.py or the one for
-    its image size, as it is for the deepest network: a comparison of depths has one recipe.
+    The recipe is --config's, or configs/NAME.py of --dataset, or the one for its image size; and it
+    is the one for the deepest network: a comparison of depths has one recipe.
     """
-    given = [a for a in sys.argv if a.lstrip("-").startswith("config")]
-    argv = list(sys.argv)
-    if not any(a.lstrip("-").startswith("config=") for a in given):
-        with command.refusals(flags.Error):
-            flags.FLAGS([a for a in sys.argv if a not in given], known_only=True)
-            name = DATASET.value
-            path = CONFIGS / f"{name}.py"
-            if not path.exists():
-                small = sources.info(name, DATA_DIR.value).shape[0] <= 28
-                path = CONFIGS / ("mnist.py" if small else "cifar10.py")
-            deepest = max(depth for _, depth in networks(default_depths))
-        argv.insert(1, f"--config={path}:depth={deepest}")
-    command.run(main, argv)
+    own = [a for a in sys.argv if a.lstrip("-").startswith("config.")]
+    argv = [a for a in sys.argv if not a.lstrip("-").startswith("config")]
+    files = [a.partition("=")[2] for a in sys.argv if a.lstrip("-").startswith("config=")]
+    with command.refusals(flags.Error):
+        for word in own:
+            key = word.lstrip("-").partition("=")[0].removeprefix("config.")
+            if key in SET_HERE:
+                raise ValueError(f"--config.{key} is set by --{SET_HERE[key]} in an experiment")
+        flags.FLAGS(argv, known_only=True)
+        path, _, argument = files[-1].partition(":") if files else (_recipe(), "", "")
+        dataset = DATASET.value or Path(path).stem
+        deepest = max(depth for _, depth in networks(default_depths(dataset, FULL.value)))
+    argument = ",".join(filter(None, (argument, f"depth={deepest}")))
+    # ml_collections reads the overrides from sys.argv itself, and after the file they belong to.
+    sys.argv = [argv[0], f"--config={path}:{argument}", *argv[1:], *own]
+    command.run(main)
 
 
-def networks(default_depths: Callable[[str, bool], Depths]) -> list[tuple[str, int]]:
-    """(family, depth) of --models or --depths, or of the default.
+# Keys of the config that an experiment sets for each run, and by what.
+SET_HERE = {"data.name": "dataset", "model.family": "models", "model.depth": "depths"}
+
+
+def _recipe() -> str:
+    """The config file of --dataset, or where it has none the one for its image size."""
+    name = DATASET.value or "digits"
+    path = CONFIGS / f"{name}.py"
+    if not path.exists():
+        small = sources.info(name, DATA_DIR.value).shape[0] <= 28
+        path = CONFIGS / ("mnist.py" if small else "cifar10.py")
+    return str(path)
+
+
+def networks(default: Depths) -> list[tuple[str, int]]:
+    """(family, depth) of --models or --depths, or of the default, each once.
 
     Raises: ValueError where one of them does not read so.
     """
     if MODELS.value:
         pairs = [model.rpartition(":")[::2] for model in MODELS.value]
     else:
-        depths = DEPTHS.value or default_depths(DATASET.value, FULL.value)
-        pairs = [("resnet", str(depth)) for depth in depths]
+        pairs = [("resnet", str(depth)) for depth in DEPTHS.value or default]
     for family, depth in pairs:
-        if not family or not depth.isdigit():
+        if not family or not depth.isdecimal():
             raise ValueError(f"{family}:{depth} is not FAMILY:DEPTH, such as resnet:20")
-    return [(family, int(depth)) for family, depth in pairs]
+    return list(dict.fromkeys((family, int(depth)) for family, depth in pairs))
 
 
 def base_config() -> Config:
-    """The sweep's recipe: the config of the data set, with the overrides and --steps applied."""
+    """The sweep's recipe: --config on the data set, with --steps applied."""
     config = _CONFIG.value.copy_and_resolve_references()
-    about = sources.info(DATASET.value, DATA_DIR.value or config.data.dir)
     with config.unlocked():
-        config.data.name = DATASET.value
         config.data.dir = DATA_DIR.value or config.data.dir
+        config.data.name = DATASET.value or config.data.name
+        about = sources.info(config.data.name, config.data.dir)
         config.data.shape = tuple(about.shape)
         config.model.num_classes = about.num_classes
-    if STEPS.value is not None:
+    if STEPS.value is not None and STEPS.value != config.steps:
         scale(config, STEPS.value)
     return config
 
 
 def scale(config: Config, steps: int) -> None:
-    """Shorten or lengthen the run: boundaries keep their share of it, and so do the intervals.
+    """Shorten or lengthen the run: the schedule's boundaries keep their share of it.
 
-    A warm-up is a number of steps, not a share, but never more than a tenth of the run.
+    A warm-up is a number of steps, not a share, but never more than a tenth of the run. There are
+    about twenty records, and five evaluations and checkpoints, or fewer where the recipe has fewer.
     """
     share = steps / config.steps
-    config.schedule.boundaries = tuple(round(b * share) for b in config.schedule.boundaries)
+    ends = {max(1, round(b * share)) for b in config.schedule.boundaries}
+    config.schedule.boundaries = tuple(sorted(ends))
     config.schedule.warmup_steps = min(config.schedule.warmup_steps, steps // 10)
     config.chunk_steps = max(1, min(config.chunk_steps, steps // 20))
     multiple = lambda every: max(1, round(every / config.chunk_steps)) * config.chunk_steps
@@ -143,11 +163,15 @@ def show(plan: Sequence[Planned]) -> None:
 
 
 def execute(plan: Sequence[Planned]) -> None:
-    """Train every planned run that is not finished, after all of them have been checked."""
+    """Train every planned run that is not finished, after all of them have been checked.
+
+    Raises: FloatingPointError where runs diverged, after all the others.
+    """
     with command.refusals():
         for planned in plan:
             configs.check(planned.config)
             directory.refuse_another(planned.workdir, planned.config)
+    failed = []
     for index, planned in enumerate(plan):
         with command.refusals():
             run = loop.prepare(planned.config, planned.workdir)
@@ -155,7 +179,13 @@ def execute(plan: Sequence[Planned]) -> None:
             print(
                 f"[{index + 1}/{len(plan)}] {planned.model}, seed {planned.config.seed}", flush=True
             )
-            loop.train(run)
+            try:
+                loop.train(run)
+            except FloatingPointError as error:
+                failed.append(f"{planned.model}, seed {planned.config.seed}: {error}")
+                print(failed[-1], flush=True)
+    if failed:
+        raise FloatingPointError(f"{len(failed)} of {len(plan)} runs diverged. {failed[0]}")
 
 
 def result(planned: Planned) -> dict[str, Any]:

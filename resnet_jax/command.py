@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,13 +17,10 @@ from absl import flags
 from resnet_jax import config
 
 
-def run(main: Callable[[], None], argv: list[str] | None = None) -> None:
-    """Parse the flags and call `main`; a flag that is wrong is one line and status 2.
-
-    `argv` is what the command was typed as, unless an experiment adds to it.
-    """
+def run(main: Callable[[], None]) -> None:
+    """Parse the flags and call `main`; a flag that is wrong is one line and status 2."""
     try:
-        rest = flags.FLAGS(argv or sys.argv)
+        rest = flags.FLAGS(sys.argv)
     except Exception as error:  # ml_collections and absl raise a dozen kinds
         fail(_explain(error))
     if rest[1:]:
@@ -108,7 +106,4 @@ def revision() -> str:
 
 def command_line() -> str:
     """The command as it was typed, to be run again from the repository's folder."""
-    main = sys.modules["__main__"]
-    spec = getattr(main, "__spec__", None)
-    program = f"python -m {spec.name}" if spec else Path(sys.argv[0]).name
-    return " ".join([program, *sys.argv[1:]])
+    return shlex.join(["python", *sys.orig_argv[1:]])

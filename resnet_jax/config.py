@@ -6,6 +6,7 @@
 import difflib
 import functools
 import json
+import math
 from typing import Any
 
 import jax
@@ -143,7 +144,7 @@ def choose_model(config: Config, argument: str) -> None:
     model, image = config.model, min(config.data.shape[:2])
     model.family = given.get("family", model.family)
     if "depth" in given:
-        if not given["depth"].isdigit():
+        if not given["depth"].isdecimal():
             raise ValueError(f"depth={given['depth']} is not a number of layers")
         model.depth = int(given["depth"])
     model.block = given.get("block", resnet.default_block(model.family, model.depth, image))
@@ -158,8 +159,6 @@ def build(config: Config) -> Chain:
     model, image = config.model, min(config.data.shape[:2])
     stages = tuple(model.stages)
     if stages:
-        if min(stages) < 1:
-            raise ValueError(f"model.stages={stages}: every stage has at least one block")
         depth = resnet.depth_of(stages, model.block)
         if depth != model.depth:
             raise ValueError(
@@ -212,6 +211,7 @@ def check(config: Config) -> None:
     Raises: ValueError naming the key, its value, the rule and the nearest thing that works.
     """
     flat = flatten(config)
+    _check_types(flat)
     for key, choices in CHOICES.items():
         if flat[key] not in choices:
             raise ValueError(
@@ -227,7 +227,11 @@ def check(config: Config) -> None:
     for key in FRACTIONS:
         if not 0 <= flat[key] < 1:
             raise ValueError(f"{key}={flat[key]} must lie in [0, 1)")
-    if len(config.data.shape) != 3 or min(config.data.shape) < 1:
+    if flat["seed"] >= 2**32:
+        raise ValueError(
+            f"seed={flat['seed']} must be below {2**32}: jax sees 32 bits, and others would repeat"
+        )
+    if len(config.data.shape) != 3:
         raise ValueError(f"data.shape={config.data.shape} must be (height, width, channels)")
     for key in ("eval_every", "checkpoint_every"):
         if flat[key] % config.chunk_steps:
@@ -242,9 +246,8 @@ def check(config: Config) -> None:
             f"schedule.warmup_steps={schedule.warmup_steps} is not shorter than the run of "
             f"steps={config.steps}; at most {config.steps - 1}"
         )
-    whole = all(isinstance(b, int) for b in schedule.boundaries)
-    if not whole or list(schedule.boundaries) != sorted(set(schedule.boundaries)):
-        raise ValueError(f"schedule.boundaries={schedule.boundaries} must be rising whole steps")
+    if list(schedule.boundaries) != sorted(set(schedule.boundaries)):
+        raise ValueError(f"schedule.boundaries={schedule.boundaries} must rise")
     if schedule.kind == "cosine" and len(schedule.boundaries) != 1:
         raise ValueError(
             f"schedule.boundaries={schedule.boundaries}: a cosine has one, the step of its end; "
@@ -268,6 +271,23 @@ def check(config: Config) -> None:
     build(config)
 
 
+def _check_types(flat: dict[str, Any]) -> None:
+    """Raise for what a type-safe config lets through: inside tuples, and what is no number."""
+    for key in ("data.shape", "model.stages", "schedule.boundaries"):
+        if not all(type(value) is int and value > 0 for value in flat[key]):
+            raise ValueError(f"{key}={flat[key]} must hold positive whole numbers")
+    for key in ("data.mean", "data.std"):
+        if not all(type(value) in (int, float) for value in flat[key]):
+            raise ValueError(f"{key}={flat[key]} must hold numbers")
+    for key, value in flat.items():
+        if any(isinstance(v, float) and not math.isfinite(v) for v in (value, *_items(value))):
+            raise ValueError(f"{key}={value} must be finite")
+
+
+def _items(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else ()
+
+
 def check_data(config: Config, shape: tuple[int, ...], num_classes: int, train: int) -> None:
     """Refuse a config that its data set does not fit: shape (h, w, c), classes, training images.
 
@@ -287,6 +307,11 @@ def check_data(config: Config, shape: tuple[int, ...], num_classes: int, train: 
     if config.batch_size > train:
         raise ValueError(
             f"batch_size={config.batch_size} is larger than the training split of {name}, {train}"
+        )
+    if config.chunk_steps * config.batch_size > train:
+        raise ValueError(
+            f"chunk_steps={config.chunk_steps} is more than an epoch of {name}, whose error could "
+            f"not be told; at most {train // config.batch_size}"
         )
 
 

@@ -53,8 +53,17 @@ MISTAKES = [
     ({"model__block": "bottelneck"}, "nearest: bottleneck"),
     ({"steps": 0}, "steps=0 must be positive"),
     ({"schedule__warmup_steps": 64_000}, "is not shorter than the run of steps=64000"),
-    ({"schedule__boundaries": (48_000, 32_000)}, "must be rising whole steps"),
-    ({"schedule__boundaries": (0.5, 0.75)}, "must be rising whole steps"),
+    ({"schedule__boundaries": (48_000, 32_000)}, "must rise"),
+    ({"schedule__boundaries": (0.5, 0.75)}, "must hold positive whole numbers"),
+    ({"schedule__boundaries": (-5,)}, "must hold positive whole numbers"),
+    ({"model__stages": ("a", "b")}, "must hold positive whole numbers"),
+    ({"model__stages": (2.0, 2, 2)}, "must hold positive whole numbers"),
+    ({"data__shape": (8.5, 8, 1)}, "must hold positive whole numbers"),
+    ({"data__mean": ("x",)}, "data.mean=('x',) must hold numbers"),
+    ({"data__shape": (8,)}, "data.shape=(8,) must be (height, width, channels)"),
+    ({"optimizer__learning_rate": float("nan")}, "optimizer.learning_rate=nan must be finite"),
+    ({"model__carry": float("inf")}, "model.carry=inf must be finite"),
+    ({"seed": 2**32}, "seed=4294967296 must be below 4294967296"),
     ({"schedule__kind": "cosine"}, "a cosine has one, the step of its end; try (64000,)"),
     ({"norm__group_size": 60}, "norm.group_size=60 does not divide batch_size=128; nearest 64"),
     ({"eval_every": 1050}, "eval_every=1050 is not a multiple of chunk_steps=100; nearest 1000"),
@@ -79,7 +88,7 @@ def test_any_stage_sizes_make_a_network():
     configs.check(recipe(model__stages=(1, 2, 3, 1), model__depth=16))
 
 
-@pytest.mark.parametrize("argument", ["dept=20", "depth", "depth=deep"])
+@pytest.mark.parametrize("argument", ["dept=20", "depth", "depth=deep", "depth=²"])
 def test_a_misspelt_argument_is_refused(argument):
     with pytest.raises(ValueError, match="depth"):
         recipe("cifar10", argument)
@@ -92,6 +101,7 @@ def test_a_config_must_fit_its_data():
         ((28, 28, 1), 10, 50_000, 'use --config.data.shape="(28, 28, 1)"'),
         ((32, 32, 3), 100, 50_000, "use --config.model.num_classes=100"),
         ((32, 32, 3), 10, 100, "batch_size=128 is larger than the training split of cifar10, 100"),
+        ((32, 32, 3), 10, 1000, "chunk_steps=100 is more than an epoch of cifar10"),
     ]:
         with pytest.raises(ValueError) as error:
             configs.check_data(config, shape, classes, train)

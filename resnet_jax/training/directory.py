@@ -32,12 +32,25 @@ def finished(workdir: Path, steps: int) -> bool:
     return (workdir / "checkpoints" / str(steps)).is_dir()
 
 
-def open_run(workdir: Path, config: Config, start: dict[str, Any]) -> None:
-    """Write config.json and add this start to run.json."""
+def refuse_other_data(workdir: Path, fingerprint: str) -> None:
+    """Raise where the run began on data of other content than there is now."""
+    for start in read_starts(workdir)[-1:]:
+        if start["data_fingerprint"] != fingerprint:
+            raise ValueError(
+                f"the data of the run in {workdir} has changed since it began (fingerprint "
+                f"{start['data_fingerprint']} then, {fingerprint} now); use another --workdir"
+            )
+
+
+def claim(workdir: Path, config: Config) -> None:
+    """Make the directory this run's: nothing else is written before its config.json."""
     workdir.mkdir(parents=True, exist_ok=True)
     write(workdir / "config.json", configs.to_json(config))
-    starts = read_starts(workdir)
-    write(workdir / "run.json", json.dumps([*starts, start], indent=2) + "\n")
+
+
+def add_start(workdir: Path, start: dict[str, Any]) -> None:
+    """Add this start to run.json."""
+    write(workdir / "run.json", json.dumps([*read_starts(workdir), start], indent=2) + "\n")
 
 
 def close_run(workdir: Path, end: dict[str, Any]) -> None:

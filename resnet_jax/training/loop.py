@@ -25,6 +25,12 @@ from resnet_jax.training import step as steps
 from resnet_jax.training.compile import ONCE, program
 from resnet_jax.training.optimizer import optimizer, schedule
 
+# What a run that diverged says last.
+ADVICE = (
+    "earlier checkpoints are kept. A lower optimizer.learning_rate or a longer "
+    "schedule.warmup_steps may help"
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -48,6 +54,7 @@ def prepare(config: Config, workdir: Path) -> Run | None:
     info = sources.info(config.data.name, config.data.dir)
     configs.check_data(config, info.shape, info.num_classes, info.splits["train"])
     dataset = sources.load(config.data.name, config.data.dir)
+    directory.refuse_other_data(workdir, dataset.fingerprint)
     normalisation = normalise.statistics(
         config.data.normalisation,
         dataset.train.images,
@@ -66,6 +73,8 @@ def train(run: Run) -> None:
     config, workdir, log = run.config, run.workdir, run.workdir / "metrics.jsonl"
     print(command.devices(), flush=True)
     began = time.perf_counter()
+    # First of all: a run that is killed from here on is known for what it is.
+    directory.claim(workdir, config)
 
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         # --- where to start
@@ -77,7 +86,7 @@ def train(run: Run) -> None:
             if first
             else program(create, level=ONCE)()
         )
-        directory.open_run(workdir, config, _start(run, first))
+        directory.add_start(workdir, _start(run, first))
         directory.write(workdir / "normalisation.json", json.dumps(run.normalisation.to_json()))
         metrics.cut(log, first)
 
@@ -107,6 +116,7 @@ def train(run: Run) -> None:
             n: program(chunk, state, train_split, indices(n), donate=(0,)) for n in set(lengths)
         }
         evaluate = program(evaluate, state, test_split, *test_batches)
+        finite = program(_finite, state, level=ONCE)
         compile_seconds = time.perf_counter() - began
         where = f"resumes at step {first}" if first else "starts at step 0"
         print(f"{workdir}: {where}, ready after {compile_seconds:.1f} s", flush=True)
@@ -130,6 +140,11 @@ def train(run: Run) -> None:
                 write(at, "test", test)
             if at % config.checkpoint_every == 0 or at == config.steps:
                 _flush(pending, write)
+                if not finite(state):
+                    raise FloatingPointError(
+                        f"a parameter or statistic is not finite after step {at}, which is not "
+                        f"saved; {ADVICE}"
+                    )
                 checkpoints.save(at, state)
             speed = (at - first) * config.batch_size / (time.perf_counter() - clock)
             board.add_scalar("images_per_second", speed, at)
@@ -168,20 +183,28 @@ def _plain(run: Run) -> steps.Prepare:
     return lambda _, batch: normalise.apply(run.normalisation, batch.image)
 
 
+def _finite(state: states.TrainState):
+    """Whether every parameter and statistic is a number."""
+    leaves = jax.tree.leaves((state.params, state.batch_stats))
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
+
+
 def _flush(pending, write) -> None:
     """Fetch and write the chunks that were dispatched, and forget them."""
     while pending:
         at, sums = pending.pop(0)
-        write(at, "train", metrics.mean(jax.device_get(sums)))
+        sums = jax.device_get(sums)
+        bad = np.flatnonzero(~np.isfinite(sums["loss"]))
+        if bad.size:
+            step = at - len(sums["loss"]) + int(bad[0]) + 1
+            loss = float(sums["loss"][bad[0]])
+            raise FloatingPointError(f"the training loss is {loss} at step {step}; {ADVICE}")
+        write(at, "train", metrics.mean(sums))
 
 
 def _write(config: Config, log: Path, board: Any, at: int, split: str, means) -> None:
     if not math.isfinite(means["loss"]):
-        raise FloatingPointError(
-            f"the {split} loss is {means['loss']} in the {config.chunk_steps} steps before {at}; "
-            "the last checkpoint is kept. A lower optimizer.learning_rate or a longer "
-            "schedule.warmup_steps may help"
-        )
+        raise FloatingPointError(f"the {split} loss is {means['loss']} after step {at}; {ADVICE}")
     metrics.append(log, [{"step": at, "split": split, "seed": config.seed, **means}])
     for name in ("loss", "error"):
         board.add_scalar(f"{split}/{name}", means[name], at)

@@ -104,6 +104,31 @@ def test_a_sweep_lists_runs_reports_and_does_nothing_twice(tmp_path):
     assert refused.stderr.count("\n") == 1
 
 
-def test_a_run_that_is_not_listed_is_refused(tmp_path):
-    done = sweep(tmp_path, "--run=4")
-    assert done.returncode == 2 and "--run=4 is not one of --list's 0 to 3" in done.stderr
+@pytest.mark.parametrize(
+    "words,message",
+    [
+        (("--run=4",), "--run=4 is not one of --list's 0 to 3"),
+        (("--models=resnet:8,ladder:18",), "--models has ladder and resnet"),
+        (("--config.data.name=mnist",), "--config.data.name is set by --dataset"),
+        (("--models=resnet",), ":resnet is not FAMILY:DEPTH"),
+        (("--steps=0",), "--steps=0"),
+    ],
+)
+def test_flags_that_contradict_the_sweep_are_refused(tmp_path, words, message):
+    done = sweep(tmp_path, *words)
+    assert done.returncode == 2 and message in done.stderr
+    assert done.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+def test_a_config_of_ones_own_keeps_its_data_set_and_each_network_is_planned_once(tmp_path):
+    done = sweep(tmp_path, "--config=configs/cifar10.py", "--list")
+    assert done.returncode == 2 and "'cifar10' needs data.dir" in done.stderr
+    done = sweep(tmp_path, "--config=configs/digits.py", "--depths=8,8", "--list")
+    assert [line.split()[1] for line in done.stdout.splitlines()] == ["plain-8", "resnet-8"]
+
+
+def test_runs_that_diverge_do_not_stop_the_others(tmp_path):
+    done = sweep(tmp_path, "--depths=8", "--config.optimizer.learning_rate=1e30")
+    assert done.returncode == 1
+    assert "[1/2] plain-8" in done.stdout and "[2/2] resnet-8" in done.stdout
+    assert "2 of 2 runs diverged. plain-8, seed 0: " in done.stderr

@@ -39,14 +39,16 @@ def run(workdir, config):
     loop.train(prepared)
 
 
-def weights(workdir, config):
+def restored(workdir, config, step):
     def create():
         return state.create(0, configs.build(config), tuple(config.data.shape), optimizer(config))
 
     with Checkpoints(workdir / "checkpoints") as checkpoints:
-        last = checkpoints.latest()
-        assert last == config.steps
-        found = checkpoints.restore(last, jax.eval_shape(create))
+        return checkpoints.restore(step, jax.eval_shape(create))
+
+
+def weights(workdir, config):
+    found = restored(workdir, config, config.steps)
     return jax.tree.map(np.asarray, (found.params, found.batch_stats, found.opt_state))
 
 
@@ -125,6 +127,35 @@ def test_nothing_is_written_where_something_is_wrong(tmp_path):
     assert not workdir.exists()
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-    with pytest.raises(FloatingPointError, match="loss is (nan|inf) in the 2 steps before"):
-        run(tmp_path / "hot", small(optimizer__learning_rate=1e30))
+def test_a_run_that_broke_off_before_its_first_step_can_be_started_again(tmp_path, monkeypatch):
+    def breaks(*_):
+        raise MemoryError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(state, "create", breaks)
+        with pytest.raises(MemoryError):
+            run(tmp_path / "run", small())
+    with pytest.raises(ValueError, match="seed: 0 there, 1 now"):
+        loop.prepare(small(seed=1), tmp_path / "run")
+    assert loop.prepare(small(), tmp_path / "run") is not None
+
+
+def test_a_run_on_data_that_changed_is_refused(unbroken, tmp_path):
+    workdir = tmp_path / "changed"
+    shutil.copytree(unbroken, workdir)
+    shutil.rmtree(workdir / "checkpoints" / "10")
+    directory.close_run(workdir, {"data_fingerprint": "other"})
+    with pytest.raises(ValueError, match="has changed since it began .*other then"):
+        loop.prepare(small(), workdir)
+
+
+def test_a_run_that_diverges_names_the_step_and_saves_nothing_that_is_not_finite(tmp_path):
+    workdir, config = tmp_path / "hot", small(optimizer__learning_rate=1e30, checkpoint_every=2)
+    with pytest.raises(FloatingPointError, match=r"(step|after step) \d+.*kept"):
+        run(workdir, config)
+    saved = [int(p.name) for p in (workdir / "checkpoints").iterdir()]
+    assert config.steps not in saved
+    for at in saved:
+        found = restored(workdir, config, at)
+        assert all(np.isfinite(a).all() for a in jax.tree.leaves((found.params, found.batch_stats)))
+    assert all(np.isfinite(r["loss"]) for r in metrics.read(workdir / "metrics.jsonl"))
