@@ -47,14 +47,12 @@ def canonical_conv(
     """`lax_conv` with both gradients written as products that XLA:CPU runs fast in loops.
 
     dx: the cotangent, dilated by the stride, convolved with the kernel flipped in space and with
-    its channels swapped. dkernel: for kernels up to 3 wide one matrix product over all taps,
+    its channels swapped. dkernel: x convolved with the cotangent; for kernels of one tap, and for
+    small ones with a stride, where that would multiply by the zeros between, one matrix product:
 
         columns_j = x_padded shifted by j along w     (b h w, j c)
         rows_i    = cotangent shifted by i along h    (b h w, i d)
         dkernel   = columns^T rows                    (j c, i d)
-
-    and for larger ones and the smallest images (up to 4x4), where the shifted copies would not pay,
-    x convolved with the cotangent.
     """
     return _fast(x, kernel, stride, padding)
 
@@ -78,8 +76,9 @@ def _forward(x, kernel, stride, padding):
 
 def _backward(stride, padding, saved, g):
     x, kernel = saved
-    shifted = max(kernel.shape[:2]) <= 3 and math.prod(g.shape[1:3]) > 16
-    gradient = _kernel_by_product if shifted else _kernel_by_conv
+    size = max(kernel.shape[:2])
+    product = size == 1 or (stride > 1 and size <= 3)
+    gradient = _kernel_by_product if product else _kernel_by_conv
     return _input_gradient(x, kernel, g, stride, padding), gradient(x, kernel, g, stride, padding)
 
 
