@@ -18,7 +18,8 @@ import jax
 from absl import flags
 
 from benchmarks import common, peers
-from resnet_jax.config import Config, build
+from resnet_jax.config import Config
+from resnet_jax.families import build
 from resnet_jax.models.resnet import default_block, resnet_stages
 from resnet_jax.training.compile import program
 

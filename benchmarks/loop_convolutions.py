@@ -17,7 +17,8 @@ import jax.numpy as jnp
 
 from benchmarks import common, peers
 from configs import digits, imagenet
-from resnet_jax.config import Config, build
+from resnet_jax.config import Config
+from resnet_jax.families import build
 from resnet_jax.models.resnet import resnet_stages
 from resnet_jax.training import step as steps
 from resnet_jax.training.compile import program

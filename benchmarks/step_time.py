@@ -23,7 +23,8 @@ import numpy as np
 from absl import flags
 
 from benchmarks import common, peers
-from resnet_jax.config import Config, build
+from resnet_jax.config import Config
+from resnet_jax.families import build
 from resnet_jax.models.resnet import resnet_stages
 from resnet_jax.training.compile import program
 from resnet_jax.training.optimizer import schedule

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from absl import flags
 from ml_collections import config_flags
 
-from resnet_jax import command
+from resnet_jax import command, families
 from resnet_jax import config as configs
 from resnet_jax.config import Config
 from resnet_jax.data import sources
@@ -202,7 +202,7 @@ def result(planned: Planned) -> dict[str, Any]:
         "skip": config.model.skip,
         "merge": "plain" if config.model.skip == "none" else config.model.merge,
         "seed": config.seed,
-        "parameters": measure.count(configs.build(config), image)[0].parameters,
+        "parameters": measure.count(families.build(config), image)[0].parameters,
         "steps": config.steps,
         "train_loss": train["loss"],
         "train_error": train["error"],

@@ -4,7 +4,6 @@
 """
 
 import difflib
-import functools
 import json
 import math
 from typing import Any
@@ -13,10 +12,8 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from resnet_jax import families
 from resnet_jax.models import resnet
-from resnet_jax.models.merges import Scaled, add
-from resnet_jax.models.norm import BatchNorm
-from resnet_jax.models.residual import Chain
 
 # A ConfigDict: its attributes are made at run time, so that a type checker cannot know them.
 Config = Any
@@ -54,14 +51,25 @@ def base() -> Config:
     c.model.block = "basic"
     c.model.skip = "A"
     c.model.merge = "add"
-    c.model.carry, c.model.transform = 1.0, 1.0  # gains of merge=scaled
-    c.model.width = 16  # channels of the first stage
+    c.model.gains = (1.0, 1.0)  # of skip and body, where merge=add
+    c.model.gate_bias = -6.0  # logits of a gate's initial bias: of the body
+    c.model.carry_bias = 6.0  # and of the skip, where merge=two_gate
+    c.model.survival = 0.5  # of the last block, where the merge drops bodies
+    c.model.survival_rule = "linear"  # from 1 to it, or uniform
+    c.model.skip_dropout = 0.0  # rate of dropout on every skip
+    c.model.width = 16  # channels of the first stage; units of a dense highway
+    c.model.widen = 1  # times as wide: all layers (Wide ResNet), or a bottleneck's inner ones
+    c.model.cardinality = 1  # groups of a bottleneck's 3x3 convolution
+    c.model.growth = 12  # channels that a layer of a DenseNet adds
+    c.model.dropout = 0.0  # rate: before or after hidden layers, after a DenseNet's convolutions
     c.model.stem = "3x3"
     c.model.stride_at = "1x1"  # of a bottleneck: 1x1 in 2015, 3x3 in most code since
     c.model.zero_init = False  # bodies start at zero
     c.model.num_classes = 10
 
     c.norm = ConfigDict()
+    c.norm.kind = "batch"
+    c.norm.groups = 8  # of channels, where kind=group
     c.norm.group_size = 0  # examples normalised together; 0 is the whole batch
     c.norm.momentum = 0.9  # of the running statistics
     c.norm.epsilon = 1e-5
@@ -88,12 +96,14 @@ CHOICES = {
     "dtype": ("float32", "bfloat16"),
     "remat": ("auto", "none", "block"),
     "data.normalisation": ("per_pixel", "channel", "constants"),
-    "model.family": ("resnet", "ladder"),
-    "model.block": tuple(resnet.BODIES),
-    "model.skip": ("none", "A", "B", "C", "A_split"),
-    "model.merge": ("add", "scaled"),
+    "model.family": tuple(families.FAMILIES),
+    "model.block": (*resnet.BLOCKS, "dense"),
+    "model.skip": families.SKIPS,
+    "model.merge": (*families.MERGES, "concat"),
+    "model.survival_rule": ("linear", "uniform"),
     "model.stem": ("3x3", "7x7"),
     "model.stride_at": ("1x1", "3x3"),
+    "norm.kind": families.NORMS,
     "optimizer.name": ("sgd",),
     "optimizer.decay": ("all", "kernels"),
     "schedule.kind": ("piecewise", "cosine", "constant"),
@@ -107,7 +117,11 @@ POSITIVE = (
     "eval_every",
     "checkpoint_every",
     "model.width",
+    "model.widen",
+    "model.cardinality",
+    "model.growth",
     "model.num_classes",
+    "norm.groups",
     "norm.epsilon",
     "optimizer.learning_rate",
 )
@@ -120,7 +134,7 @@ NOT_NEGATIVE = (
     "schedule.warmup_factor",
     "schedule.factor",
 )
-FRACTIONS = ("norm.momentum", "optimizer.momentum")
+FRACTIONS = ("norm.momentum", "optimizer.momentum", "model.skip_dropout", "model.dropout")
 
 ARGUMENT = ("family", "depth", "block", "skip")
 
@@ -128,9 +142,10 @@ ARGUMENT = ("family", "depth", "block", "skip")
 def choose_model(config: Config, argument: str) -> None:
     """Apply a config file's argument, `key=value,...` with the keys of ARGUMENT.
 
-    A block that is not given is basic where the depth allows it, else bottleneck; a skip that is
-    not given is A for basic blocks on small images, else B (He et al. 2015, sec. 4.1-4.2).
-    Raises: ValueError for another key or a depth that is no number.
+    What is not given follows from the family and the depth (families.py): in a ResNet the block is
+    basic where the depth allows it, else bottleneck, and the skip A for basic blocks on small
+    images, else B (He et al. 2015, sec. 4.1-4.2).
+    Raises: ValueError for another key, another family or a depth that is no number.
     """
     given = {}
     for part in filter(None, argument.split(",")):
@@ -141,68 +156,21 @@ def choose_model(config: Config, argument: str) -> None:
                 + _nearest(key, ARGUMENT)
             )
         given[key] = value
-    model, image = config.model, min(config.data.shape[:2])
-    model.family = given.get("family", model.family)
+    model = config.model
+    if "family" in given:
+        known = tuple(families.FAMILIES)
+        if given["family"] not in known:
+            raise ValueError(
+                f"family={given['family']} is not one of {', '.join(known)}"
+                + _nearest(given["family"], known)
+            )
+        model.family, model.depth = given["family"], families.FAMILIES[given["family"]].depth
     if "depth" in given:
         if not given["depth"].isdecimal():
             raise ValueError(f"depth={given['depth']} is not a number of layers")
         model.depth = int(given["depth"])
-    model.block = given.get("block", resnet.default_block(model.family, model.depth, image))
-    model.skip = given.get("skip", resnet.default_skip(model.block, image))
-
-
-def build(config: Config) -> Chain:
-    """The config's network, a value: nothing is computed yet.
-
-    Raises: ValueError for a depth that does not exist or an image too small for the strides.
-    """
-    model, image = config.model, min(config.data.shape[:2])
-    stages = tuple(model.stages)
-    if stages:
-        depth = resnet.depth_of(stages, model.block)
-        if depth != model.depth:
-            raise ValueError(
-                f"model.stages={stages} of {model.block} blocks has {depth} layers, "
-                f"not model.depth={model.depth}; set model.depth={depth}"
-            )
-    elif model.family == "ladder":
-        if not model.block.endswith("basic"):
-            raise ValueError(f"the ladder is made of basic blocks, not model.block={model.block!r}")
-        stages = resnet.ladder_stages(model.depth, image)
-    else:
-        stages = resnet.resnet_stages(model.depth, model.block, image)
-    strides = 2 ** (len(stages) - 1) * (4 if model.stem == "7x7" else 1)
-    if image < strides:
-        raise ValueError(
-            f"images of {config.data.shape[0]}x{config.data.shape[1]} are too small for "
-            f"{len(stages)} stages behind a {model.stem} stem, which need {strides} pixels a side"
-            + ("; use model.stem=3x3" if model.stem == "7x7" else "")
-        )
-    remat = config.remat
-    if remat == "auto":
-        remat = "block" if jax.default_backend() == "cpu" else "none"
-    merge = add if model.merge == "add" else Scaled(model.carry, model.transform)
-    norm = functools.partial(
-        BatchNorm,
-        group_size=config.norm.group_size,
-        momentum=config.norm.momentum,
-        epsilon=config.norm.epsilon,
-    )
-    return resnet.resnet(
-        stages,
-        block=model.block,
-        skip=model.skip,
-        num_classes=model.num_classes,
-        width=model.width,
-        stem=model.stem,
-        stride_at=model.stride_at,
-        merge=merge,
-        zero=model.zero_init,
-        dtype=jnp.dtype(config.dtype),
-        norm=norm,
-        remat=remat,
-        unroll=config.unroll,
-    )
+    families.FAMILIES[model.family].choose(config, given.get("block"))
+    model.skip = given.get("skip", model.skip)
 
 
 def check(config: Config) -> None:
@@ -268,7 +236,22 @@ def check(config: Config) -> None:
                 f"{key}={flat[key]} needs one number for each of the {config.data.shape[-1]} "
                 "channels where data.normalisation=constants"
             )
-    build(config)
+    _check_model(config)
+
+
+def _check_model(config: Config) -> None:
+    """Refuse a network that cannot be built."""
+    model, kind = config.model, config.norm.kind
+    if len(model.gains) != 2:
+        raise ValueError(f"model.gains={model.gains} must be two numbers, of skip and body")
+    if tuple(model.gains) != (1.0, 1.0) and model.merge != "add":
+        raise ValueError(f"model.gains={model.gains} are those of merge=add, not of {model.merge}")
+    if not 0 < model.survival <= 1:
+        raise ValueError(f"model.survival={model.survival} must lie in (0, 1]")
+    net = families.build(config)
+    if kind == "group" or model.cardinality > 1:  # which may not divide some layer's channels
+        image = jax.ShapeDtypeStruct((1, *config.data.shape), jnp.float32)
+        jax.eval_shape(net.init, jax.random.key(0), image)
 
 
 def _check_types(flat: dict[str, Any]) -> None:
@@ -276,7 +259,7 @@ def _check_types(flat: dict[str, Any]) -> None:
     for key in ("data.shape", "model.stages", "schedule.boundaries"):
         if not all(type(value) is int and value > 0 for value in flat[key]):
             raise ValueError(f"{key}={flat[key]} must hold positive whole numbers")
-    for key in ("data.mean", "data.std"):
+    for key in ("data.mean", "data.std", "model.gains"):
         if not all(type(value) in (int, float) for value in flat[key]):
             raise ValueError(f"{key}={flat[key]} must hold numbers")
     for key, value in flat.items():

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from absl import flags
 from ml_collections import config_flags
 
-from resnet_jax import command
+from resnet_jax import command, families
 from resnet_jax import config as configs
 from resnet_jax.config import Config
 from resnet_jax.models import measure
@@ -51,7 +51,7 @@ def describe(config: Config) -> dict[str, Any]:
     one device, with the config's batch and policy (`remat`); `policies` has them for every policy.
     `parts` has the counts, and the size of the output, of each part from the stem to the head.
     """
-    net = configs.build(config)
+    net = families.build(config)
     x = jax.ShapeDtypeStruct((1, *config.data.shape), jnp.float32)
     total, _ = measure.count(net, x)
     parts = []
@@ -80,7 +80,7 @@ def describe(config: Config) -> dict[str, Any]:
 
 def activation_bytes(config: Config) -> int:
     """Bytes that a train step keeps from its forward for its backward pass."""
-    net = configs.build(config)
+    net = families.build(config)
     state, batch = _inputs(config)
 
     def loss(params, batch_stats, image, label):
@@ -101,7 +101,7 @@ def peak_bytes(config: Config) -> int | None:
     step = functools.partial(
         steps.train_step,
         axis=None,
-        apply=configs.build(config).apply,
+        apply=families.build(config).apply,
         prepare=lambda _, batch: batch.image,
         optimizer=optimizer(config),
     )
@@ -125,7 +125,7 @@ def peak_bytes(config: Config) -> int | None:
 
 def _inputs(config: Config) -> tuple[states.TrainState, steps.Batch]:
     """Shapes and types of a train step's state and batch."""
-    net, optim, shape = configs.build(config), optimizer(config), tuple(config.data.shape)
+    net, optim, shape = families.build(config), optimizer(config), tuple(config.data.shape)
     state = jax.eval_shape(functools.partial(states.create, config.seed, net, shape, optim))
     array = lambda dtype, *shape: jax.ShapeDtypeStruct((config.batch_size, *shape), dtype)
     image, row = array(jnp.float32, *shape), array(jnp.int32)

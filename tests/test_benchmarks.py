@@ -11,7 +11,7 @@ import pytest
 from jax import lax
 
 from benchmarks import common, compile_vs_depth, loop_convolutions, peers
-from resnet_jax.config import build
+from resnet_jax.families import build
 from resnet_jax.models import conv
 from resnet_jax.models.resnet import resnet, resnet_stages
 from resnet_jax.training.compile import ONCE, program

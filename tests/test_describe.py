@@ -13,8 +13,7 @@ import jax.numpy as jnp
 import pytest
 
 from configs import cifar10, digits, imagenet
-from resnet_jax import config as configs
-from resnet_jax import describe
+from resnet_jax import describe, families
 from resnet_jax.models import measure
 from resnet_jax.models.merges import Scaled, plain
 from resnet_jax.models.residual import Chain, Remat, Residual, Stack
@@ -24,7 +23,7 @@ def counts(module, argument, **model):
     config = module.get_config(argument)
     config.model.update(model)
     x = jax.ShapeDtypeStruct((1, *config.data.shape), jnp.float32)
-    return measure.count(configs.build(config), x)[0]
+    return measure.count(families.build(config), x)[0]
 
 
 # He et al. 2015, Table 6 and sec. 4.2 (0.27, 0.46, 0.66, 0.85, 1.7, 19.4 M parameters); macs as

@@ -1,106 +1,150 @@
 """What a block learns: f = body(z). He et al. 2015, Fig. 5 and 2016, Fig. 4.
 
-`conv` and `norm` make the layers (Conv and a norm, with the network's type and constants bound).
-`zero` starts the body at zero, so that a block with an identity skip starts as the identity: by
-the last norm's scale, or in a pre-activation body, which ends with a convolution, by its kernel.
+A body is a row of convolutions (`single`, `basic`, `bottleneck`: its shape) and the places of its
+norms and ReLUs (`PostActivation`, `PreActivation`: its order). `conv` and `norm` make the layers,
+with the network's type and constants bound. `zero` starts the body at zero, so that a block with
+an identity skip starts as the identity: by the last norm's scale, or in a body that ends with a
+convolution by its kernel.
+
+Shapes: (b, h, w, c) -> (b, h / stride, w / stride, d), d the width of the last layer.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import flax.linen as nn
 from jaxtyping import Array, Float
 
 from resnet_jax.models.conv import Conv
+from resnet_jax.models.drop import Dropout
 from resnet_jax.models.norm import BatchNorm
 
 Input = Float[Array, "b h w c"]
 Output = Float[Array, "b p q d"]
 
 
-class Basic(nn.Module):
-    """conv3-norm-relu-conv3-norm: (b, h, w, c) -> (b, h / stride, w / stride, width)."""
+class Layer(NamedTuple):
+    """One convolution of a body: the fields that `Conv` begins with."""
 
     width: int
+    size: int = 3
     stride: int = 1
-    zero: bool = False
-    conv: Callable[..., nn.Module] = Conv
-    norm: Callable[..., nn.Module] = BatchNorm
-
-    @nn.compact
-    def __call__(self, x: Input) -> Output:
-        """F(x) of He et al. 2015, Fig. 5 left."""
-        x = self.conv(self.width, 3, self.stride, name="conv1")(x)
-        x = self.norm(relu=True, name="norm1")(x)
-        x = self.conv(self.width, 3, name="conv2")(x)
-        return self.norm(zero=self.zero, name="norm2")(x)
+    groups: int = 1
 
 
-class Bottleneck(nn.Module):
-    """conv1-conv3-conv1, the last 4 times as wide: (b, h, w, c) -> (b, h / s, w / s, 4 width).
+Layers = tuple[Layer, ...]
 
+
+def single(width: int, stride: int = 1) -> Layers:
+    """One 3x3 convolution: VGG's and highway networks', and He et al. 2016's one-layer skip."""
+    return (Layer(width, 3, stride),)
+
+
+def basic(width: int, stride: int = 1) -> Layers:
+    """Two 3x3 convolutions: He et al. 2015, Fig. 5 left."""
+    return Layer(width, 3, stride), Layer(width)
+
+
+def bottleneck(
+    width: int,
+    stride: int = 1,
+    stride_at: Literal["1x1", "3x3"] = "1x1",
+    widen: int = 1,
+    groups: int = 1,
+) -> Layers:
+    """1x1 down, 3x3, 1x1 up to 4 `width`: He et al. 2015, Fig. 5 right.
+
+    The inner width is `widen` times `width` (Wide ResNet; ResNeXt's cardinality is `groups`).
     `stride_at`: '1x1' as in He et al. 2015, Table 1, '3x3' as torchvision and most others ("v1.5").
     """
-
-    width: int
-    stride: int = 1
-    zero: bool = False
-    stride_at: Literal["1x1", "3x3"] = "1x1"
-    conv: Callable[..., nn.Module] = Conv
-    norm: Callable[..., nn.Module] = BatchNorm
-
-    @nn.compact
-    def __call__(self, x: Input) -> Output:
-        """F(x) of He et al. 2015, Fig. 5 right."""
-        first, second = (self.stride, 1) if self.stride_at == "1x1" else (1, self.stride)
-        x = self.conv(self.width, 1, first, name="conv1")(x)
-        x = self.norm(relu=True, name="norm1")(x)
-        x = self.conv(self.width, 3, second, name="conv2")(x)
-        x = self.norm(relu=True, name="norm2")(x)
-        x = self.conv(4 * self.width, 1, name="conv3")(x)
-        return self.norm(zero=self.zero, name="norm3")(x)
+    first, second = (stride, 1) if stride_at == "1x1" else (1, stride)
+    inner = widen * width
+    return Layer(inner, 1, first), Layer(inner, 3, second, groups), Layer(4 * width, 1)
 
 
-class PreBasic(nn.Module):
-    """norm-relu-conv3-norm-relu-conv3: (b, h, w, c) -> (b, h / stride, w / stride, width).
+class PostActivation(nn.Module):
+    """conv-norm-relu for every layer, up to `end` after the last convolution.
 
-    `lead=False` leaves the first norm-relu out: the block's `before` does it for both paths.
+    end='norm': conv-norm-relu-conv-norm, the original (He et al. 2016, Fig. 4a); 'conv': the norm
+    is left to what follows the addition (Fig. 4b); 'relu': the ReLU stands before it (Fig. 4c).
+    `lead`: a ReLU comes first (Fig. 4d, ReLU-only pre-activation, with end='norm').
     """
 
-    width: int
-    stride: int = 1
+    layers: Layers
+    end: Literal["conv", "norm", "relu"] = "norm"
+    lead: bool = False
     zero: bool = False
-    lead: bool = True
     conv: Callable[..., nn.Module] = Conv
     norm: Callable[..., nn.Module] = BatchNorm
 
     @nn.compact
     def __call__(self, x: Input) -> Output:
-        """F(x) of He et al. 2016, Fig. 4e."""
-        x = self.norm(relu=True, name="norm1")(x) if self.lead else x
-        x = self.conv(self.width, 3, self.stride, name="conv1")(x)
-        x = self.norm(relu=True, name="norm2")(x)
-        return self.conv(self.width, 3, zero=self.zero, name="conv2")(x)
+        """F(x)."""
+        x = nn.relu(x) if self.lead else x
+        for i, layer in enumerate(self.layers, 1):
+            last = i == len(self.layers)
+            bare = last and self.end == "conv"
+            gain = 0.0 if self.zero and bare else 1.0
+            x = self.conv(*layer, gain=gain, name=f"conv{i}")(x)
+            if not bare:
+                relu = not last or self.end == "relu"
+                x = self.norm(relu=relu, zero=self.zero and last, name=f"norm{i}")(x)
+        return x
 
 
-class PreBottleneck(nn.Module):
-    """Pre-activation bottleneck: (b, h, w, c) -> (b, h / stride, w / stride, 4 width)."""
+class PreActivation(nn.Module):
+    """norm-relu-conv for every layer: He et al. 2016, Fig. 4e.
 
-    width: int
-    stride: int = 1
-    zero: bool = False
+    `lead=False` leaves the first norm-relu out: the block's `before` does it for both paths.
+    `dropout`: the rate of dropout after every convolution (DenseNet).
+    """
+
+    layers: Layers
     lead: bool = True
-    stride_at: Literal["1x1", "3x3"] = "1x1"
+    zero: bool = False
+    dropout: float = 0.0
     conv: Callable[..., nn.Module] = Conv
     norm: Callable[..., nn.Module] = BatchNorm
 
     @nn.compact
     def __call__(self, x: Input) -> Output:
-        """F(x) of He et al. 2016, Fig. 4e, with the bottleneck of its sec. 5."""
-        first, second = (self.stride, 1) if self.stride_at == "1x1" else (1, self.stride)
-        x = self.norm(relu=True, name="norm1")(x) if self.lead else x
-        x = self.conv(self.width, 1, first, name="conv1")(x)
-        x = self.norm(relu=True, name="norm2")(x)
-        x = self.conv(self.width, 3, second, name="conv2")(x)
-        x = self.norm(relu=True, name="norm3")(x)
-        return self.conv(4 * self.width, 1, zero=self.zero, name="conv3")(x)
+        """F(x)."""
+        for i, layer in enumerate(self.layers, 1):
+            if i > 1 or self.lead:
+                x = self.norm(relu=True, name=f"norm{i}")(x)
+            gain = 0.0 if self.zero and i == len(self.layers) else 1.0
+            x = self.conv(*layer, gain=gain, name=f"conv{i}")(x)
+            x = Dropout(self.dropout)(x)
+        return x
+
+
+class Fixup(nn.Module):
+    """A body without norms that starts at zero and may still be very deep.
+
+    Of m convolutions in each of `blocks` blocks the last starts at zero and the others at He's
+    initialisation times blocks^(-1 / (2m - 2)); a scalar bias stands before every convolution and
+    every ReLU, a scalar gain before the addition, and a bias after it.
+
+    Source: Zhang et al. 2019, arXiv:1901.09321, sec. 3 ("Fixup") and Fig. 1 right. The biases'
+    places are its authors' code's.
+    """
+
+    layers: Layers
+    blocks: int
+    conv: Callable[..., nn.Module] = Conv
+
+    @nn.compact
+    def __call__(self, x: Input) -> Output:
+        """F(x)."""
+        scalar = lambda name, start: self.param(name, nn.initializers.constant(start), ()).astype(
+            x.dtype
+        )
+        m = len(self.layers)
+        for i, layer in enumerate(self.layers, 1):
+            gain = 0.0 if i == m else self.blocks ** (-1 / (2 * m - 2))
+            x = x + scalar(f"before{i}", 0.0)
+            x = self.conv(*layer, gain=gain, name=f"conv{i}")(x)
+            x = x * scalar("gain", 1.0) if i == m else x
+            x = x + scalar(f"after{i}", 0.0)
+            x = x if i == m else nn.relu(x)
+        return x

@@ -26,23 +26,35 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 def lax_conv(
     x: Float[Array, "b h w c"],
-    kernel: Float[Array, "i j c d"],
+    kernel: Float[Array, "i j e d"],
     stride: int,
     padding: Padding,
+    groups: int = 1,
 ) -> Float[Array, "b p q d"]:
     """XLA's convolution (a cross-correlation, as everywhere in deep learning).
 
     y[n, p, q, d] = sum_ijc x_padded[n, s p + i, s q + j, c] kernel[i, j, c, d]
+
+    In `groups` the channels are shared out: output group k sees input group k alone, e = c / groups
+    channels of it.
     """
-    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=_LAYOUT)
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        padding,
+        dimension_numbers=_LAYOUT,
+        feature_group_count=groups,
+    )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def canonical_conv(
     x: Float[Array, "b h w c"],
-    kernel: Float[Array, "i j c d"],
+    kernel: Float[Array, "i j e d"],
     stride: int,
     padding: Padding,
+    groups: int = 1,
 ) -> Float[Array, "b p q d"]:
     """`lax_conv` with both gradients written as products that XLA:CPU runs fast in loops.
 
@@ -53,11 +65,13 @@ def canonical_conv(
         columns_j = x_padded shifted by j along w     (b h w, j c)
         rows_i    = cotangent shifted by i along h    (b h w, i d)
         dkernel   = columns^T rows                    (j c, i d)
+
+    Of groups each is the same within every group.
     """
-    return _fast(x, kernel, stride, padding)
+    return _fast(x, kernel, stride, padding, groups)
 
 
-def _fast(x, kernel, stride, padding):
+def _fast(x, kernel, stride, padding, groups):
     """`lax_conv`, kept from what XLA does to an image smaller than the kernel.
 
     It swaps the two, out of the fast form. An image that carries its padding is never smaller, and
@@ -67,19 +81,20 @@ def _fast(x, kernel, stride, padding):
         ends = [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)]
         x = lax.optimization_barrier(lax.pad(x, jnp.zeros((), x.dtype), ends))
         padding = ((0, 0), (0, 0))
-    return lax_conv(x, kernel, stride, padding)
+    return lax_conv(x, kernel, stride, padding, groups)
 
 
-def _forward(x, kernel, stride, padding):
-    return _fast(x, kernel, stride, padding), (x, kernel)
+def _forward(x, kernel, stride, padding, groups):
+    return _fast(x, kernel, stride, padding, groups), (x, kernel)
 
 
-def _backward(stride, padding, saved, g):
+def _backward(stride, padding, groups, saved, g):
     x, kernel = saved
     size = max(kernel.shape[:2])
-    product = size == 1 or (stride > 1 and size <= 3)
-    gradient = _kernel_by_product if product else _kernel_by_conv
-    return _input_gradient(x, kernel, g, stride, padding), gradient(x, kernel, g, stride, padding)
+    dx = _input_gradient(x, kernel, g, stride, padding, groups)
+    if groups == 1 and (size == 1 or (stride > 1 and size <= 3)):
+        return dx, _kernel_by_product(x, kernel, g, stride, padding)
+    return dx, _kernel_by_conv(x, kernel, g, stride, padding, groups)
 
 
 canonical_conv.defvjp(_forward, _backward)
@@ -93,15 +108,17 @@ def _dilate(g, stride, axes):
     return lax.pad(g, jnp.zeros((), g.dtype), config)
 
 
-def _input_gradient(x, kernel, g, stride, padding):
+def _input_gradient(x, kernel, g, stride, padding, groups):
     g = _dilate(g, stride, (1, 2))
     high, wide = (
         (kernel.shape[i] - 1 - padding[i][0], x.shape[1 + i] - g.shape[1 + i] + padding[i][0])
         for i in range(2)
     )
+    i, j, e, d = kernel.shape
+    grouped = jnp.flip(kernel, (0, 1)).reshape(i, j, e, groups, d // groups)
+    swapped = grouped.transpose(0, 1, 4, 3, 2).reshape(i, j, d // groups, groups * e)
     # Without the barrier XLA folds the flip back into the convolution, out of its fast form.
-    flipped = lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
-    return _fast(g, flipped, 1, (high, wide))
+    return _fast(g, lax.optimization_barrier(swapped), 1, (high, wide), groups)
 
 
 def _kernel_by_product(x, kernel, g, stride, padding):
@@ -126,51 +143,74 @@ def _kernel_by_product(x, kernel, g, stride, padding):
     return product.reshape(wide, c, high, d).transpose(2, 0, 1, 3)
 
 
-def _kernel_by_conv(x, kernel, g, stride, padding):
+def _kernel_by_conv(x, kernel, g, stride, padding, groups):
     g = _dilate(g, stride, (1, 2))
     high, wide = (
         (low, kernel.shape[i] - 1 + g.shape[1 + i] - x.shape[1 + i] - low)
         for i, (low, _) in enumerate(padding)
     )
-    x, g = lax.optimization_barrier((x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)))
-    return lax.optimization_barrier(_fast(x, g, 1, (high, wide))).transpose(1, 2, 0, 3)
+    b, h, w, c = x.shape
+    # The examples are what is summed over; each group's stand beside each other.
+    x = x.reshape(b, h, w, groups, c // groups).transpose(4, 1, 2, 3, 0)
+    x = x.reshape(c // groups, h, w, groups * b)
+    x, g = lax.optimization_barrier((x, g.transpose(1, 2, 0, 3)))
+    product = _fast(x, g, 1, (high, wide), groups)
+    return lax.optimization_barrier(product).transpose(1, 2, 0, 3)
 
 
 def conv(
     x: Float[Array, "b h w c"],
-    kernel: Float[Array, "i j c d"],
+    kernel: Float[Array, "i j e d"],
     stride: int,
     padding: Padding,
+    groups: int = 1,
 ) -> Float[Array, "b p q d"]:
     """The convolution of this backend: `canonical_conv` on the CPU, `lax_conv` elsewhere."""
     one = canonical_conv if jax.default_backend() == "cpu" else lax_conv
-    return one(x, kernel, stride, padding)
+    return one(x, kernel, stride, padding, groups)
 
 
 class Conv(nn.Module):
-    """Square convolution without bias, padded so that stride 1 keeps the size.
+    """Square convolution, padded so that stride 1 keeps the size, without bias unless asked for.
 
-    Padding is explicit, (size - 1) // 2 before and size // 2 after: flax's 'SAME' pads a stride-2
-    convolution otherwise than the papers' code does (0 before and 1 after instead of 1 and 1 for
-    odd sizes), and imported weights would predict something else.
+    Padding is explicit, (size - 1) // 2 before and size // 2 after, or `padding` on both sides:
+    flax's 'SAME' pads a stride-2 convolution otherwise than the papers' code does (0 before and 1
+    after instead of 1 and 1 for odd sizes), and imported weights would predict something else.
 
     Shapes: (b, h, w, c) -> (b, ceil(h / stride), ceil(w / stride), width).
-    Source: initialised N(0, 2 / (size^2 width)), the fan-out form that He et al.'s code uses
-    (2015, arXiv:1502.01852, eq. 14); zeros where `zero`.
+    Raises: ValueError where `groups` do not divide the channels.
+    Source: initialised N(0, 2 gain^2 / (size^2 width)), the fan-out form that He et al.'s code uses
+    (2015, arXiv:1502.01852, eq. 14); zeros where `gain` is 0. A bias starts at `start`.
     """
 
     width: int
     size: int = 3
     stride: int = 1
-    zero: bool = False
+    groups: int = 1
+    padding: int | None = None
+    bias: bool = False
+    gain: float = 1.0
+    start: float = 0.0
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b p q d"]:
         """Convolve `x`."""
-        fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-        init = nn.initializers.zeros if self.zero else fan_out
-        kernel = self.param("kernel", init, (self.size, self.size, x.shape[-1], self.width))
+        channels = x.shape[-1]
+        if channels % self.groups or self.width % self.groups:
+            raise ValueError(
+                f"{self.groups} groups do not divide a convolution of {channels} to {self.width} "
+                f"channels; nearest that do: {math.gcd(channels, self.width, self.groups)}"
+            )
+        he = nn.initializers.variance_scaling(2 * self.gain**2 or 1, "fan_out", "normal")
+        shape = (self.size, self.size, channels // self.groups, self.width)
+        kernel = self.param("kernel", he if self.gain else nn.initializers.zeros, shape)
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         ends = ((self.size - 1) // 2, self.size // 2)
-        return conv(x, kernel, self.stride, (ends, ends))
+        if self.padding is not None:
+            ends = (self.padding, self.padding)
+        y = conv(x, kernel, self.stride, (ends, ends), self.groups)
+        if self.bias:
+            bias = self.param("bias", nn.initializers.constant(self.start), (self.width,))
+            y = y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
+        return y

@@ -146,3 +146,56 @@ class BatchNorm(nn.Module):
 
 def _nearest_divisor(n, target):
     return min((d for d in range(1, n + 1) if n % d == 0), key=lambda d: abs(d - target))
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation of each example by itself, followed by a ReLU where `relu`.
+
+    Mean and variance over the space and the channels of one of `groups` groups; `groups=1` is
+    layer normalisation as Wu & He compare it (over all channels and the space).
+
+    Shapes: (b, ..., c) -> (b, ..., c). Raises: ValueError where the groups do not divide c.
+    Source: Wu & He 2018, arXiv:1803.08494, eq. 1 and 7.
+    """
+
+    groups: int = 8
+    epsilon: float = 1e-5
+    relu: bool = False
+    zero: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b *space c"]) -> Float[Array, "b *space c"]:
+        """Normalise `x`, in training as in evaluation."""
+        if x.shape[-1] % self.groups:
+            raise ValueError(
+                f"norm.groups={self.groups} does not divide {x.shape[-1]} channels; "
+                f"nearest that does: {_nearest_divisor(x.shape[-1], self.groups)}"
+            )
+        start = nn.initializers.constant(0.0 if self.zero else 1.0)
+        y = nn.GroupNorm(
+            self.groups, epsilon=self.epsilon, scale_init=start, dtype=x.dtype, name="group"
+        )(x)
+        return nn.relu(y) if self.relu else y
+
+
+class NoNorm(nn.Module):
+    """Nothing where a norm would stand, but the ReLU: its convolution has a bias instead."""
+
+    relu: bool = False
+    zero: bool = False
+
+    def __call__(self, x: Float[Array, "b *space c"]) -> Float[Array, "b *space c"]:
+        """`x`, cut at zero where `relu`."""
+        return nn.relu(x) if self.relu else x
+
+
+class Shift(nn.Module):
+    """Fixup's scalar bias where a norm would stand outside of the blocks, then the ReLU."""
+
+    relu: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b *space c"]) -> Float[Array, "b *space c"]:
+        """`x` shifted by one learned number."""
+        y = x + self.param("bias", nn.initializers.zeros, ()).astype(x.dtype)
+        return nn.relu(y) if self.relu else y

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from resnet_jax.models.drop import batch_collection
 from resnet_jax.models.merges import add
 from resnet_jax.models.skips import identity
 
@@ -63,7 +64,8 @@ class Stack(nn.Module):
     variable of the block has a leading axis of length `depth` (`tied`: parameters have none, and
     all layers share them; statistics always have one). Layer l draws from fold_in(key, l).
 
-    `per_layer` inputs have the same leading axis and reach the block as further arguments.
+    `per_layer` inputs have the same leading axis and reach the block as further arguments; `sides`
+    are such inputs known when the network is built, numbers, one a layer (a survival).
     `unroll` layers make up one turn of the loop; `unroll >= depth` leaves no loop.
     `remat='block'` keeps only each block's input for the backward pass and computes the rest again.
     Neither changes a parameter's shape, so a checkpoint moves between them.
@@ -75,12 +77,14 @@ class Stack(nn.Module):
     block: nn.Module
     depth: int
     tied: bool = False
+    sides: tuple[tuple[float, ...], ...] = ()
     remat: Remat = "none"
     unroll: int = 1
 
     @nn.compact
     def __call__(self, x, *per_layer):
         """x_0 -> x_depth."""
+        per_layer = (*(jnp.asarray(side, jnp.float32) for side in self.sides), *per_layer)
         # Unbound, the block's init and apply are pure functions: scan, loop and remat are then
         # jax's own, without a lifted transformation for each.
         block = self.block.clone(parent=None)
@@ -94,6 +98,8 @@ class Stack(nn.Module):
             if self.has_variable(col, "layers")
         }
         whole = {col: tree for col, tree in kept.items() if col in shared}
+        # Of the examples, alike for every layer: see drop.py.
+        whole |= batch_collection(self)
         sliced = {col: tree for col, tree in kept.items() if col not in shared}
         changing = [
             col

@@ -24,5 +24,5 @@ def program(
     """
     lowered = jax.jit(function, donate_argnums=donate).lower(*arguments)
     cpu = jax.default_backend() == "cpu"
-    options = {"xla_backend_optimization_level": str(level), **LIBRARY}
+    options: Any = {"xla_backend_optimization_level": str(level), **LIBRARY}
     return lowered.compile(options if cpu else None)

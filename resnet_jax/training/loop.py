@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from resnet_jax import command
+from resnet_jax import command, families
 from resnet_jax import config as configs
 from resnet_jax.checkpoint import Checkpoints
 from resnet_jax.config import Config
@@ -79,7 +79,7 @@ def train(run: Run) -> None:
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         # --- where to start
         first = checkpoints.latest() or 0
-        net, optim = configs.build(config), optimizer(config)
+        net, optim = families.build(config), optimizer(config)
         create = functools.partial(states.create, config.seed, net, tuple(config.data.shape), optim)
         state = (
             checkpoints.restore(first, jax.eval_shape(create))

@@ -39,7 +39,7 @@ def test_initial_kernels_have_he_variance():
     kernel = Conv(64).init(jax.random.key(0), jnp.ones((1, 8, 8, 32)))["params"]["kernel"]
     assert abs(kernel.std() / (2 / (9 * 64)) ** 0.5 - 1) < 0.02
     assert (
-        not Conv(64, zero=True)
+        not Conv(64, gain=0.0)
         .init(jax.random.key(0), jnp.ones((1, 8, 8, 32)))["params"]["kernel"]
         .any()
     )

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 from chex import assert_trees_all_close
 
-from resnet_jax.models.bodies import Basic, Bottleneck, PreBasic, PreBottleneck
+from resnet_jax.models.bodies import PostActivation, PreActivation, basic, bottleneck, single
 from resnet_jax.models.merges import Scaled, add, plain
 from resnet_jax.models.residual import Chain, Residual, Stack
 from resnet_jax.models.skips import Projection, ZeroPad, identity
@@ -46,7 +46,7 @@ def by_hand(block, variables, x):
 
 @pytest.mark.parametrize("options", [{}, {"remat": "block"}, {"unroll": 2}, {"unroll": 99}])
 def test_a_stack_is_the_unrolled_loop(x64, options):
-    block = Residual(PreBasic(4, conv=conv64))
+    block = Residual(PreActivation(basic(4), conv=conv64))
     stack = Stack(block, DEPTH, **options)
     x = image()
     variables = jax.jit(stack.init)(jax.random.key(0), x)
@@ -69,7 +69,7 @@ def conv64(*args, **kwargs):
 
 
 def test_unjitted_a_stack_equals_the_loop_bit_for_bit():
-    block = Residual(PreBasic(4))
+    block = Residual(PreActivation(basic(4)))
     stack = Stack(block, DEPTH)
     x = image()
     variables = jax.jit(stack.init)(jax.random.key(0), x)
@@ -81,7 +81,7 @@ def test_unjitted_a_stack_equals_the_loop_bit_for_bit():
 
 
 def test_layers_are_drawn_independently_and_alike_at_any_depth():
-    block = Residual(Basic(4))
+    block = Residual(PostActivation(basic(4)))
     shallow, deep = (Stack(block, n).init(jax.random.key(0), image()) for n in (2, DEPTH))
     kernel = lambda v: v["params"]["layers"]["body"]["conv1"]["kernel"]
     assert jnp.array_equal(kernel(shallow), kernel(deep)[:2])
@@ -137,7 +137,17 @@ def test_a_block_that_changes_the_shape_is_refused_by_a_stack():
         stack.apply(wide, jnp.ones((2, 5)))
 
 
-@pytest.mark.parametrize("body", [Basic(4), Bottleneck(1), PreBasic(4), PreBottleneck(1)])
+ZEROABLE = [
+    order(shape, **options)
+    for shape in (single(4), basic(4), bottleneck(1))
+    for order, options in [
+        (PreActivation, {}),
+        *((PostActivation, {"end": end}) for end in ("conv", "norm", "relu")),
+    ]
+]
+
+
+@pytest.mark.parametrize("body", ZEROABLE)
 def test_a_zero_body_is_the_identity(body):
     block = Residual(body.copy(zero=True))
     x = image()
@@ -150,7 +160,7 @@ def test_a_zero_body_is_the_identity(body):
 
 
 def test_a_zero_body_can_learn():
-    for body in (Basic(4, zero=True), PreBasic(4, zero=True)):
+    for body in (PostActivation(basic(4), zero=True), PreActivation(basic(4), zero=True)):
         block = Residual(body)
         variables = block.init(jax.random.key(0), image())
 
@@ -164,7 +174,7 @@ def test_a_zero_body_can_learn():
 
 def test_identity_blocks_add_up_their_bodies_and_pass_the_gradient_on(x64):
     """x_L = x_0 + sum F_l, dx_L/dx_0 = 1 + sum dF_l/dx_0: He et al. 2016, eq. 4-5."""
-    block = Residual(PreBasic(4, conv=conv64))
+    block = Residual(PreActivation(basic(4), conv=conv64))
     x = image()
     variables = jax.jit(Stack(block, DEPTH).init)(jax.random.key(0), x)
     g = jax.random.normal(jax.random.key(5), x.shape)
@@ -190,8 +200,8 @@ def test_identity_blocks_add_up_their_bodies_and_pass_the_gradient_on(x64):
 def test_gradients_equal_finite_differences(x64):
     net = Chain(
         {
-            "first": Residual(PreBasic(4, 2, conv=conv64), skip=ZeroPad(4, 2)),
-            "rest": Stack(Residual(PreBasic(4, conv=conv64)), 2, remat="block"),
+            "first": Residual(PreActivation(basic(4, 2), conv=conv64), skip=ZeroPad(4, 2)),
+            "rest": Stack(Residual(PreActivation(basic(4), conv=conv64)), 2, remat="block"),
         }
     )
     x = image(channels=2)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from resnet_jax import config as configs
+from resnet_jax import families
 from resnet_jax.checkpoint import Checkpoints
 from resnet_jax.training import directory, loop, metrics, state
 from resnet_jax.training.optimizer import optimizer
@@ -41,7 +41,7 @@ def run(workdir, config):
 
 def restored(workdir, config, step):
     def create():
-        return state.create(0, configs.build(config), tuple(config.data.shape), optimizer(config))
+        return state.create(0, families.build(config), tuple(config.data.shape), optimizer(config))
 
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         return checkpoints.restore(step, jax.eval_shape(create))

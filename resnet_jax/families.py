@@ -1,0 +1,328 @@
+"""From a config to a network: what each family is made of, and what follows from its name.
+
+`FAMILIES` is the table: a family's builder reads the config and returns a value, nothing is
+computed yet; `choose` sets the keys that a config's argument
+leaves open, given the block it names, if any.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from resnet_jax.models import alexnet, densenet, drop, highway, lenet, resnet, vgg
+from resnet_jax.models.conv import Conv
+from resnet_jax.models.merges import Gated, Scaled, add
+from resnet_jax.models.norm import BatchNorm, GroupNorm, NoNorm
+from resnet_jax.models.residual import Chain
+
+SKIPS = ("none", "A", "B", "C", "A_split")
+GATES = ("exclusive_gate", "shortcut_gate", "two_gate")
+MERGES = ("add", "rezero", *GATES, *drop.FORMS)
+NORMS = ("batch", "group", "layer", "none")
+
+
+class Family(NamedTuple):
+    """Networks that differ in depth and in the values of their config."""
+
+    build: Callable[[Any], Chain]
+    choose: Callable[[Any, str | None], None]
+    depth: int  # of an argument that names the family and no depth, on small images
+    blocks: tuple[str, ...]
+    skips: tuple[str, ...] = SKIPS
+    merges: tuple[str, ...] = MERGES
+
+
+def build(config: Any) -> Chain:
+    """The config's network, a value: nothing is computed yet.
+
+    Raises: ValueError for a depth that does not exist, an image too small for the strides, or a
+        block, skip or merge that the family has not.
+    """
+    model = config.model
+    family = FAMILIES[model.family]
+    for key, known in (
+        ("block", family.blocks),
+        ("skip", family.skips),
+        ("merge", family.merges),
+    ):
+        if model[key] not in known:
+            raise ValueError(
+                f"model.{key}={model[key]!r} is not of the family {model.family}, which has "
+                + f"{', '.join(known)}; families are chosen by the config's argument, "
+                + f"configs/NAME.py:family={model.family}"
+            )
+    return family.build(config)
+
+
+def image_size(config: Any) -> int:
+    """Pixels of an image's shorter side."""
+    return min(config.data.shape[:2])
+
+
+def _common(config: Any) -> dict[str, Any]:
+    """The keywords of every builder: its classes and how its layers are made."""
+    kind = config.norm.kind
+    norm: Callable[..., nn.Module] = NoNorm
+    if kind == "batch":
+        norm = functools.partial(
+            BatchNorm,
+            group_size=config.norm.group_size,
+            momentum=config.norm.momentum,
+            epsilon=config.norm.epsilon,
+        )
+    elif kind in ("group", "layer"):
+        groups = 1 if kind == "layer" else config.norm.groups
+        norm = functools.partial(GroupNorm, groups=groups, epsilon=config.norm.epsilon)
+    conv = functools.partial(Conv, dtype=jnp.dtype(config.dtype), bias=kind == "none")
+    return {"num_classes": config.model.num_classes, "conv": conv, "norm": norm}
+
+
+def _loops(config: Any) -> dict[str, Any]:
+    """The keywords of a builder that has Stacks."""
+    remat = config.remat
+    if remat == "auto":
+        remat = "block" if jax.default_backend() == "cpu" else "none"
+    return {"remat": remat, "unroll": config.unroll}
+
+
+def merge(config: Any, conv: Callable[..., nn.Module], size: int) -> Callable:
+    """The config's merge; the gates of images are `size` x `size` convolutions."""
+    model = config.model
+    gate = functools.partial(Gated, transform_bias=model.gate_bias, size=size, conv=conv)
+    if model.merge == "add":
+        gains = tuple(model.gains)
+        return add if gains == (1.0, 1.0) else Scaled(*gains)
+    if model.merge in drop.FORMS:
+        return drop.FORMS[model.merge]
+    return {
+        "rezero": lambda: Scaled(1.0, 0.0, learned=True),
+        "exclusive_gate": gate,
+        "shortcut_gate": lambda: gate(transform=False),
+        "two_gate": lambda: gate(carry_bias=model.carry_bias),
+    }[model.merge]()
+
+
+# --- residual networks, wide and with groups
+
+
+def _resnet(config: Any) -> Chain:
+    model, image, common = config.model, image_size(config), _common(config)
+    small = image < resnet.SMALL
+    # A Wide ResNet's name counts the two projections of a small net beside its 6n+2.
+    extra = 4 if model.family == "wide" and small else 2
+    stages = tuple(model.stages)
+    if stages:
+        depth = resnet.depth_of(stages, model.block) + extra - 2
+        if depth != model.depth:
+            raise ValueError(
+                f"model.stages={stages} of {model.block} blocks has {depth} layers, "
+                f"not model.depth={model.depth}; set model.depth={depth}"
+            )
+    elif model.family == "ladder":
+        stages = resnet.ladder_stages(model.depth, image)
+    else:
+        stages = resnet.resnet_stages(model.depth, model.block, image, extra)
+    _check_strides(config, len(stages))
+    if model.zero_init and config.norm.kind == "none":
+        raise ValueError(
+            "model.zero_init zeroes a norm's scale and norm.kind=none has none; "
+            "use model.merge=rezero"
+        )
+    dropped = model.merge in drop.FORMS and model.skip != "none"
+    return resnet.resnet(
+        stages,
+        block=model.block,
+        skip=model.skip,
+        width=model.width,
+        widen=model.widen,
+        groups=model.cardinality,
+        stem=model.stem,
+        stride_at=model.stride_at,
+        merge=merge(config, common["conv"], size=1),
+        survivals=(
+            drop.survivals(model.survival_rule, model.survival, sum(stages)) if dropped else ()
+        ),
+        skip_dropout=model.skip_dropout,
+        zero=model.zero_init,
+        **common,
+        **_loops(config),
+    )
+
+
+def _check_strides(config: Any, stages: int) -> None:
+    stem, image = config.model.stem, image_size(config)
+    strides = 2 ** (stages - 1) * (4 if stem == "7x7" else 1)
+    if image < strides:
+        raise ValueError(
+            f"images of {config.data.shape[0]}x{config.data.shape[1]} are too small for "
+            f"{stages} stages behind a {stem} stem, which need {strides} pixels a side"
+            + ("; use model.stem=3x3" if stem == "7x7" else "")
+        )
+
+
+def _choose_resnet(config: Any, block: str | None) -> None:
+    """Basic where the depth allows it, else bottleneck; A for basic on small images, else B."""
+    model, image = config.model, image_size(config)
+    model.block = block or resnet.default_block(model.family, model.depth, image)
+    model.skip = resnet.default_skip(model.block, image)
+
+
+def _choose_wide(config: Any, block: str | None) -> None:
+    """WRN-d-10 of pre-activation basic blocks; WRN-50-2 of torchvision on large images."""
+    model, small = config.model, image_size(config) < resnet.SMALL
+    model.block, model.skip = block or ("preact_basic" if small else "bottleneck"), "B"
+    model.widen, model.stride_at = (10 if small else 2), "3x3"
+
+
+def _choose_resnext(config: Any, block: str | None) -> None:
+    """8x64d on small images (sec. 5.3), 32x4d on large ones (Table 1)."""
+    model, small = config.model, image_size(config) < resnet.SMALL
+    model.block, model.skip = block or "bottleneck", "B"
+    model.width, model.stride_at = 64, "3x3"
+    model.cardinality, model.widen = (8, 8) if small else (32, 2)
+
+
+# --- before
+
+
+def _vgg(config: Any) -> Chain:
+    model, image, common = config.model, image_size(config), _common(config)
+    small = image < resnet.SMALL
+    return vgg.vgg(
+        vgg.vgg_stages(model.depth),
+        image=image,
+        skip=model.skip,
+        width=model.width,
+        # The paper's 4096 units on 7x7 pixels would be nearly all of a small net's parameters.
+        hidden=8 * model.width if small else 64 * model.width,
+        pool=1 if small else 7,
+        dropout=model.dropout,
+        merge=merge(config, common["conv"], size=3),
+        **common,
+        **_loops(config),
+    )
+
+
+def _choose_vgg(config: Any, block: str | None) -> None:
+    """No skip, as published; the norm by the family's name."""
+    model = config.model
+    model.block, model.skip, model.width, model.dropout = block or "single", "none", 64, 0.5
+    config.norm.kind = "batch" if model.family == "vgg_bn" else "none"
+
+
+def _lenet(config: Any) -> Chain:
+    _check_fixed(config, lenet.DEPTH, lenet.SMALLEST)
+    common = _common(config)
+    return lenet.lenet(
+        num_classes=common["num_classes"], image=image_size(config), conv=common["conv"]
+    )
+
+
+def _alexnet(config: Any) -> Chain:
+    _check_fixed(config, alexnet.DEPTH, alexnet.SMALLEST)
+    model, common = config.model, _common(config)
+    return alexnet.alexnet(
+        num_classes=common["num_classes"],
+        width=model.width,
+        hidden=64 * model.width,
+        dropout=model.dropout,
+        conv=common["conv"],
+    )
+
+
+def _check_fixed(config: Any, depth: int, smallest: int) -> None:
+    model, image = config.model, image_size(config)
+    if model.depth != depth:
+        raise ValueError(f"depth {model.depth} is no {model.family}, which has {depth} layers")
+    if image < smallest:
+        raise ValueError(
+            f"images of {config.data.shape[0]}x{config.data.shape[1]} are too small for "
+            f"{model.family}, which needs {smallest} pixels a side"
+        )
+
+
+def _choose_fixed(config: Any, block: str | None) -> None:
+    """One network: plain, without norms."""
+    model = config.model
+    model.block, model.skip, config.norm.kind = block or "single", "none", "none"
+    if model.family == "alexnet":
+        model.width, model.dropout = 64, 0.5
+
+
+# --- beside and after
+
+
+def _highway(config: Any) -> Chain:
+    model, common = config.model, _common(config)
+    meet = None if model.skip == "none" else merge(config, common["conv"], size=3)
+    options = {"merge": meet, "width": model.width, **_loops(config)}
+    if model.block == "dense":
+        if model.depth < 2:
+            raise ValueError(f"depth {model.depth} is no highway of 2 or more; nearest 2 and 3")
+        return highway.dense_highway(model.depth, num_classes=common["num_classes"], **options)
+    _check_strides(config, 3)
+    return highway.conv_highway(highway.highway_stages(model.depth), **common, **options)
+
+
+def _choose_highway(config: Any, block: str | None) -> None:
+    """Convolutions of 16 maps, or 50 dense units, and a coupled gate that starts as carry."""
+    model = config.model
+    model.block, model.skip, model.merge = block or "single", "A", "exclusive_gate"
+    model.width = 50 if block == "dense" else model.width
+    model.gate_bias, model.carry_bias, config.norm.kind = -2.0, 2.0, "none"
+
+
+def _densenet(config: Any) -> Chain:
+    model = config.model
+    stages = densenet.densenet_stages(
+        model.depth, bottleneck=model.block == "bottleneck", image=image_size(config)
+    )
+    _check_strides(config, len(stages))
+    return densenet.densenet(
+        stages,
+        growth=model.growth,
+        bottleneck=model.block == "bottleneck",
+        stem=model.stem,
+        dropout=model.dropout,
+        **_common(config),
+    )
+
+
+def _choose_densenet(config: Any, block: str | None) -> None:
+    """DenseNet (L, 12), or on large images DenseNet-BC of growth 32, 48 of 161 layers.
+
+    On small images BC where the depth is 6n+4 and not 40, which the paper has without.
+    """
+    model, large = config.model, image_size(config) >= resnet.SMALL
+    bottleneck = large or ((model.depth - 4) % 6 == 0 and model.depth != 40)
+    model.block = block or ("bottleneck" if bottleneck else "basic")
+    model.skip, model.merge = "A", "concat"
+    model.growth = (48 if model.depth == 161 else 32) if large else 12
+
+
+def _ending(*shapes: str) -> tuple[str, ...]:
+    return tuple(b for b in resnet.BLOCKS if resnet.form_and_shape(b)[1] in shapes)
+
+
+_PLAIN = {"skips": ("none",), "merges": ("add",)}
+_VGG = {"skips": ("none", "A", "B"), "merges": ("add", "rezero", *GATES)}
+FAMILIES = {
+    "resnet": Family(_resnet, _choose_resnet, 20, resnet.BLOCKS),
+    "ladder": Family(_resnet, _choose_resnet, 18, _ending("basic")),
+    "wide": Family(_resnet, _choose_wide, 28, _ending("basic", "bottleneck")),
+    "resnext": Family(_resnet, _choose_resnext, 29, _ending("bottleneck")),
+    "vgg": Family(_vgg, _choose_vgg, 11, ("single",), **_VGG),
+    "vgg_bn": Family(_vgg, _choose_vgg, 11, ("single",), **_VGG),
+    "lenet": Family(_lenet, _choose_fixed, lenet.DEPTH, ("single",), **_PLAIN),
+    "alexnet": Family(_alexnet, _choose_fixed, alexnet.DEPTH, ("single",), **_PLAIN),
+    "highway": Family(
+        _highway, _choose_highway, 19, ("single", "dense"), ("none", "A"), ("add", *GATES)
+    ),
+    "densenet": Family(
+        _densenet, _choose_densenet, 40, ("basic", "bottleneck"), ("A",), ("concat",)
+    ),
+}
