@@ -21,7 +21,7 @@ from resnet_jax.models.merges import check_shapes, sow_gains
 
 
 def batch_collection(module: nn.Module) -> dict[str, dict[str, Any]]:
-    """The collection `batch` that the network was applied with, to be handed on to an inner apply."""
+    """The collection `batch` that the network was applied with, for an inner apply."""
     scope = module.scope
     assert scope is not None, "a module sees the batch where it is applied"
     row = scope.root.get_variable("batch", "row")

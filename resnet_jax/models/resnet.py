@@ -22,7 +22,7 @@ papers do; projections do not count, but in a Wide ResNet's name (its 6n+4 has 6
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 from jaxtyping import Array, Float
