@@ -28,12 +28,18 @@ Ratios = dict[str, float | None]
 
 
 def cifar(depth: int, batch_size: int, block: str = "", skip: str = "") -> Config:
-    """The CIFAR-10 recipe of this net, normalised over the whole batch."""
+    """The CIFAR-10 recipe of this ResNet, normalised over the whole batch."""
     given = {"depth": depth, "block": block, "skip": skip}
+    return recipe(",".join(f"{k}={v}" for k, v in given.items() if v), batch_size)
+
+
+def recipe(argument: str, batch_size: int, **model: Any) -> Config:
+    """The CIFAR-10 recipe of this argument's net with these of its model's values changed."""
     with command.refusals():
-        config = cifar10.get_config(",".join(f"{k}={v}" for k, v in given.items() if v))
+        config = cifar10.get_config(argument)
         config.batch_size = batch_size
         config.norm.group_size = 0
+        config.model.update(model)
         check(config)
     return config
 

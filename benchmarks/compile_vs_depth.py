@@ -1,11 +1,12 @@
 """Seconds to trace, lower and compile one training step, against depth.
 
-    python -m benchmarks.compile_vs_depth [--depths=20,56,...] [--json=FILE]
+    python -m benchmarks.compile_vs_depth [--depths=20,56,...] [--families=vgg,...] [--json=FILE]
 
 CIFAR ResNets of basic blocks with option A, and where a depth is 9n+2 alone pre-activation
 bottlenecks; batch 8, no compilation cache. Ours is compiled as training does it; the peer, the
 same net written out block by block in plain flax.linen, by `jax.jit`. trace_s and lower_s are
-staged apart; total_s is the whole, and compile_s the rest of it.
+staged apart; total_s is the whole, and compile_s the rest of it. Of every other family that can be
+scanned a deep net is compared with a shallow one (FAMILIES).
 """
 
 import gc
@@ -24,6 +25,16 @@ from resnet_jax.models.resnet import default_block, resnet_stages
 from resnet_jax.training.compile import program
 
 BATCH = 8
+# Family -> the config's argument but for the depth, a shallow depth and a deep one.
+FAMILIES = {
+    "single": ("block=single,skip=A", 20, 1202),
+    "fixup": ("block=fixup_basic,skip=A", 20, 1202),
+    "wide": ("family=wide", 16, 604),
+    "resnext": ("family=resnext", 20, 605),
+    "highway": ("family=highway", 19, 900),
+    "dense_highway": ("family=highway,block=dense", 10, 900),
+    "vgg": ("family=vgg", 16, 319),
+}
 # An unrolled net that took longer than this, in seconds, is the last one tried.
 TIME_BOX = 120.0
 
@@ -61,9 +72,9 @@ def _forget() -> None:
 
 
 def measure(
-    depths: Sequence[int], peer_depths: Sequence[int], rounds: int
+    depths: Sequence[int], peer_depths: Sequence[int], families: Sequence[str], rounds: int
 ) -> tuple[list[common.Row], common.Ratios]:
-    """Every depth once a round, then the peers once each, the shallowest first."""
+    """Every depth once a round, then the peers once each, the shallowest first, then families."""
     configs = {depth: _config(depth) for depth in depths}
     peer_configs = {depth: _config(depth) for depth in sorted(peer_depths)}
     # What only the first compilation of a process pays for.
@@ -77,8 +88,18 @@ def measure(
     rows += _peers(peer_configs)
     totals = {depth: [s["total_s"] for s in samples[depth]] for depth in depths}
     both = {20, 1202} <= totals.keys()
-    ratio = common.ratio(totals[1202], totals[20]) if both else None
-    return rows, {"compile_1202_over_20": ratio}
+    ratios = {"compile_1202_over_20": common.ratio(totals[1202], totals[20]) if both else None}
+    for family in families:
+        argument, *ends = FAMILIES[family]
+        pair = {d: common.recipe(f"{argument},depth={d}", BATCH) for d in ends}
+        taken: dict[int, list[common.Row]] = {depth: [] for depth in ends}
+        for _ in range(rounds):
+            for depth, config in pair.items():
+                taken[depth].append(once(config, build(config), program))
+        rows += [_row(family, pair[depth], taken[depth]) for depth in ends]
+        shallow, deep = ([s["total_s"] for s in taken[depth]] for depth in ends)
+        ratios[f"compile_{family}_{ends[1]}_over_{ends[0]}"] = common.ratio(deep, shallow)
+    return rows, ratios
 
 
 def _config(depth: int) -> Config:
@@ -112,8 +133,14 @@ def _row(net: str, config: Config, samples: Sequence[common.Row]) -> common.Row:
 if __name__ == "__main__":
     _DEPTHS = flags.DEFINE_list("depths", "20,56,110,218,434,1001,1202", "layers of our nets")
     _PEER_DEPTHS = flags.DEFINE_list("peer_depths", "20,56,110", "layers of the unrolled nets")
+    _FAMILIES = flags.DEFINE_multi_enum("families", [], list(FAMILIES), "other nets too")
     _ROUNDS = flags.DEFINE_integer("rounds", 5, "times that each depth is compiled", lower_bound=1)
     common.run(
         "compile_vs_depth",
-        lambda: measure(common.integers(_DEPTHS), common.integers(_PEER_DEPTHS), _ROUNDS.value),
+        lambda: measure(
+            common.integers(_DEPTHS),
+            common.integers(_PEER_DEPTHS),
+            _FAMILIES.value,
+            _ROUNDS.value,
+        ),
     )

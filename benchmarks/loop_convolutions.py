@@ -79,16 +79,27 @@ def cases() -> dict[str, tuple[Config, Any]]:
         "ours, pre-activation bottleneck 29, B": common.cifar(29, BATCH, "preact_bottleneck", "B"),
         "ours, pre-activation bottleneck 29, C": common.cifar(29, BATCH, "preact_bottleneck", "C"),
         "ours, v1 basic 20, A, 8x8 images": digits.get_config("depth=20"),
-        "ours, v1 basic 18, B, 64x64 images, 7x7 stem": _imagenet(18),
+        "ours, v1 basic 18, B, 64x64 images, 7x7 stem": _imagenet("depth=18"),
+        "ours, Fixup basic 20, A": common.cifar(20, BATCH, "fixup_basic", "A"),
+        "ours, gated basic 20, A": common.recipe("depth=20", BATCH, merge="exclusive_gate"),
+        "ours, Wide ResNet 10": common.recipe("family=wide,depth=10", BATCH, widen=2),
+        "ours, ResNeXt 29, 8 groups": common.recipe("family=resnext", BATCH, width=16),
+        "ours, highway 19": common.recipe("family=highway", BATCH),
+        "ours, VGG 11": common.recipe("family=vgg", BATCH, width=8),
+        "ours, VGG 11 with norm": common.recipe("family=vgg_bn", BATCH, width=8),
+        "ours, LeNet-5": common.recipe("family=lenet", BATCH),
+        "ours, AlexNet, 64x64 images": _imagenet("family=alexnet", width=8),
+        "ours, DenseNet 22": common.recipe("family=densenet,depth=22", BATCH),
     }
     trap = peers.Plain(resnet_stages(20, "basic", image=32), pre=False, scan=True)
     nets = {name: (config, build(config)) for name, config in configs.items()}
     return nets | {"nn.scan of lax, v1 basic 20, A": (common.cifar(20, BATCH), trap)}
 
 
-def _imagenet(depth: int) -> Config:
-    config = imagenet.get_config(f"depth={depth}")
+def _imagenet(argument: str, **model: Any) -> Config:
+    config = imagenet.get_config(argument)
     config.data.shape, config.batch_size, config.norm.group_size = (64, 64, 3), BATCH, 0
+    config.model.update(model)
     return config
 
 

@@ -19,6 +19,7 @@ from experiments import sweep
 from resnet_jax import command
 from resnet_jax import config as configs
 from resnet_jax.config import Config
+from resnet_jax.families import FAMILIES
 from resnet_jax.reporting import tables
 from resnet_jax.training import directory
 
@@ -45,16 +46,10 @@ def depths(dataset: str, full: bool) -> sweep.Depths:
 def plan() -> list[sweep.Planned]:
     """Plain and residual, every depth, every seed; the seeds outermost, so that n grows evenly.
 
-    The plain twin differs in `skip` alone. Raises: ValueError for networks of two families.
+    The plain twin differs in `skip` alone. Raises: ValueError for a family that has no twin.
     """
     config = sweep.base_config()
     networks = sweep.networks(depths(config.data.name, sweep.FULL.value))
-    families = {family for family, _ in networks}
-    if len(families) > 1:
-        raise ValueError(
-            f"--models has {' and '.join(sorted(families))}, but a verdict compares the depths of "
-            "one family; use a --workdir for each"
-        )
     seeds = sweep.SEEDS.value or (5 if sweep.FULL.value else 1)
     return [
         _planned(config, family, depth, plain, config.seed + seed)
@@ -65,26 +60,65 @@ def plan() -> list[sweep.Planned]:
 
 
 def _planned(base: Config, family: str, depth: int, plain: bool, seed: int) -> sweep.Planned:
-    config = base.copy_and_resolve_references()
-    config.model.family, config.model.depth, config.seed = family, depth, seed
+    if family in FAMILIES and not {"none", "A"} <= {*FAMILIES[family].skips}:
+        twins = ", ".join(f for f in FAMILIES if {"none", "A"} <= {*FAMILIES[f].skips})
+        raise ValueError(f"{family} has no twin with or without skip connections; {twins} have")
+    config = sweep.network_config(base, family, depth)
+    config.seed = seed
+    # A family that was published without skip connections (VGG) has a residual twin of ours.
+    published = config.model.skip != "none"
+    if "model.skip" in sweep.OVERRIDDEN and not published:
+        raise ValueError("model.skip=none is the plain twin, which is trained anyway; use A or B")
     if plain:
         config.model.skip = "none"
-    elif config.model.skip == "none":
-        raise ValueError("model.skip=none is the plain twin, which is trained anyway; use A or B")
-    group = "plain" if plain else family
-    model = f"{group}-{depth}" if family == "resnet" or not plain else f"plain-{family}-{depth}"
+    elif not published:
+        config.model.skip = "A"
+    group = groups(family, published)[not plain]
+    model = f"{group}-{depth}"
     return sweep.Planned(model, group, config, sweep.folder(model, seed))
 
 
-def judge(summary: Sequence[Row], chance: float, group: str = "resnet") -> dict[str, Any]:
-    """The verdict by RULE: true, false, or null where this scale cannot show it.
+def groups(family: str, published: bool = True) -> tuple[str, str]:
+    """What the plain and the residual networks of a family are called in tables and figures."""
+    residual = family if published else f"residual-{family}"
+    return ("plain" if family == "resnet" else f"plain-{family}"), residual
+
+
+def judge(summary: Sequence[Row], chance: float) -> dict[str, Any]:
+    """The verdict by RULE on every family: true, false, or null where this scale cannot show it.
+
+    Of several families it holds where it holds of each, and not where it does not hold of one.
+    """
+    plain = [name for name in dict.fromkeys(r["family"] for r in summary) if _is_plain(name)]
+    residual = [n for n in dict.fromkeys(r["family"] for r in summary) if not _is_plain(n)]
+    pairs = []
+    for name in plain:
+        stem = name.removeprefix("plain-") if name != "plain" else "resnet"
+        pairs += [(name, r) for r in residual if r in (stem, f"residual-{stem}")]
+    verdicts = [(pair, judge_family(summary, chance, *pair)) for pair in pairs]
+    if len(verdicts) == 1:
+        return verdicts[0][1]
+    each = [verdict["holds"] for _, verdict in verdicts]
+    holds = False if False in each else None if None in each or not each else True
+    said = " ".join(f"[{pair[1]}] {verdict['says']}" for pair, verdict in verdicts)
+    return {"holds": holds, "rule": RULE, "says": said or "Nothing was trained."}
+
+
+def _is_plain(group: str) -> bool:
+    return group.startswith("plain")
+
+
+def judge_family(
+    summary: Sequence[Row], chance: float, plain_group: str, group: str
+) -> dict[str, Any]:
+    """The verdict on one family's plain and residual networks.
 
     Null: fewer than two depths, or the shallowest plain net or a residual net within 2 points of
     `chance`, the error of always naming the largest class. A deep plain net at chance counts with
     its error.
     """
     verdict = lambda holds, says: {"holds": holds, "rule": RULE, "says": says}
-    plain = sorted((r for r in summary if r["family"] == "plain"), key=lambda r: r["depth"])
+    plain = sorted((r for r in summary if r["family"] == plain_group), key=lambda r: r["depth"])
     residual = sorted((r for r in summary if r["family"] == group), key=lambda r: r["depth"])
     if min(len(plain), len(residual)) < 2:
         return verdict(None, "Fewer than two depths were trained, so there is nothing to compare.")
@@ -153,14 +187,13 @@ def main() -> None:
     for row in rows:
         row["note"] = "did not train" if at_chance(row["train_error"], chance) else None
     summary = tables.summarise(rows)
-    if all(_as_published(planned.config) for planned in runs if planned.group != "plain"):
+    if all(_as_published(planned.config) for planned in runs if not _is_plain(planned.group)):
         summary = [row | {"paper": PAPER.get(row["model"])} for row in summary]
-    group = next(planned.group for planned in runs if planned.group != "plain")
     results = {
         "claim": CLAIM,
         "source": SOURCE,
         "dataset": dataset,
-        "verdict": judge(summary, chance, group),
+        "verdict": judge(summary, chance),
         "runs": rows,
         "summary": summary,
     }

@@ -6,6 +6,7 @@ A run is a config and a directory; a finished one is not run again. `--list` pri
 
 import dataclasses
 import json
+import runpy
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -60,7 +61,8 @@ def parse(main: Callable[[], None], default_depths: Callable[[str, bool], Depths
     """Run an experiment's `main` with its flags parsed.
 
     The recipe is --config's, or configs/NAME.py of --dataset, or the one for its image size; and it
-    is the one for the deepest network: a comparison of depths has one recipe.
+    is the one for the deepest network: a comparison of depths has one recipe. What the networks
+    themselves are follows from their family, and from the overrides: see `network_config`.
     """
     own = [a for a in sys.argv if a.lstrip("-").startswith("config.")]
     argv = [a for a in sys.argv if not a.lstrip("-").startswith("config")]
@@ -73,12 +75,17 @@ def parse(main: Callable[[], None], default_depths: Callable[[str, bool], Depths
         flags.FLAGS(argv, known_only=True)
         path, _, argument = files[-1].partition(":") if files else (_recipe(), "", "")
         dataset = DATASET.value or Path(path).stem
-        deepest = max(depth for _, depth in networks(default_depths(dataset, FULL.value)))
-    argument = ",".join(filter(None, (argument, f"depth={deepest}")))
+        named = networks(default_depths(dataset, FULL.value))
+        family, deepest = max(named, key=lambda network: network[1])
+    argument = ",".join(filter(None, (argument, f"family={family}", f"depth={deepest}")))
+    OVERRIDDEN.extend(word.lstrip("-").partition("=")[0].removeprefix("config.") for word in own)
     # ml_collections reads the overrides from sys.argv itself, and after the file they belong to.
     sys.argv = [argv[0], f"--config={path}:{argument}", *argv[1:], *own]
     command.run(main)
 
+
+# Keys that the command line sets by --config.KEY=VALUE.
+OVERRIDDEN: list[str] = []
 
 # Keys of the config that an experiment sets for each run, and by what.
 SET_HERE = {"data.name": "dataset", "model.family": "models", "model.depth": "depths"}
@@ -107,6 +114,29 @@ def networks(default: Depths) -> list[tuple[str, int]]:
         if not family or not depth.isdecimal():
             raise ValueError(f"{family}:{depth} is not FAMILY:DEPTH, such as resnet:20")
     return list(dict.fromkeys((family, int(depth)) for family, depth in pairs))
+
+
+def network_config(base: Config, family: str, depth: int) -> Config:
+    """`base`'s recipe with the network of this family and depth, and the overrides on top.
+
+    The network's values (block, skip, width, norm, ...) are those that its family's argument gives
+    in the recipe's file: nothing is left over of another family.
+    """
+    path, _, argument = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    kept = [part for part in argument.split(",") if part.split("=")[0] not in ("family", "depth")]
+    words = [*filter(None, kept), f"family={family}", f"depth={depth}"]
+    fresh = runpy.run_path(path)["get_config"](",".join(words))
+    config = base.copy_and_resolve_references()
+    with config.unlocked():
+        shape = (config.model.num_classes, config.norm.group_size)
+        config.model.update(fresh.model)
+        config.norm.update(fresh.norm)
+        config.model.num_classes, config.norm.group_size = shape
+        for key in OVERRIDDEN:
+            part, _, name = key.rpartition(".")
+            if part in ("model", "norm"):
+                config[part][name] = base[part][name]
+    return config
 
 
 def base_config() -> Config:

@@ -197,14 +197,21 @@ def _vgg(config: Any) -> Chain:
         image=image,
         skip=model.skip,
         width=model.width,
-        # The paper's 4096 units on 7x7 pixels would be nearly all of a small net's parameters.
-        hidden=8 * model.width if small else 64 * model.width,
+        hidden=_hidden(config),
         pool=1 if small else 7,
         dropout=model.dropout,
         merge=merge(config, common["conv"], size=3),
         **common,
         **_loops(config),
     )
+
+
+def _hidden(config: Any) -> int:
+    """Units of VGG's and AlexNet's hidden layers: the papers' 4096 where width is 64.
+
+    On small images 512: more would be nearly all of the network's parameters.
+    """
+    return config.model.width * (8 if image_size(config) < resnet.SMALL else 64)
 
 
 def _choose_vgg(config: Any, block: str | None) -> None:
@@ -224,11 +231,12 @@ def _lenet(config: Any) -> Chain:
 
 def _alexnet(config: Any) -> Chain:
     _check_fixed(config, alexnet.DEPTH, alexnet.SMALLEST)
-    model, common = config.model, _common(config)
+    model, image, common = config.model, image_size(config), _common(config)
     return alexnet.alexnet(
         num_classes=common["num_classes"],
+        image=image,
         width=model.width,
-        hidden=64 * model.width,
+        hidden=_hidden(config),
         dropout=model.dropout,
         conv=common["conv"],
     )

@@ -139,5 +139,5 @@ def test_a_report_is_complete_and_a_ratio_that_was_not_measured_is_null(tmp_path
 
 def test_a_depth_that_does_not_exist_is_one_line(capsys):
     with pytest.raises(SystemExit):
-        compile_vs_depth.measure((21,), (), rounds=1)
+        compile_vs_depth.measure((21,), (), (), rounds=1)
     assert capsys.readouterr().err.startswith("error: depth 21 is not 6n+2")

@@ -43,7 +43,8 @@ _STYLE: dict[Any, Any] = {
 
 def panel_title(family: str) -> str:
     """What a family is called above its panel."""
-    return {"plain": "Plain networks", "resnet": "Residual networks"}.get(family, family)
+    named = {"plain": "Plain networks", "resnet": "Residual networks"}
+    return named.get(family, family.replace("-", " ").capitalize())
 
 
 def depth_colours(depths: Sequence[int], dark: bool = False) -> dict[int, str]:

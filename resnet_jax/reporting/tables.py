@@ -8,7 +8,7 @@ from typing import Any
 
 def reading_order(row: Mapping[str, Any]) -> tuple[bool, str, int]:
     """A sort key: plain networks first, then the other families, each by depth."""
-    return (row["family"] != "plain", row["family"], row["depth"])
+    return (not row["family"].startswith("plain"), row["family"], row["depth"])
 
 
 def summarise(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

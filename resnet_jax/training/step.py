@@ -51,6 +51,7 @@ def train_step(
 
     def objective(params):
         variables = {"params": params, "batch_stats": state.batch_stats}
+        variables |= {"batch": {"row": batch.row}}
         logits, changed = apply(variables, image, mutable=["batch_stats"], rngs={"drop": drop})
         sums = metrics.sums(logits, batch.label, batch.mask)
         return sums["loss"] / batch.label.size, (sums, changed.get("batch_stats", {}))

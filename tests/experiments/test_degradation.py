@@ -108,7 +108,7 @@ def test_a_sweep_lists_runs_reports_and_does_nothing_twice(tmp_path):
     "words,message",
     [
         (("--run=4",), "--run=4 is not one of --list's 0 to 3"),
-        (("--models=resnet:8,ladder:18",), "--models has ladder and resnet"),
+        (("--models=lenet:5",), "lenet has no twin"),
         (("--config.data.name=mnist",), "--config.data.name is set by --dataset"),
         (("--models=resnet",), ":resnet is not FAMILY:DEPTH"),
         (("--steps=0",), "--steps=0"),
