@@ -30,20 +30,23 @@ def main(workdir: Path, data_dir: str | None, files: Sequence[str]) -> None:
         images = np.stack([photographs.read(Path(file), shape) for file in files])
         names = _names(run.config, required=data_dir is not None)
         normalisation = trained.normalisation(run)
-    for file, row in zip(files, probabilities(run, normalisation, images), strict=True):
+    for file, row in zip(files, log_probabilities(run, normalisation, images), strict=True):
         print(f"{file}:")
         for label in np.argsort(-row, kind="stable")[:5]:
-            print(f"  {row[label]:7.2%}  {names[label]}")
+            print(f"  {np.exp(row[label]):7.2%}  {names[label]}")
 
 
-def probabilities(
+def log_probabilities(
     run: trained.Trained, normalisation: normalise.Normalisation, images: UInt8[np.ndarray, "n ..."]
 ) -> Float[np.ndarray, "n y"]:
-    """Softmax of the network's logits, by the running statistics."""
+    """Log-softmax of the network's logits, by the running statistics.
+
+    Logarithms, because the probabilities of a certain network are 0 for all classes but one.
+    """
 
     def predict(state, images):
         variables = {"params": state.params, "batch_stats": state.batch_stats}
-        return jax.nn.softmax(run.net.apply(variables, normalise.apply(normalisation, images)))
+        return jax.nn.log_softmax(run.net.apply(variables, normalise.apply(normalisation, images)))
 
     size = min(BATCH, len(images))
     padded = np.concatenate([images, images[:1].repeat(-len(images) % size, axis=0)])

@@ -1,6 +1,7 @@
 """safetensors files of float32 tensors. Nothing is ever unpickled: a pickle can run any program."""
 
 import math
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -31,9 +32,11 @@ def read(path: Path) -> dict[str, np.ndarray]:
     """
     data = path.read_bytes()
     if data.startswith(TORCH):
+        target = path.with_suffix(".safetensors")
+        target = path.with_suffix(".new.safetensors") if target == path else target
         raise ValueError(
             f"{path} is a pickle of PyTorch, which is not opened here; where torch is installed, "
-            f"turn it into a safetensors with: {CONVERT}{path} {path.with_suffix('.safetensors')}"
+            f"turn it into a safetensors with: {CONVERT}{shlex.join((str(path), str(target)))}"
         )
     try:
         entries = safetensors.deserialize(data)

@@ -46,9 +46,10 @@ def _fit(image: Image.Image, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "
     if image.size != (wide, high) and min(high, wide) < CROPPED:
         image = image.resize((wide, high), Image.Resampling.BILINEAR)
     elif image.size != (wide, high):
+        # torchvision's roundings; the small number keeps an exact 256 from becoming 255.
         scale = max(high / image.height, wide / image.width) / PART
-        size = (max(wide, round(scale * image.width)), max(high, round(scale * image.height)))
-        left, top = (size[0] - wide) // 2, (size[1] - high) // 2
+        size = int(scale * image.width + 1e-6), int(scale * image.height + 1e-6)
+        left, top = round((size[0] - wide) / 2), round((size[1] - high) / 2)
         image = image.resize(size, Image.Resampling.BILINEAR)
         image = image.crop((left, top, left + wide, top + high))
     return np.asarray(image).reshape(high, wide, channels)
