@@ -5,9 +5,9 @@ r"""ResNets on ImageNet as torchvision trains and normalises them, for its weigh
     python -m resnet_jax.predict --workdir=RUN photograph.jpg
 
 Source: github.com/pytorch/vision, references/classification. 90 epochs of 256 images (32 on each of
-8 GPUs, normalised apart), rate 0.1 divided by 10 at epochs 30 and 60, decay 1e-4 on every parameter,
-a bottleneck's stride on its 3x3 convolution. Theirs, 1-crop error of the 224 centre pixels of 256:
-30.24 % (18), 26.69 % (34), 23.87 % (50), 22.63 % (101), 21.69 % (152).
+8 GPUs, normalised apart), rate 0.1 divided by 10 at epochs 30 and 60, decay 1e-4 on every
+parameter, a bottleneck's stride on its 3x3 convolution. Theirs, error of the 224 centre pixels of
+256: 30.24 % (18), 26.69 % (34), 23.87 % (50), 22.63 % (101), 21.69 % (152).
 Held on the device this data set fits no machine: training waits for streamed data.
 """
 
