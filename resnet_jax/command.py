@@ -17,17 +17,22 @@ from absl import flags
 from resnet_jax import config
 
 
-def run(main: Callable[[], None]) -> None:
-    """Parse the flags and call `main`; a flag that is wrong is one line and status 2."""
+def run(main: Callable[..., None], takes: str = "") -> None:
+    """Parse the flags and call `main`; a flag that is wrong is one line and status 2.
+
+    `takes` names the arguments that may stand beside the flags; `main` gets them all, one or more.
+    """
     try:
-        rest = flags.FLAGS(sys.argv)
+        rest = flags.FLAGS(sys.argv)[1:]
     except Exception as error:  # ml_collections and absl raise a dozen kinds
         fail(_explain(error))
-    if rest[1:]:
-        fail(f"unexpected argument {rest[1]!r}; flags are written --name=value")
+    if rest and not takes:
+        fail(f"unexpected argument {rest[0]!r}; flags are written --name=value")
+    if takes and not rest:
+        fail(f"no {takes} is given")
     use_compilation_cache()
     try:
-        main()
+        main(*rest)
     except FloatingPointError as error:
         fail(str(error), status=1)
 
@@ -45,6 +50,14 @@ def fail(message: str, status: int = 2) -> None:
     """Say what is wrong in one line and leave: status 2 for bad input, 1 for a run that failed."""
     print("error:", " ".join(message.split()), file=sys.stderr)
     sys.exit(status)
+
+
+def check_file(flag: str, path: Path, example: str) -> None:
+    """Raise where no file can be written at `path`, which `flag` gave; `example` is a good name."""
+    if not path.parent.is_dir():
+        raise ValueError(f"{flag}={path}: there is no folder {path.parent}; make it first")
+    if path.is_dir():
+        raise ValueError(f"{flag}={path} is a folder; give a file, {path / example}")
 
 
 def _explain(error: Exception) -> str:

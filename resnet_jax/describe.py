@@ -29,19 +29,12 @@ def main(config: Config, file: str | None) -> None:
     with command.refusals():
         configs.check(config)
         if file is not None:
-            _check_file(Path(file))
+            command.check_file("--json", Path(file), "describe.json")
     found = describe(config)
     print(text(found))
     if file is not None:
         with command.refusals():
             Path(file).write_text(json.dumps(found, indent=2) + "\n")
-
-
-def _check_file(path: Path) -> None:
-    if not path.parent.is_dir():
-        raise ValueError(f"--json={path}: there is no folder {path.parent}; make it first")
-    if path.is_dir():
-        raise ValueError(f"--json={path} is a folder; give a file, {path / 'describe.json'}")
 
 
 def describe(config: Config) -> dict[str, Any]:

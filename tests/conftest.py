@@ -1,5 +1,6 @@
 """Strict everywhere: no silent type or rank promotion. Compiled quickly rather than to run fast."""
 
+import importlib
 import os
 
 # Tests compile far more than they compute; this takes two thirds off the suite's time.
@@ -17,3 +18,26 @@ def x64():
     """Float64 for this test alone."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="session")
+def imported(tmp_path_factory):
+    """An imported work directory of a small net on digits, its config, and the file it came from.
+
+    Its weights are random, and no norm in it is the identity.
+    """
+    from resnet_jax import convert, families, tensors, weights
+
+    folder = tmp_path_factory.mktemp("imported")
+    config = importlib.import_module("configs.digits").get_config("depth=14,skip=A_split")
+    changes = {"model.width": 4, "steps": 4, "chunk_steps": 2, "eval_every": 2}
+    changes |= {"checkpoint_every": 2, "schedule.boundaries": (2,)}
+    config.update_from_flattened_dict(changes)
+    variables = jax.jit(families.build(config).init)(
+        jax.random.key(3), jax.numpy.zeros((1, *config.data.shape))
+    )
+    noise = lambda a: a + 0.1 * jax.random.uniform(jax.random.key(a.size), a.shape)
+    found = weights.to_tensors(jax.tree.map(noise, variables), "akamaster", config)
+    tensors.write(folder / "weights.safetensors", found)
+    convert.import_weights("akamaster", folder / "weights.safetensors", config, folder / "run")
+    return folder / "run", config, folder / "weights.safetensors"

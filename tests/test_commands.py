@@ -65,3 +65,41 @@ def test_training_says_where_it_runs_first(tmp_path):
     assert "train error" in done.stdout.splitlines()[-1]
     again = python(*TRAIN, f"--workdir={tmp_path / 'run'}", *words)
     assert again.returncode == 0 and "finished at step 2" in again.stdout
+
+
+CONVERT = ("-m", "resnet_jax.convert", "--layout=akamaster")
+
+
+@pytest.mark.parametrize(
+    "words,message",
+    [
+        ((*CONVERT, "--import=a"), "--import needs --config"),
+        (CONVERT, "give --import=FILE with --config, or --export=FILE"),
+        (("-m", "resnet_jax.convert", "--layout=keras"), "<torchvision|timm|akamaster>"),
+        ((*CONVERT, "--export=a.safetensors"), "holds no run of ours"),
+        ((*CONVERT, "--import=/none.pth", "--config=configs/digits.py"), "/none.pth"),
+        (("-m", "resnet_jax.evaluate"), "holds no run of ours"),
+        (("-m", "resnet_jax.evaluate", "a.png"), "unexpected argument 'a.png'"),
+        (("-m", "resnet_jax.predict"), "no IMAGE is given"),
+        (("-m", "resnet_jax.predict", "a.png"), "holds no run of ours"),
+    ],
+)
+def test_bad_input_of_the_other_commands_is_one_line(tmp_path, words, message):
+    done = python(*words, f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert not done.stdout and not list(tmp_path.iterdir())
+
+
+def test_weights_go_in_are_measured_and_come_out_again(imported, tmp_path):
+    _, config, file = imported
+    workdir, out = tmp_path / "run", tmp_path / "out.safetensors"
+    words = ["--config=configs/digits.py:depth=14,skip=A_split", f"--import={file}"]
+    words += [f"--config.model.width={config.model.width}", f"--workdir={workdir}"]
+    made = python(*CONVERT, *words)
+    assert made.returncode == 0 and "checkpoint of step 0" in made.stdout, made.stderr
+    done = python("-m", "resnet_jax.evaluate", f"--workdir={workdir}")
+    assert done.returncode == 0 and "over 297 examples" in done.stdout, done.stderr
+    done = python(*CONVERT, f"--export={out}", f"--workdir={workdir}")
+    assert done.returncode == 0 and out.read_bytes() == file.read_bytes(), done.stderr

@@ -112,6 +112,19 @@ def info(name: str, data_dir: str) -> DatasetInfo:
     return DatasetInfo(name, about["version"], shape, num_classes, splits)
 
 
+def class_names(name: str, data_dir: str) -> tuple[str, ...]:
+    """The names of the classes, in order: empty where the tfds folder has none.
+
+    Raises: ValueError as `info` does.
+    """
+    about = info(name, data_dir)
+    path = None if name == "digits" else _folder(name, data_dir) / "label.labels.txt"
+    if path is None or not path.is_file():
+        return ()
+    names = tuple(path.read_text().split("\n")[: about.num_classes])
+    return names if len(names) == about.num_classes else ()
+
+
 def _folder(name: str, data_dir: str) -> Path:
     """The newest version of a data set, DATA_DIR/NAME[/CONFIG]/VERSION."""
     if not data_dir:

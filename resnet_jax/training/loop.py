@@ -19,10 +19,11 @@ from resnet_jax import config as configs
 from resnet_jax.checkpoint import Checkpoints
 from resnet_jax.config import Config
 from resnet_jax.data import augment, normalise, order, sources
-from resnet_jax.training import directory, metrics
+from resnet_jax.training import directory, inputs, metrics
 from resnet_jax.training import state as states
 from resnet_jax.training import step as steps
 from resnet_jax.training.compile import ONCE, program
+from resnet_jax.training.evaluation import evaluator
 from resnet_jax.training.optimizer import optimizer, schedule
 
 # What a run that diverged says last.
@@ -51,21 +52,15 @@ def prepare(config: Config, workdir: Path) -> Run | None:
     directory.refuse_another(workdir, config)
     if directory.finished(workdir, config.steps):
         return None
-    info = sources.info(config.data.name, config.data.dir)
-    configs.check_data(config, info.shape, info.num_classes, info.splits["train"])
-    dataset = sources.load(config.data.name, config.data.dir)
+    dataset = inputs.dataset(config)
     directory.refuse_other_data(workdir, dataset.fingerprint)
-    normalisation = normalise.statistics(
-        config.data.normalisation,
-        dataset.train.images,
-        tuple(config.data.mean),
-        tuple(config.data.std),
-    )
-    return Run(config, workdir, dataset, normalisation)
+    return Run(config, workdir, dataset, inputs.normalisation(config, dataset))
 
 
 def train(run: Run) -> None:
     """Train to `config.steps`, from the last checkpoint where there is one, else from the seed.
+
+    Imported weights are a checkpoint of step 0.
 
     Writes config.json, run.json, normalisation.json, metrics.jsonl, tensorboard/ and checkpoints/.
     Raises: FloatingPointError naming the step where the loss is not finite.
@@ -78,30 +73,30 @@ def train(run: Run) -> None:
 
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         # --- where to start
-        first = checkpoints.latest() or 0
+        saved = checkpoints.latest()
+        first = saved or 0
         net, optim = families.build(config), optimizer(config)
         create = functools.partial(states.create, config.seed, net, tuple(config.data.shape), optim)
         state = (
-            checkpoints.restore(first, jax.eval_shape(create))
-            if first
-            else program(create, level=ONCE)()
+            program(create, level=ONCE)()
+            if saved is None
+            else checkpoints.restore(saved, jax.eval_shape(create))
         )
         directory.add_start(workdir, _start(run, first))
         directory.write(workdir / "normalisation.json", json.dumps(run.normalisation.to_json()))
         metrics.cut(log, first)
 
         # --- data, on the device
-        train_split, test_split = (
-            jax.device_put(steps.Resident(jnp.asarray(split.images), jnp.asarray(split.labels)))
-            for split in (run.dataset.train, run.dataset.test)
+        train = run.dataset.train
+        train_split = jax.device_put(
+            steps.Resident(jnp.asarray(train.images), jnp.asarray(train.labels))
         )
         draw = functools.partial(
             order.chunk_indices,
             config.seed,
             batch_size=config.batch_size,
-            num_examples=len(run.dataset.train),
+            num_examples=len(train),
         )
-        test_batches = order.eval_indices(len(run.dataset.test), config.batch_size)
 
         # --- compile
         lengths = _chunks(config, first)
@@ -109,16 +104,15 @@ def train(run: Run) -> None:
             steps.train_step, apply=net.apply, prepare=_augmented(run), optimizer=optim
         )
         chunk = functools.partial(steps.chunk, step=step)
-        test_step = functools.partial(steps.eval_step, apply=net.apply, prepare=_plain(run))
-        evaluate = functools.partial(steps.evaluate, step=test_step)
         indices = lambda n: jax.ShapeDtypeStruct((n, config.batch_size), jnp.int32)
         chunks = {
             n: program(chunk, state, train_split, indices(n), donate=(0,)) for n in set(lengths)
         }
-        evaluate = program(evaluate, state, test_split, *test_batches)
+        evaluate = evaluator(net, run.normalisation, state, run.dataset.test, config.batch_size)
         finite = program(_finite, state, level=ONCE)
         compile_seconds = time.perf_counter() - began
         where = f"resumes at step {first}" if first else "starts at step 0"
+        where += ", from the weights that were imported" if saved == 0 else ""
         print(f"{workdir}: {where}, ready after {compile_seconds:.1f} s", flush=True)
 
         # --- loop
@@ -136,7 +130,7 @@ def train(run: Run) -> None:
             pending = [(at, sums)]
             if at % config.eval_every == 0 or at == config.steps:
                 _flush(pending, write)
-                test = metrics.mean(evaluate(state, test_split, *test_batches))
+                test = evaluate(state)
                 write(at, "test", test)
             if at % config.checkpoint_every == 0 or at == config.steps:
                 _flush(pending, write)
@@ -177,10 +171,6 @@ def _augmented(run: Run) -> steps.Prepare:
         return augment.pad_crop_flip(key, image, batch.row, data.pad, data.flip)
 
     return prepare
-
-
-def _plain(run: Run) -> steps.Prepare:
-    return lambda _, batch: normalise.apply(run.normalisation, batch.image)
 
 
 def _finite(state: states.TrainState):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import optax
+from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 Sums = dict[str, Float[Array, ""]]
@@ -24,15 +25,19 @@ def sums(logits: Float[Array, "b y"], labels: Int[Array, "b"], mask: Bool[Array,
     }
 
 
+def sums_top5(logits: Float[Array, "b y"], labels: Int[Array, "b"], mask: Bool[Array, "b"]) -> Sums:
+    """`sums`, and the labels that are not among the five likeliest classes (error_top5)."""
+    best = lax.top_k(logits, min(5, logits.shape[-1]))[1]
+    missed = (best.astype(labels.dtype) != labels[:, None]).all(-1)
+    found = sums(logits, labels, mask)
+    return found | {"error_top5": (missed & mask).astype(found["error"].dtype).sum()}
+
+
 def mean(sums: Mapping[str, Any]) -> dict[str, float]:
-    """{'loss', 'error', 'examples'}: sums, added up over any leading axes, over their examples."""
+    """Sums, added up over any leading axes, over their examples: {'loss', ..., 'examples'}."""
     total = {name: float(np.asarray(value, np.float64).sum()) for name, value in sums.items()}
-    examples = total["examples"]
-    return {
-        "loss": total["loss"] / examples,
-        "error": total["error"] / examples,
-        "examples": int(examples),
-    }
+    examples = total.pop("examples")
+    return {name: value / examples for name, value in total.items()} | {"examples": int(examples)}
 
 
 def append(path: Path, records: Iterable[dict[str, Any]]) -> None:

@@ -23,13 +23,17 @@ def create(
     seed: int, net: Any, shape: tuple[int, ...], optimizer: optax.GradientTransformation
 ) -> TrainState:
     """The state at step 0: everything drawn from `seed`; `shape` (h, w, c) of one image."""
-    key = jax.random.key(seed)
-    variables = net.init(jax.random.fold_in(key, 0), jnp.zeros((1, *shape)))
+    key = jax.random.fold_in(jax.random.key(seed), 0)
+    return begin(seed, net.init(key, jnp.zeros((1, *shape))), optimizer)
+
+
+def begin(seed: int, variables: Any, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state at step 0 with the given parameters and statistics."""
     params = variables["params"]
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         batch_stats=variables.get("batch_stats", {}),
         opt_state=optimizer.init(params),
-        key=jax.random.fold_in(key, 1),
+        key=jax.random.fold_in(jax.random.key(seed), 1),
     )

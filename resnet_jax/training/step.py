@@ -72,11 +72,17 @@ def train_step(
 
 
 def eval_step(
-    state: TrainState, batch: Batch, axis: str | None, *, apply: Callable, prepare: Prepare
+    state: TrainState,
+    batch: Batch,
+    axis: str | None,
+    *,
+    apply: Callable,
+    prepare: Prepare,
+    measure: Callable[..., metrics.Sums] = metrics.sums,
 ) -> metrics.Sums:
-    """Sums over the masked examples, by the running statistics."""
+    """What `measure` sums over the masked examples, by the running statistics."""
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    sums = metrics.sums(apply(variables, prepare(None, batch)), batch.label, batch.mask)
+    sums = measure(apply(variables, prepare(None, batch)), batch.label, batch.mask)
     return sums if axis is None else lax.psum(sums, axis)
 
 

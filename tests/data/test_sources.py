@@ -240,6 +240,18 @@ def test_the_limit_is_the_devices_own_or_the_machines_memory():
     assert limit is None or 10**8 < limit < 10**14
 
 
+def test_class_names_are_the_folders_or_none(folder, tmp_path):
+    assert sources.class_names("digits", "") == ()
+    shutil.copytree(Path(folder) / "colour", tmp_path / "colour")
+    path = tmp_path / "colour" / "1.0.0" / "label.labels.txt"
+    path.write_text("a cat\ndog\nbird\n")
+    assert sources.class_names("colour", str(tmp_path)) == ("a cat", "dog", "bird")
+    path.unlink()
+    assert sources.class_names("colour", str(tmp_path)) == ()
+    with pytest.raises(ValueError, match="holds colour"):
+        sources.class_names("grey", str(tmp_path))
+
+
 def test_looking_a_data_set_up_does_not_import_tfds(folder):
     program = (
         "import sys; from resnet_jax.data import sources; "

@@ -1,0 +1,167 @@
+"""What other libraries call our weights: one table of name patterns a library and family.
+
+A row pairs one of our modules with one of theirs; `{s}` and `{i}` are the stage (from 1) and the
+block in it (from 0), `{k}` a number within the block, and `{s-1}` is one less. The leaves follow:
+
+    kernel (HWIO or IO) <-> weight (OIHW or OI)     scale <-> weight     bias <-> bias
+    mean <-> running_mean                           var <-> running_var
+
+A table also names the config values that its library's networks have: with others the same weights
+would fit and compute something else.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from resnet_jax.config import Config, flatten
+
+LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+
+
+class Form(NamedTuple):
+    """How an array of ours is laid out there, and back."""
+
+    theirs: Callable[[np.ndarray], np.ndarray]
+    ours: Callable[[np.ndarray], np.ndarray]
+
+
+# By the number of axes: a vector, a matrix, a convolution.
+PLAIN = {
+    1: Form(lambda a: a, lambda a: a),
+    2: Form(np.transpose, np.transpose),
+    4: Form(lambda a: a.transpose(3, 2, 0, 1), lambda a: a.transpose(2, 3, 1, 0)),
+}
+# A classifier kept as a convolution of one tap: (O, I, 1, 1).
+ONE_TAP = Form(lambda a: a.T[:, :, None, None], lambda a: a[:, :, 0, 0].T)
+
+
+class Row(NamedTuple):
+    """One module of ours and its name there; `kernel` is the form of a kernel that is not PLAIN."""
+
+    ours: str
+    theirs: str
+    kernel: Form | None = None
+
+
+class Table(NamedTuple):
+    """The networks of one library that share a naming."""
+
+    layout: str
+    families: tuple[str, ...]
+    blocks: tuple[str, ...]
+    values: Mapping[str, Any]  # the config values that these networks have
+    rows: Callable[[Config], Sequence[Row]]  # of the config: some names depend on the depth
+
+
+RESNET = (
+    Row("stem.conv", "conv1"),
+    Row("stem.norm", "bn1"),
+    Row("stage{s}.{i}.body.conv{k}", "layer{s}.{i}.conv{k}"),
+    Row("stage{s}.{i}.body.norm{k}", "layer{s}.{i}.bn{k}"),
+    Row("stage{s}.{i}.skip.conv", "layer{s}.{i}.downsample.0"),
+    Row("stage{s}.{i}.skip.norm", "layer{s}.{i}.downsample.1"),
+    Row("head.dense", "fc"),
+)
+AKAMASTER = (*RESNET[:4], Row("head.dense", "linear"))
+RESNETV2 = (
+    Row("stem.conv", "stem.conv"),
+    # The first block's first norm stands before both paths, and is ours of the block.
+    Row("stage{s}.{i}.before", "stages.{s-1}.blocks.{i}.norm1"),
+    Row("stage{s}.{i}.body.norm{k}", "stages.{s-1}.blocks.{i}.norm{k}"),
+    Row("stage{s}.{i}.body.conv{k}", "stages.{s-1}.blocks.{i}.conv{k}"),
+    Row("stage{s}.{i}.skip.conv", "stages.{s-1}.blocks.{i}.downsample.conv"),
+    Row("norm", "norm"),
+    Row("head.dense", "head.fc", ONE_TAP),
+)
+
+_RESNETS = ("resnet", "ladder")
+_IMAGENET = {
+    "model.skip": "B",
+    "model.merge": "add",
+    "model.stem": "7x7",
+    "norm.epsilon": 1e-5,
+}
+_CIFAR = _IMAGENET | {"model.skip": "A_split", "model.stem": "3x3"}
+_V15 = _IMAGENET | {"model.stride_at": "3x3"}
+
+TABLES = (
+    # torchvision.models.resnet and timm.models.resnet: the same names.
+    Table("torchvision", _RESNETS, ("basic",), _IMAGENET, lambda _: RESNET),
+    Table("torchvision", _RESNETS, ("bottleneck",), _V15, lambda _: RESNET),
+    Table("timm", _RESNETS, ("basic",), _IMAGENET, lambda _: RESNET),
+    Table("timm", _RESNETS, ("bottleneck",), _V15, lambda _: RESNET),
+    # timm.models.resnetv2, resnetv2_50 and deeper. Its basic blocks project where ours keep.
+    Table("timm", _RESNETS, ("preact_bottleneck",), _V15, lambda _: RESNETV2),
+    # github.com/akamaster/pytorch_resnet_cifar10
+    Table("akamaster", _RESNETS, ("basic",), _CIFAR, lambda _: AKAMASTER),
+)
+NAMES = tuple(dict.fromkeys(table.layout for table in TABLES))
+
+
+def rows(layout: str, config: Config) -> Sequence[Row]:
+    """The names that `layout` gives to the config's network.
+
+    Raises: ValueError for a network that the library has not, or has with other values.
+    """
+    if layout not in NAMES:
+        raise ValueError(f"layout {layout!r} is not one of {', '.join(NAMES)}")
+    family, block = config.model.family, config.model.block
+    known = [t for t in TABLES if t.layout == layout]
+    table = next((t for t in known if family in t.families and block in t.blocks), None)
+    if table is None:
+        there = dict.fromkeys(f"{f} of {b}" for t in known for f in t.families for b in t.blocks)
+        raise ValueError(f"layout {layout} has no {family} of {block} blocks, but {_list(there)}")
+    flat = flatten(config)
+    wrong = [(key, value) for key, value in table.values.items() if flat[key] != value]
+    if wrong:
+        raise ValueError(
+            f"networks of layout {layout} have {_list(f'{k}={v}, not {flat[k]}' for k, v in wrong)}"
+            f"; use {' '.join(f'--config.{k}={v}' for k, v in wrong)}"
+        )
+    return table.rows(config)
+
+
+def translate(name: str, rows: Sequence[Row]) -> tuple[str, Form | None]:
+    """Their name of the module that we call `name`, and the form of its kernel if not PLAIN.
+
+    Raises: ValueError where no row fits.
+    """
+    for row in rows:
+        found = re.fullmatch(_pattern(row.ours), name)
+        if found:
+            return _fill(row.theirs, {k: int(v) for k, v in found.groupdict().items()}), row.kernel
+    raise ValueError(f"this layout has no place for our {name}; its networks have no such part")
+
+
+def stages(names: Sequence[str], rows: Sequence[Row]) -> tuple[int, ...]:
+    """Blocks per stage, by the names that a library gives to a network's tensors."""
+    last: dict[int, int] = {}
+    for row in rows:
+        for name in names if "{i}" in row.theirs else ():
+            found = re.match(_pattern(row.theirs) + r"\.", name)
+            if found:
+                stage = int(found["s"]) + row.theirs.count("{s-1}")
+                last[stage] = max(last.get(stage, 0), int(found["i"]))
+    return tuple(last[stage] + 1 for stage in sorted(last))
+
+
+def _pattern(row: str) -> str:
+    """A regular expression: `{s}` and `{s-1}` are numbers called s."""
+    return re.sub(r"\\\{(\w)(\\-1)?\\\}", r"(?P<\1>\\d+)", re.escape(row))
+
+
+def _fill(row: str, numbers: Mapping[str, int]) -> str:
+    return re.sub(r"\{(\w)(-1)?\}", lambda m: str(numbers[m[1]] - bool(m[2])), row)
+
+
+def _list(words) -> str:
+    return " and ".join(words)

@@ -1,0 +1,87 @@
+"""A work directory opened: its config, its network, its newest checkpoint, its normalisation."""
+
+import dataclasses
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from resnet_jax import config as configs
+from resnet_jax import families
+from resnet_jax.checkpoint import Checkpoints
+from resnet_jax.config import Config
+from resnet_jax.data.normalise import Normalisation
+from resnet_jax.training import inputs
+from resnet_jax.training import state as states
+from resnet_jax.training.optimizer import optimizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A network and what it has learned until its newest checkpoint."""
+
+    workdir: Path
+    config: Config
+    net: Any
+    state: states.TrainState
+
+
+def load(workdir: Path, data_dir: str | None = None) -> Trained:
+    """Open a work directory; nothing is written to it. `data_dir` replaces its config's data.dir.
+
+    Raises: ValueError where there is no run, none that this version can read, or no checkpoint.
+    """
+    config, folder = read_config(workdir), workdir / "checkpoints"
+    if data_dir is not None:
+        config.data.dir = data_dir
+    net, optim = families.build(config), optimizer(config)
+    create = functools.partial(states.create, config.seed, net, tuple(config.data.shape), optim)
+    # Opening makes the folder where there is none.
+    if folder.is_dir():
+        with Checkpoints(folder) as checkpoints:
+            step = checkpoints.latest()
+            if step is not None:
+                state = checkpoints.restore(step, jax.eval_shape(create))
+                return Trained(workdir, config, net, state)
+    raise ValueError(f"{workdir} has no checkpoint: its run has not saved its first one yet")
+
+
+def read_config(workdir: Path) -> Config:
+    """The config of the run in `workdir`, checked and locked.
+
+    Raises: ValueError where there is none, or one of other keys than this version's.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{workdir} holds no run of ours: there is no {path}")
+    try:
+        saved = configs.flatten(json.loads(path.read_text()))
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    config = configs.base()
+    known = configs.flatten(config).keys()
+    kinds = {"lacks": known - saved.keys(), "has the unknown": saved.keys() - known}
+    lines = [f"{kind} {', '.join(sorted(keys))}" for kind, keys in kinds.items() if keys]
+    if lines:
+        raise ValueError(
+            f"{path} {' and '.join(lines)}: another version wrote it; run.json names its revision"
+        )
+    try:
+        config.update_from_flattened_dict(saved)
+    except TypeError as error:
+        raise ValueError(f"{path}: {error}") from error
+    configs.check(config)
+    return config.lock()
+
+
+def normalisation(trained: Trained) -> Normalisation:
+    """What the run saved; where it has not yet, by its config, from the data where it takes any.
+
+    Raises: ValueError where the data is needed and cannot be loaded.
+    """
+    path = trained.workdir / "normalisation.json"
+    if path.exists():
+        return Normalisation.from_json(json.loads(path.read_text()))
+    return inputs.normalisation(trained.config, inputs.dataset(trained.config))

@@ -1,0 +1,137 @@
+"""Our variables as a library's tensors, and back, by a table of names.
+
+Parameters of a Stack have the layer as their first axis, and a stage that changes its input's shape
+has its first block apart; another library keeps every block's tensors under names of their own.
+Between the two stands one flat naming, the same however a network is stacked:
+
+    stage2_first/body/conv1/kernel             stage2.0.body.conv1  kernel
+    stage2/layers/body/conv1/kernel [l, ...]   stage2.{l + 1}.body.conv1  kernel
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from resnet_jax import families
+from resnet_jax.config import Config
+from resnet_jax.layouts import LEAVES, PLAIN, Form, Row, rows, stages, translate
+from resnet_jax.models import resnet
+
+Tensors = Mapping[str, np.ndarray]
+
+
+class Slot(NamedTuple):
+    """One tensor of a library in our variables: the leaf at `path`, or its row `layer`."""
+
+    path: tuple[str, ...]
+    layer: int | None
+    form: Form
+    shape: tuple[int, ...]  # there
+
+
+def to_tensors(variables: Any, layout: str, config: Config) -> dict[str, np.ndarray]:
+    """The variables of the config's network, by `layout`'s names and in its axes' order.
+
+    Raises: ValueError for a network that the layout has not.
+    """
+    leaves = _leaves(variables)
+    tensors = {}
+    for name, slot in _slots(leaves, rows(layout, config)).items():
+        leaf = np.asarray(leaves[slot.path])
+        tensors[name] = slot.form.theirs(leaf if slot.layer is None else leaf[slot.layer])
+    return tensors
+
+
+def from_tensors(tensors: Tensors, layout: str, config: Config) -> Any:
+    """The variables of the config's network that `layout`'s tensors stand for.
+
+    Raises: ValueError for a network that the layout has not, and for tensors that are missing, left
+        over or of another shape: their names, and the config's value that would fit.
+    """
+    table = rows(layout, config)
+    net = families.build(config)
+    image = jax.ShapeDtypeStruct((1, *config.data.shape), "float32")
+    shapes = jax.eval_shape(net.init, jax.random.key(0), image)
+    leaves = _leaves(shapes)
+    slots = _slots(leaves, table)
+    _refuse_misfits(tensors, {name: slot.shape for name, slot in slots.items()}, table, config)
+    parts: dict[tuple[str, ...], list[np.ndarray]] = {}
+    for name, slot in slots.items():  # in the order of the layers
+        parts.setdefault(slot.path, []).append(slot.form.ours(tensors[name]))
+    stacked = {slot.path for slot in slots.values() if slot.layer is not None}
+    values = [np.stack(parts[p]) if p in stacked else parts[p][0] for p in leaves]
+    return jax.tree.unflatten(jax.tree.structure(shapes), values)
+
+
+def _leaves(variables: Any) -> dict[tuple[str, ...], Any]:
+    """Every leaf by its path: ('params', 'stage1', 'layers', 'body', 'conv1', 'kernel')."""
+    found = jax.tree_util.tree_flatten_with_path(variables)[0]
+    return {tuple(str(key.key) for key in path): leaf for path, leaf in found}
+
+
+def _slots(leaves: Mapping[tuple[str, ...], Any], table: Sequence[Row]) -> dict[str, Slot]:
+    """Where each tensor of the library is in our variables."""
+    slots = {}
+    for path, leaf in leaves.items():
+        for module, layer in _modules(path, leaf.shape, leaves):
+            name, kernel = translate(module, table)
+            shape = leaf.shape if layer is None else leaf.shape[1:]
+            form = PLAIN[len(shape)] if kernel is None or path[-1] != "kernel" else kernel
+            there = form.theirs(np.broadcast_to(np.float32(0), shape)).shape
+            slots[f"{name}.{LEAVES[path[-1]]}"] = Slot(path, layer, form, there)
+    return slots
+
+
+def _modules(path, shape, leaves) -> Iterator[tuple[str, int | None]]:
+    """The flat name of the module that owns a leaf, for each layer where it is stacked."""
+    _, part, *rest = path[:-1]
+    if part.endswith("_first"):
+        yield ".".join((part.removesuffix("_first"), "0", *rest)), None
+    elif rest[:1] == ["layers"]:
+        before = any(other[1] == f"{part}_first" for other in leaves)
+        for layer in range(shape[0]):
+            yield ".".join((part, str(layer + before), *rest[1:])), layer
+    else:
+        yield ".".join((part, *rest)), None
+
+
+def _refuse_misfits(
+    tensors: Tensors, wanted: Mapping[str, tuple[int, ...]], table: Sequence[Row], config: Config
+) -> None:
+    missing = [f"{n} {wanted[n]}" for n in wanted if n not in tensors]
+    over = [f"{n} {tensors[n].shape}" for n in tensors if n not in wanted]
+    shape = {n: tensors[n].shape for n in wanted if n in tensors and tensors[n].shape != wanted[n]}
+    other = [f"{n} {shape[n]}, not {wanted[n]}" for n in shape]
+    kinds = {"missing": missing, "left over": over, "of another shape": other}
+    lines = [f"{len(names)} {kind}: {_shortened(names)}" for kind, names in kinds.items() if names]
+    if not lines:
+        return
+    raise ValueError(
+        f"the tensors do not fit the config's network: {'; '.join(lines)}"
+        + _remedy(tensors, wanted, table, config)
+    )
+
+
+def _remedy(tensors: Tensors, wanted, table: Sequence[Row], config: Config) -> str:
+    """The value that would fit, where only the depth or the number of classes is another."""
+    found, ours = stages(list(tensors), table), stages(list(wanted), table)
+    if found and found != ours:
+        depth = resnet.depth_of(found, config.model.block)
+        lengths = f'--config.model.stages="{found}" ' if config.model.stages else ""
+        return (
+            f"; the file's stages have {found} blocks and the config's {ours}: "
+            f"use {lengths}--config.model.depth={depth}"
+        )
+    if tensors.keys() == wanted.keys():
+        pairs = [(tensors[n].shape, s) for n, s in wanted.items() if tensors[n].shape != s]
+        heads = {new[0] for new, old in pairs if old[0] == config.model.num_classes}
+        if len(heads) == 1 and all(new[1:] == old[1:] for new, old in pairs):
+            return f"; use --config.model.num_classes={heads.pop()}"
+    return ""
+
+
+def _shortened(names: Sequence[str], shown: int = 4) -> str:
+    more = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,189 @@
+"""Small networks of PyTorch's libraries with an input and their logits, for tests/fixtures/.
+
+    python scripts/make_fixtures.py [NAME...]        # all of them without a name
+
+Needs torch, torchvision and timm, which the package and its tests do not. A fixture is one
+safetensors file: the tensors `weights.*` under the library's names, `input` (NCHW, normalised) and
+`logits`; its metadata name the layout and the config of ours that is the same network. To add one,
+add a line to FIXTURES. Every parameter and statistic is drawn anew, so that no norm is the identity
+and no bias zero: a fixture tells two tensors of one shape apart.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+FOLDER = Path(__file__).parent.parent / "tests" / "fixtures"
+CLASSES = 5
+
+
+class Fixture(NamedTuple):
+    """A network there, and the config of ours that is the same; images of `size` pixels a side."""
+
+    layout: str
+    make: Callable[[], nn.Module]
+    config: str  # configs/NAME.py:ARGUMENT
+    changes: dict[str, Any]
+    size: int = 32
+
+
+def torchvision_resnet(block: str, stages: tuple[int, ...], width: int) -> nn.Module:
+    """torchvision's ResNet of another width than 64, which it has no argument for."""
+    from torchvision.models import resnet
+
+    class Narrow(resnet.ResNet):
+        def _make_layer(self, block, planes, *rest, **options):
+            if planes == 64:  # the first: the stem has just been made
+                self.inplanes = width
+                self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+                self.bn1 = nn.BatchNorm2d(width)
+            return super()._make_layer(block, planes * width // 64, *rest, **options)
+
+    kind = getattr(resnet, block)
+    net = Narrow(kind, list(stages), num_classes=CLASSES)
+    net.fc = nn.Linear(8 * width * kind.expansion, CLASSES)
+    return net
+
+
+def timm_resnetv2(stages: tuple[int, ...], width: int) -> nn.Module:
+    """timm's ResNetV2 as its resnetv2_50 is made."""
+    from timm.layers import BatchNormAct2d, create_conv2d
+    from timm.models.resnetv2 import ResNetV2
+
+    return ResNetV2(
+        list(stages),
+        channels=tuple(4 * width * 2**i for i in range(len(stages))),
+        num_classes=CLASSES,
+        stem_chs=width,
+        conv_layer=create_conv2d,
+        norm_layer=BatchNormAct2d,
+    )
+
+
+class AkamasterBlock(nn.Module):
+    """As github.com/akamaster/pytorch_resnet_cifar10 has it, option A."""
+
+    def __init__(self, channels: int, width: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.stride, self.new = stride, width - channels
+
+    def forward(self, x):
+        """Pass x on."""
+        y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
+        side = self.new // 2
+        kept = nn.functional.pad(
+            x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, side, self.new - side)
+        )
+        return (y + kept).relu()
+
+
+class Akamaster(nn.Module):
+    """The whole of it."""
+
+    def __init__(self, stages: tuple[int, ...], width: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        channels = width
+        for i, count in enumerate(stages):
+            out, blocks = width * 2**i, []
+            for j in range(count):
+                blocks.append(AkamasterBlock(channels, out, 2 if i and not j else 1))
+                channels = out
+            setattr(self, f"layer{i + 1}", nn.Sequential(*blocks))
+        self.stages = len(stages)
+        self.linear = nn.Linear(channels, CLASSES)
+
+    def forward(self, x):
+        """Classify."""
+        x = self.bn1(self.conv1(x)).relu()
+        for i in range(self.stages):
+            x = getattr(self, f"layer{i + 1}")(x)
+        return self.linear(x.mean((2, 3)))
+
+
+def resnet(stages: tuple[int, ...], width: int, layers: int = 2) -> dict[str, Any]:
+    """What a narrow ResNet of ours changes in its config; `layers` of a block."""
+    return {"model.stages": stages, "model.width": width, "model.depth": layers * sum(stages) + 2}
+
+
+V15 = {"model.stride_at": "3x3"}
+FIXTURES = {
+    "torchvision_basic": Fixture(
+        "torchvision",
+        partial(torchvision_resnet, "BasicBlock", (2, 1, 3, 1), 2),
+        "imagenet:depth=18",
+        resnet((2, 1, 3, 1), 2),
+    ),
+    "torchvision_bottleneck": Fixture(
+        "torchvision",
+        partial(torchvision_resnet, "Bottleneck", (1, 3, 2, 1), 2),
+        "imagenet:depth=50",
+        resnet((1, 3, 2, 1), 2, layers=3) | V15,
+    ),
+    "timm_resnetv2": Fixture(
+        "timm",
+        partial(timm_resnetv2, (1, 3), 8),
+        "imagenet:depth=50,block=preact_bottleneck",
+        resnet((1, 3), 8, layers=3) | V15,
+    ),
+    "akamaster": Fixture(
+        "akamaster",
+        partial(Akamaster, (2, 1, 2), 4),
+        "cifar10_akamaster",
+        resnet((2, 1, 2), 4),
+        size=16,
+    ),
+}
+
+
+def randomise(net: nn.Module, generator: torch.Generator) -> None:
+    """Draw parameters and statistics: kernels of variance 2 / fan-in, the rest around 1 or 0."""
+    normal = lambda tensor: torch.randn(tensor.shape, generator=generator)
+    for name, tensor in net.state_dict().items():
+        if not tensor.is_floating_point():
+            continue
+        if tensor.ndim > 1:
+            tensor.copy_(normal(tensor) * (2 / tensor[0].numel()) ** 0.5)
+        elif name.endswith("var"):
+            tensor.copy_(0.5 + torch.rand(tensor.shape, generator=generator))
+        elif name.endswith("weight"):
+            tensor.copy_(1 + 0.3 * normal(tensor))
+        else:
+            tensor.copy_(0.3 * normal(tensor))
+
+
+def write(name: str, fixture: Fixture) -> None:
+    """Make, run and save one network."""
+    generator = torch.Generator().manual_seed(0)
+    net = fixture.make().eval()
+    size, kept = fixture.size, {}
+    with torch.no_grad():
+        randomise(net, generator)
+        images = torch.randn((2, 3, size, size), generator=generator)
+        logits = net(images)
+    for key, tensor in net.state_dict().items():
+        if tensor.is_floating_point():
+            kept[f"weights.{key}"] = tensor.contiguous()
+    changes = fixture.changes | {"data.shape": (size, size, 3), "model.num_classes": CLASSES}
+    about = {"layout": fixture.layout, "config": fixture.config, "changes": json.dumps(changes)}
+    path = FOLDER / f"{name}.safetensors"
+    save_file(kept | {"input": images, "logits": logits}, path, about)
+    print(f"{path}: {path.stat().st_size:,} bytes, logits to {logits.abs().max():.3g}")
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    for name in sys.argv[1:] or FIXTURES:
+        write(name, FIXTURES[name])
