@@ -116,20 +116,29 @@ def _refuse_misfits(
 
 def _remedy(tensors: Tensors, wanted, table: Sequence[Row], config: Config) -> str:
     """The value that would fit, where only the depth or the number of classes is another."""
-    found, ours = stages(list(tensors), table), stages(list(wanted), table)
-    if found and found != ours:
-        depth = resnet.depth_of(found, config.model.block)
-        lengths = f'--config.model.stages="{found}" ' if config.model.stages else ""
-        return (
-            f"; the file's stages have {found} blocks and the config's {ours}: "
-            f"use {lengths}--config.model.depth={depth}"
-        )
-    if tensors.keys() == wanted.keys():
-        pairs = [(tensors[n].shape, s) for n, s in wanted.items() if tensors[n].shape != s]
-        heads = {new[0] for new, old in pairs if old[0] == config.model.num_classes}
-        if len(heads) == 1 and all(new[1:] == old[1:] for new, old in pairs):
-            return f"; use --config.model.num_classes={heads.pop()}"
+    pairs = [(tensors[n].shape, s) for n, s in wanted.items() if n in tensors]
+    misfits = [(found, ours) for found, ours in pairs if found != ours]
+    lengths = stages(list(tensors), table)
+    if lengths and lengths != stages(list(wanted), table) and not misfits:
+        depth = resnet.depth_of(lengths, config.model.block)
+        values = f"--config.model.depth={depth}"
+        if not _published(lengths, depth, config):
+            values = f'--config.model.stages="{lengths}" {values}'
+        return f"; the file's stages have {lengths} blocks: use {values}"
+    heads = {found[0] for found, ours in misfits if ours[0] == config.model.num_classes}
+    classes_alone = all(found[:1] + ours[1:] == found for found, ours in misfits)
+    if len(pairs) == len(wanted) == len(tensors) and len(heads) == 1 and classes_alone:
+        return f"; use --config.model.num_classes={heads.pop()}"
     return ""
+
+
+def _published(lengths: tuple[int, ...], depth: int, config: Config) -> bool:
+    """Whether model.depth alone means these stages."""
+    try:
+        image = min(config.data.shape[:2])
+        return lengths == resnet.resnet_stages(depth, config.model.block, image)
+    except ValueError:
+        return False
 
 
 def _shortened(names: Sequence[str], shown: int = 4) -> str:

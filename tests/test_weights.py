@@ -115,12 +115,23 @@ def test_another_depth_is_refused_with_the_depth_that_fits(kept):
     message = refused(kept, longer)
     assert "480 missing: layer1.2." in message and "and 476 more" in message
     for message in (refused(kept, shorter), refused(kept, longer)):
-        assert "the file's stages have (2, 2, 2) blocks" in message
+        assert "the file's stages have (2, 2, 2) blocks: use" in message
         assert message.endswith("use --config.model.depth=14")
-    given = small(model__stages=(1, 2, 2), model__depth=12)
-    assert refused(kept, given).endswith(
-        'use --config.model.stages="(2, 2, 2)" --config.model.depth=14'
-    )
+
+
+def test_stages_that_no_paper_has_are_named_with_the_depth():
+    layout, config, kept, *_ = fixture(FIXTURES[-2])
+    assert layout == "torchvision"
+    found = tuple(config.model.stages)
+    config.model.stages, config.model.depth, config.data.shape = (), 18, (64, 64, 3)
+    values = f'--config.model.stages="{found}" --config.model.depth={2 * sum(found) + 2}'
+    assert refused(kept, config, layout).endswith(values)
+
+
+def test_other_blocks_are_not_taken_for_another_depth():
+    layout, config, *_ = fixture(FIXTURES[-2])
+    _, _, bottlenecks, *_ = fixture(FIXTURES[-1])
+    assert "--config" not in refused(bottlenecks, config, layout)
 
 
 def test_another_number_of_classes_is_refused_with_the_one_that_fits(kept):
