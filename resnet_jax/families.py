@@ -114,17 +114,10 @@ def _resnet(config: Any) -> Chain:
     small = image < resnet.SMALL
     # A Wide ResNet's name counts the two projections of a small net beside its 6n+2.
     extra = 4 if model.family == "wide" and small else 2
-    stages = tuple(model.stages)
-    if stages:
-        depth = resnet.depth_of(stages, model.block) + extra - 2
-        if depth != model.depth:
-            raise ValueError(
-                f"model.stages={stages} of {model.block} blocks has {depth} layers, "
-                f"not model.depth={model.depth}; set model.depth={depth}"
-            )
-    elif model.family == "ladder":
+    stages = _given_stages(config, resnet.SHAPES[resnet.form_and_shape(model.block)[1]], extra)
+    if not stages and model.family == "ladder":
         stages = resnet.ladder_stages(model.depth, image)
-    else:
+    elif not stages:
         stages = resnet.resnet_stages(model.depth, model.block, image, extra)
     _check_strides(config, len(stages))
     if model.zero_init and config.norm.kind == "none":
@@ -151,6 +144,22 @@ def _resnet(config: Any) -> Chain:
         **common,
         **_loops(config),
     )
+
+
+def _given_stages(config: Any, layers: int, extra: int) -> tuple[int, ...]:
+    """model.stages, of blocks of `layers` weighted layers beside `extra`; empty where not given.
+
+    Raises: ValueError where that is not model.depth.
+    """
+    model = config.model
+    stages = tuple(model.stages)
+    depth = layers * sum(stages) + extra
+    if stages and depth != model.depth:
+        raise ValueError(
+            f"model.stages={stages} of {model.block} blocks has {depth} layers, "
+            f"not model.depth={model.depth}; set model.depth={depth}"
+        )
+    return stages
 
 
 def _check_strides(config: Any, stages: int) -> None:
@@ -193,7 +202,7 @@ def _vgg(config: Any) -> Chain:
     model, image, common = config.model, image_size(config), _common(config)
     small = image < resnet.SMALL
     return vgg.vgg(
-        vgg.vgg_stages(model.depth),
+        _given_stages(config, 1, 3) or vgg.vgg_stages(model.depth),
         image=image,
         skip=model.skip,
         width=model.width,
@@ -286,14 +295,14 @@ def _choose_highway(config: Any, block: str | None) -> None:
 
 def _densenet(config: Any) -> Chain:
     model = config.model
-    stages = densenet.densenet_stages(
-        model.depth, bottleneck=model.block == "bottleneck", image=image_size(config)
-    )
+    bottleneck = model.block == "bottleneck"
+    given = _given_stages(config, 2 if bottleneck else 1, len(model.stages) + 1)
+    stages = given or densenet.densenet_stages(model.depth, bottleneck, image_size(config))
     _check_strides(config, len(stages))
     return densenet.densenet(
         stages,
         growth=model.growth,
-        bottleneck=model.block == "bottleneck",
+        bottleneck=bottleneck,
         stem=model.stem,
         dropout=model.dropout,
         **_common(config),

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from resnet_jax.config import Config, flatten
+from resnet_jax.models.vgg import vgg_stages
 
 LEAVES = {
     "kernel": "weight",
@@ -42,6 +43,23 @@ PLAIN = {
 }
 # A classifier kept as a convolution of one tap: (O, I, 1, 1).
 ONE_TAP = Form(lambda a: a.T[:, :, None, None], lambda a: a[:, :, 0, 0].T)
+
+
+def flattened(size: int, axes: int = 2) -> Form:
+    """Of a matrix after a `size` x `size` image: its rows go by (h, w, c) here and (c, h, w) there.
+
+    A matrix there too, or where `axes` is 4 a convolution of that size (O, C, H, W).
+    """
+
+    def theirs(a):
+        conv = a.reshape(size, size, -1, a.shape[-1]).transpose(3, 2, 0, 1)
+        return conv if axes == 4 else conv.reshape(len(conv), -1)
+
+    def ours(a):
+        conv = a.reshape(len(a), -1, size, size).transpose(2, 3, 1, 0)
+        return conv.reshape(-1, len(a))
+
+    return Form(theirs, ours)
 
 
 class Row(NamedTuple):
@@ -83,7 +101,54 @@ RESNETV2 = (
     Row("head.dense", "head.fc", ONE_TAP),
 )
 
+DENSENET = (
+    Row("stem.conv", "features.conv0"),
+    Row("stem.norm", "features.norm0"),
+    Row("stage{s}.layer{j}.body.norm{k}", "features.denseblock{s}.denselayer{j}.norm{k}"),
+    Row("stage{s}.layer{j}.body.conv{k}", "features.denseblock{s}.denselayer{j}.conv{k}"),
+    Row("transition{s}.norm1", "features.transition{s}.norm"),
+    Row("transition{s}.conv1", "features.transition{s}.conv"),
+    Row("norm", "features.norm5"),
+    Row("head.dense", "classifier"),
+)
+ALEXNET = (
+    *(Row(f"conv{n}.body", f"features.{at}") for n, at in enumerate((0, 3, 6, 8, 10), 1)),
+    Row("head.dense1", "classifier.1", flattened(6)),
+    Row("head.dense2", "classifier.4"),
+    Row("head.dense", "classifier.6"),
+)
+
+
+def vgg_features(config: Config) -> tuple[Row, ...]:
+    """VGG's convolutions and norms are numbered through, ReLUs and poolings included."""
+    found, at = [], 0
+    norm = config.model.family == "vgg_bn"
+    for s, count in enumerate(tuple(config.model.stages) or vgg_stages(config.model.depth), 1):
+        for i in range(count):
+            found.append(Row(f"stage{s}.{i}.body.conv1", f"features.{at}"))
+            found.append(Row(f"stage{s}.{i}.body.norm1", f"features.{at + 1}"))
+            at += 3 if norm else 2
+        at += 1
+    return tuple(found)
+
+
+def vgg_torchvision(config: Config) -> tuple[Row, ...]:
+    """torchvision's: a head of matrices."""
+    dense = {"dense1": ("classifier.0", flattened(7)), "dense2": ("classifier.3",)}
+    head = [Row(f"head.{ours}", *theirs) for ours, theirs in dense.items()]
+    return *vgg_features(config), *head, Row("head.dense", "classifier.6")
+
+
+def vgg_timm(config: Config) -> tuple[Row, ...]:
+    """timm's: the head's hidden layers are convolutions."""
+    dense = {"dense1": ("pre_logits.fc1", flattened(7, 4)), "dense2": ("pre_logits.fc2", ONE_TAP)}
+    head = [Row(f"head.{ours}", *theirs) for ours, theirs in dense.items()]
+    return *vgg_features(config), *head, Row("head.dense", "head.fc")
+
+
 _RESNETS = ("resnet", "ladder")
+_BOTTLENECKS = (*_RESNETS, "wide", "resnext")
+_VGGS = ("vgg", "vgg_bn")
 _IMAGENET = {
     "model.skip": "B",
     "model.merge": "add",
@@ -92,13 +157,20 @@ _IMAGENET = {
 }
 _CIFAR = _IMAGENET | {"model.skip": "A_split", "model.stem": "3x3"}
 _V15 = _IMAGENET | {"model.stride_at": "3x3"}
+_PLAIN = {"model.skip": "none", "norm.epsilon": 1e-5}
+_DENSE = {"model.stem": "7x7", "norm.epsilon": 1e-5}
 
 TABLES = (
     # torchvision.models.resnet and timm.models.resnet: the same names.
     Table("torchvision", _RESNETS, ("basic",), _IMAGENET, lambda _: RESNET),
-    Table("torchvision", _RESNETS, ("bottleneck",), _V15, lambda _: RESNET),
+    Table("torchvision", _BOTTLENECKS, ("bottleneck",), _V15, lambda _: RESNET),
+    Table("torchvision", _VGGS, ("single",), _PLAIN, vgg_torchvision),
+    Table("torchvision", ("alexnet",), ("single",), _PLAIN, lambda _: ALEXNET),
+    Table("torchvision", ("densenet",), ("bottleneck",), _DENSE, lambda _: DENSENET),
     Table("timm", _RESNETS, ("basic",), _IMAGENET, lambda _: RESNET),
-    Table("timm", _RESNETS, ("bottleneck",), _V15, lambda _: RESNET),
+    Table("timm", _BOTTLENECKS, ("bottleneck",), _V15, lambda _: RESNET),
+    Table("timm", _VGGS, ("single",), _PLAIN, vgg_timm),
+    Table("timm", ("densenet",), ("bottleneck",), _DENSE, lambda _: DENSENET),
     # timm.models.resnetv2, resnetv2_50 and deeper. Its basic blocks project where ours keep.
     Table("timm", _RESNETS, ("preact_bottleneck",), _V15, lambda _: RESNETV2),
     # github.com/akamaster/pytorch_resnet_cifar10

@@ -34,7 +34,9 @@ class Fixture(NamedTuple):
     size: int = 32
 
 
-def torchvision_resnet(block: str, stages: tuple[int, ...], width: int) -> nn.Module:
+def torchvision_resnet(
+    block: str, stages: tuple[int, ...], width: int, **options: Any
+) -> nn.Module:
     """torchvision's ResNet of another width than 64, which it has no argument for."""
     from torchvision.models import resnet
 
@@ -47,9 +49,48 @@ def torchvision_resnet(block: str, stages: tuple[int, ...], width: int) -> nn.Mo
             return super()._make_layer(block, planes * width // 64, *rest, **options)
 
     kind = getattr(resnet, block)
-    net = Narrow(kind, list(stages), num_classes=CLASSES)
+    net = Narrow(kind, list(stages), num_classes=CLASSES, **options)
     net.fc = nn.Linear(8 * width * kind.expansion, CLASSES)
     return net
+
+
+def torchvision_vgg(norm: bool, stages: tuple[int, ...]) -> nn.Module:
+    """torchvision's VGG of one map in its first stage and 64 hidden units."""
+    from torchvision.models.vgg import VGG, make_layers
+
+    widths = [min(2**i, 8) for i in range(len(stages))]
+    row = [v for w, n in zip(widths, stages, strict=True) for v in (*[w] * n, "M")]
+    net = VGG(make_layers(row, norm), CLASSES)
+    net.classifier = hidden(net.classifier, (49 * widths[-1], 64, 64, CLASSES))
+    return net
+
+
+def torchvision_alexnet() -> nn.Module:
+    """torchvision's AlexNet of one map in its first layer and 64 hidden units."""
+    from torchvision.models import AlexNet
+
+    net, channels = AlexNet(CLASSES), 3
+    for i, layer in enumerate(net.features):
+        if isinstance(layer, nn.Conv2d):
+            maps, place = layer.out_channels // 64, (layer.kernel_size, layer.stride, layer.padding)
+            net.features[i], channels = nn.Conv2d(channels, maps, *place), maps
+    net.classifier = hidden(net.classifier, (36 * channels, 64, 64, CLASSES))
+    return net
+
+
+def hidden(head: nn.Sequential, widths: tuple[int, ...]) -> nn.Sequential:
+    """The same head with matrices of these widths."""
+    pairs = iter(zip(widths, widths[1:], strict=False))
+    return nn.Sequential(
+        *(nn.Linear(*next(pairs)) if isinstance(m, nn.Linear) else m for m in head)
+    )
+
+
+def torchvision_densenet(stages: tuple[int, ...], growth: int) -> nn.Module:
+    """torchvision's DenseNet-BC."""
+    from torchvision.models import DenseNet
+
+    return DenseNet(growth, stages, 2 * growth, num_classes=CLASSES)
 
 
 def timm_resnetv2(stages: tuple[int, ...], width: int) -> nn.Module:
@@ -131,6 +172,46 @@ FIXTURES = {
         partial(torchvision_resnet, "Bottleneck", (1, 3, 2, 1), 2),
         "imagenet:depth=50",
         resnet((1, 3, 2, 1), 2, layers=3) | V15,
+    ),
+    "torchvision_wide": Fixture(
+        "torchvision",
+        partial(torchvision_resnet, "Bottleneck", (1, 2, 1, 1), 2, width_per_group=128),
+        "imagenet:family=wide,depth=50",
+        resnet((1, 2, 1, 1), 2, layers=3),
+        size=64,
+    ),
+    "torchvision_resnext": Fixture(
+        "torchvision",
+        partial(torchvision_resnet, "Bottleneck", (1, 2, 1, 1), 2, groups=2, width_per_group=64),
+        "imagenet:family=resnext,depth=50",
+        resnet((1, 2, 1, 1), 2, layers=3) | {"model.cardinality": 2},
+    ),
+    "torchvision_vgg": Fixture(
+        "torchvision",
+        partial(torchvision_vgg, False, (1, 1, 2, 2, 2)),
+        "imagenet:family=vgg,depth=11",
+        {"model.width": 1},
+        size=64,
+    ),
+    "torchvision_vgg_bn": Fixture(
+        "torchvision",
+        partial(torchvision_vgg, True, (2, 2, 2, 2, 2)),
+        "imagenet:family=vgg_bn,depth=13",
+        {"model.width": 1},
+        size=64,
+    ),
+    "torchvision_alexnet": Fixture(
+        "torchvision",
+        torchvision_alexnet,
+        "imagenet:family=alexnet",
+        {"model.width": 1},
+        size=96,
+    ),
+    "torchvision_densenet": Fixture(
+        "torchvision",
+        partial(torchvision_densenet, (2, 3, 1, 2), 4),
+        "imagenet:family=densenet,depth=121",
+        {"model.stages": (2, 3, 1, 2), "model.growth": 4, "model.depth": 21},
     ),
     "timm_resnetv2": Fixture(
         "timm",

@@ -7,6 +7,7 @@ from typing import Literal
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
 
 from resnet_jax.models.drop import Dropout
@@ -76,7 +77,7 @@ def _wide(x):
 class Pool(nn.Module):
     """Maximum or mean over windows: (b, h, w, c) -> (b, p, q, c); what does not fit is left out.
 
-    `padding` on both sides is never the maximum.
+    `padding` on both sides is never the maximum, and counts as zeros in a mean.
     """
 
     size: int = 2
@@ -86,9 +87,10 @@ class Pool(nn.Module):
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b p q c"]:
         """Pool `x`."""
-        pool = nn.max_pool if self.kind == "max" else nn.avg_pool
-        ends = (self.padding, self.padding)
-        return pool(x, (self.size,) * 2, (self.stride,) * 2, padding=(ends, ends))  # pyright: ignore[reportArgumentType]
+        start, reduce = (-jnp.inf, lax.max) if self.kind == "max" else (0.0, lax.add)
+        window, strides, ends = (self.size,) * 2, (self.stride,) * 2, (self.padding,) * 2
+        y = nn.pool(x, start, reduce, window, strides, (ends, ends))
+        return y if self.kind == "max" else y / jnp.asarray(self.size**2, x.dtype)
 
 
 def adaptive_average(x: Float[Array, "b h w c"], size: int) -> Float[Array, "b s s c"]:
