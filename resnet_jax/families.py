@@ -280,7 +280,8 @@ def _highway(config: Any) -> Chain:
     if model.block == "dense":
         if model.depth < 2:
             raise ValueError(f"depth {model.depth} is no highway of 2 or more; nearest 2 and 3")
-        return highway.dense_highway(model.depth, num_classes=common["num_classes"], **options)
+        options |= {"num_classes": common["num_classes"], "dtype": jnp.dtype(config.dtype)}
+        return highway.dense_highway(model.depth, **options)
     _check_strides(config, 3)
     return highway.conv_highway(highway.highway_stages(model.depth), **common, **options)
 

@@ -11,6 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from resnet_jax.models.drop import Dropout
+from resnet_jax.models.norm import wide_type
 
 # Of layers that a ReLU follows: He et al. 2015, arXiv:1502.01852, eq. 10.
 HE = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
@@ -56,7 +57,7 @@ class DenseHead(nn.Module):
         for i, width in enumerate(self.hidden, 1):
             x = Dropout(self.dropout)(x) if self.drop_first else x
             dense = nn.Dense(
-                width, kernel_init=HE, dtype=x.dtype, param_dtype=_wide(x), name=f"dense{i}"
+                width, kernel_init=HE, dtype=x.dtype, param_dtype=wide_type(x), name=f"dense{i}"
             )
             x = self.activation(dense(x))
             x = x if self.drop_first else Dropout(self.dropout)(x)
@@ -65,13 +66,9 @@ class DenseHead(nn.Module):
 
 def classifier(num_classes: int, x: Float[Array, "b c"], zero: bool = False) -> Float[Array, "b y"]:
     """The last layer, called `dense`, in float32 at least; to be called from a compact method."""
-    x = x.astype(_wide(x))
+    x = x.astype(wide_type(x))
     init = nn.initializers.zeros if zero else nn.initializers.lecun_normal()
     return nn.Dense(num_classes, kernel_init=init, name="dense", param_dtype=x.dtype)(x)
-
-
-def _wide(x):
-    return x.dtype if x.dtype.itemsize > 4 else jnp.float32
 
 
 class Pool(nn.Module):

@@ -8,15 +8,17 @@ parameters, so that the plain twin is wider: 71 units where the highway has 50 (
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from resnet_jax.models import bodies
 from resnet_jax.models.conv import Conv
 from resnet_jax.models.heads import HE, Head, classifier
 from resnet_jax.models.merges import plain
-from resnet_jax.models.norm import NoNorm
+from resnet_jax.models.norm import NoNorm, wide_type
 from resnet_jax.models.residual import Chain, Remat, Residual, Stack
 
 
@@ -29,17 +31,19 @@ class Dense(nn.Module):
     def __call__(self, x: Float[Array, "b c"]) -> Float[Array, "b d"]:
         """H(x)."""
         dense = nn.Dense(
-            self.width, kernel_init=HE, dtype=x.dtype, param_dtype=x.dtype, name="dense"
+            self.width, kernel_init=HE, dtype=x.dtype, param_dtype=wide_type(x), name="dense"
         )
         return nn.relu(dense(x))
 
 
 class Flatten(nn.Module):
-    """(b, h, w, c) -> (b, h w c)."""
+    """(b, h, w, c) -> (b, h w c), in `dtype`."""
+
+    dtype: Any = jnp.float32
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b n"]:
         """One vector an image."""
-        return x.reshape(x.shape[0], -1)
+        return x.reshape(x.shape[0], -1).astype(self.dtype)
 
 
 class Classifier(nn.Module):
@@ -65,6 +69,7 @@ def dense_highway(
     num_classes: int,
     merge: Callable | None,
     width: int = 50,
+    dtype: Any = jnp.float32,
     remat: Remat = "none",
     unroll: int = 1,
 ) -> Chain:
@@ -76,7 +81,7 @@ def dense_highway(
     width = plain_width(width) if merge is None else width
     layer = Residual(Dense(width), merge=merge or plain)
     blocks: dict[str, nn.Module] = {
-        "flatten": Flatten(),
+        "flatten": Flatten(dtype),
         "first": Residual(Dense(width), merge=plain),
         "layers": Stack(layer, depth - 1, remat=remat, unroll=unroll),
         "head": Classifier(num_classes),

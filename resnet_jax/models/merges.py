@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from resnet_jax.models.conv import Conv
+from resnet_jax.models.norm import wide_type
 
 
 def plain(s, f, z):
@@ -112,7 +113,7 @@ class Gated(nn.Module):
         start = nn.initializers.constant(bias)
         if z.ndim == 2:
             return nn.Dense(
-                s.shape[-1], bias_init=start, param_dtype=z.dtype, dtype=z.dtype, name=name
+                s.shape[-1], bias_init=start, param_dtype=wide_type(z), dtype=z.dtype, name=name
             )(z)
         stride = -(-z.shape[1] // s.shape[1])
         gate = self.conv(s.shape[-1], self.size, stride, bias=True, start=bias, name=name)

@@ -44,14 +44,14 @@ def normalise(
 
 def _moments(x):
     axes = tuple(range(1, x.ndim - 1))
-    wide = x.astype(_wide(x))
+    wide = x.astype(wide_type(x))
     mean = wide.mean(axes)
     variance = jnp.square(wide - _spread(mean, wide)).mean(axes)
     return mean, variance
 
 
-def _wide(x):
-    """The statistics' type: float32, or float64 where x is."""
+def wide_type(x):
+    """The type of statistics and parameters beside x: float32, or float64 where x is."""
     return x.dtype if x.dtype.itemsize > 4 else jnp.float32
 
 
@@ -117,7 +117,7 @@ class BatchNorm(nn.Module):
     def __call__(self, x: Float[Array, "b *space c"]) -> Float[Array, "b *space c"]:
         """Normalise `x` by the batch where `batch_stats` may change, else by what was kept."""
         c = x.shape[-1]
-        wide = _wide(x)
+        wide = wide_type(x)
         scale = self.param("scale", nn.initializers.constant(0.0 if self.zero else 1.0), (c,))
         bias = self.param("bias", nn.initializers.zeros, (c,))
         mean = self.variable("batch_stats", "mean", jnp.zeros, (c,), wide)

@@ -10,6 +10,7 @@ import pytest
 from chex import assert_trees_all_close
 
 from resnet_jax.data.order import chunk_indices, eval_indices
+from resnet_jax.models.conv import Conv
 from resnet_jax.models.norm import BatchNorm
 from resnet_jax.models.resnet import resnet
 from resnet_jax.training import metrics, state, step
@@ -19,7 +20,8 @@ SHAPE = (8, 8, 1)
 
 def network(group_size=0, dtype=jnp.float32):
     norm = functools.partial(BatchNorm, group_size=group_size)
-    options = {"num_classes": 4, "width": 4, "dtype": dtype, "norm": norm, "remat": "block"}
+    conv = functools.partial(Conv, dtype=dtype)
+    options = {"num_classes": 4, "width": 4, "conv": conv, "norm": norm, "remat": "block"}
     return resnet((2, 1), block="preact_basic", skip="A", **options)
 
 
