@@ -77,7 +77,10 @@ def _common(config: Any) -> dict[str, Any]:
     elif kind in ("group", "layer"):
         groups = 1 if kind == "layer" else config.norm.groups
         norm = functools.partial(GroupNorm, groups=groups, epsilon=config.norm.epsilon)
-    conv = functools.partial(Conv, dtype=jnp.dtype(config.dtype), bias=kind == "none")
+    bare = kind == "none"
+    conv = functools.partial(
+        Conv, dtype=jnp.dtype(config.dtype), bias=bare, fan="in" if bare else "out"
+    )
     return {"num_classes": config.model.num_classes, "conv": conv, "norm": norm}
 
 

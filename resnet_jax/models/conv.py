@@ -11,7 +11,7 @@ A `custom_vjp` rules out forward-mode differentiation: use `lax_conv` where `jvp
 
 import functools
 import math
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -180,7 +180,9 @@ class Conv(nn.Module):
     Shapes: (b, h, w, c) -> (b, ceil(h / stride), ceil(w / stride), width).
     Raises: ValueError where `groups` do not divide the channels.
     Source: initialised N(0, 2 gain^2 / (size^2 width)), the fan-out form that He et al.'s code uses
-    (2015, arXiv:1502.01852, eq. 14); zeros where `gain` is 0. A bias starts at `start`.
+    (2015, arXiv:1502.01852, eq. 14), or with the channels that a tap sees in width's place where
+    `fan` is 'in' (eq. 10: without a norm it keeps the signal's scale); zeros where `gain` is 0.
+    A bias starts at `start`.
     """
 
     width: int
@@ -190,6 +192,7 @@ class Conv(nn.Module):
     padding: int | None = None
     bias: bool = False
     gain: float = 1.0
+    fan: Literal["in", "out"] = "out"
     start: float = 0.0
     dtype: Any = jnp.float32
 
@@ -202,7 +205,8 @@ class Conv(nn.Module):
                 f"{self.groups} groups do not divide a convolution of {channels} to {self.width} "
                 f"channels; nearest that do: {math.gcd(channels, self.width, self.groups)}"
             )
-        he = nn.initializers.variance_scaling(2 * self.gain**2 or 1, "fan_out", "normal")
+        fan = "fan_in" if self.fan == "in" else "fan_out"
+        he = nn.initializers.variance_scaling(2 * self.gain**2 or 1, fan, "normal")
         shape = (self.size, self.size, channels // self.groups, self.width)
         kernel = self.param("kernel", he if self.gain else nn.initializers.zeros, shape)
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
