@@ -201,9 +201,12 @@ class Conv(nn.Module):
         """Convolve `x`."""
         channels = x.shape[-1]
         if channels % self.groups or self.width % self.groups:
+            both = math.gcd(channels, self.width)
+            divisors = (d for d in range(1, both + 1) if both % d == 0)
+            near = min(divisors, key=lambda d: abs(d - self.groups))
             raise ValueError(
                 f"{self.groups} groups do not divide a convolution of {channels} to {self.width} "
-                f"channels; nearest that do: {math.gcd(channels, self.width, self.groups)}"
+                f"channels; nearest that do: {near}"
             )
         fan = "fan_in" if self.fan == "in" else "fan_out"
         he = nn.initializers.variance_scaling(2 * self.gain**2 or 1, fan, "normal")

@@ -78,12 +78,12 @@ class Dropped(nn.Module):
     def __call__(self, s, f, z, survival=None):
         """s + b f."""
         check_shapes(s, f)
-        p = jnp.asarray(self.survival if survival is None else survival, f.dtype)
+        # float32 whatever f is: bfloat16 has no number between 0.996 and 1, and would never drop.
+        chance = jnp.asarray(self.survival if survival is None else survival, jnp.float32)
+        p = chance.astype(f.dtype)
         if not self.has_rng("drop"):
             gain = p if self.rescale == "test" else jnp.ones_like(p)
         else:
-            # A float32 threshold whatever f is: bfloat16 would round the probability.
-            chance = p.astype(jnp.float32)
             if self.per == "batch":
                 gain = jax.random.bernoulli(self.make_rng("drop"), chance)
             else:

@@ -154,6 +154,8 @@ class GroupNorm(nn.Module):
     Mean and variance over the space and the channels of one of `groups` groups; `groups=1` is
     layer normalisation as Wu & He compare it (over all channels and the space).
 
+    Statistics are float32 at least, whatever x is.
+
     Shapes: (b, ..., c) -> (b, ..., c). Raises: ValueError where the groups do not divide c.
     Source: Wu & He 2018, arXiv:1803.08494, eq. 1 and 7.
     """
@@ -171,10 +173,14 @@ class GroupNorm(nn.Module):
                 f"norm.groups={self.groups} does not divide {x.shape[-1]} channels; "
                 f"nearest that does: {_nearest_divisor(x.shape[-1], self.groups)}"
             )
-        start = nn.initializers.constant(0.0 if self.zero else 1.0)
-        y = nn.GroupNorm(
-            self.groups, epsilon=self.epsilon, scale_init=start, dtype=x.dtype, name="group"
-        )(x)
+        c, wide = x.shape[-1], wide_type(x)
+        scale = self.param("scale", nn.initializers.constant(0.0 if self.zero else 1.0), (c,))
+        bias = self.param("bias", nn.initializers.zeros, (c,))
+        parts = x.astype(wide).reshape(x.shape[0], -1, self.groups, c // self.groups)
+        centred = parts - parts.mean((1, 3), keepdims=True)
+        inverse = lax.rsqrt(jnp.square(centred).mean((1, 3), keepdims=True) + self.epsilon)
+        y = (centred * inverse).reshape(x.shape)
+        y = (y * _across(scale, y) + _across(bias, y)).astype(x.dtype)
         return nn.relu(y) if self.relu else y
 
 

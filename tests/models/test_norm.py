@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from chex import assert_trees_all_close
 
-from resnet_jax.models.norm import BatchNorm, normalise
+from resnet_jax.models.norm import BatchNorm, GroupNorm, NoNorm, Shift, normalise
 
 
 def autodiff(x, scale, bias, relu):
@@ -76,3 +76,69 @@ def test_statistics_are_float32_where_activations_are_bfloat16():
     assert changed["batch_stats"]["mean"].dtype == jnp.float32
     wide = x.astype(jnp.float32)
     assert_trees_all_close(changed["batch_stats"]["mean"], 0.1 * wide.mean((0, 1, 2)), rtol=1e-4)
+
+
+def grouped(x, groups, epsilon=1e-5):
+    """Wu & He 2018, eq. 1 and 7, in float64."""
+    x = np.asarray(x, np.float64)
+    parts = x.reshape(x.shape[0], -1, groups, x.shape[-1] // groups)
+    mean, variance = parts.mean((1, 3), keepdims=True), parts.var((1, 3), keepdims=True)
+    return ((parts - mean) / np.sqrt(variance + epsilon)).reshape(x.shape)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3, 6])
+@pytest.mark.parametrize("shift", [0.0, 300.0])
+def test_group_norm_is_its_definition_wherever_the_mean_lies(groups, shift):
+    x = shift + 2 * jax.random.normal(jax.random.key(0), (3, 4, 5, 6))
+    norm = GroupNorm(groups)
+    variables = norm.init(jax.random.key(0), x)
+    assert jax.tree.map(jnp.shape, variables["params"]) == {"scale": (6,), "bias": (6,)}
+    weights = {"scale": jnp.arange(6.0), "bias": jnp.arange(6.0) - 3}
+    y = jax.jit(norm.apply)({"params": weights}, x)
+    expected = grouped(x, groups) * np.arange(6.0) + np.arange(6.0) - 3
+    np.testing.assert_allclose(y, expected, atol=1e-3 if shift else 1e-5)
+    cut = GroupNorm(groups, relu=True).apply({"params": weights}, x)
+    np.testing.assert_allclose(cut, np.maximum(y, 0), rtol=1e-5, atol=1e-5)
+
+
+def test_group_norm_sees_one_example_at_a_time_and_trains_as_it_evaluates():
+    x = jax.random.normal(jax.random.key(0), (4, 3, 3, 4))
+    norm = GroupNorm(2)
+    variables = norm.init(jax.random.key(0), x)
+    one = jax.jit(norm.apply)
+    y = norm.apply(variables, x)
+    alone = jnp.concatenate([one(variables, x[i : i + 1]) for i in range(4)])
+    assert_trees_all_close(y, alone, atol=1e-6)
+    trained, changed = norm.apply(variables, x, mutable=["batch_stats"])
+    assert jnp.array_equal(trained, y) and not jax.tree.leaves(changed)
+
+
+def test_group_norm_keeps_its_statistics_in_float32():
+    x = 20 + jax.random.normal(jax.random.key(0), (2, 8, 8, 4))
+    norm, x = GroupNorm(2), x.astype(jnp.bfloat16)
+    y, variables = norm.init_with_output(jax.random.key(0), x)
+    assert y.dtype == jnp.bfloat16
+    assert {a.dtype for a in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    expected = grouped(x.astype(jnp.float32), 2)
+    np.testing.assert_allclose(y.astype(jnp.float32), expected, atol=0.02)
+
+
+def test_groups_that_do_not_divide_the_channels_are_refused():
+    with pytest.raises(ValueError, match=r"norm.groups=8 does not divide 12 channels; .*: 6"):
+        GroupNorm(8).init(jax.random.key(0), jnp.ones((1, 2, 2, 12)))
+
+
+def test_no_norm_is_the_relu_alone_and_owns_nothing():
+    x = jax.random.normal(jax.random.key(0), (2, 3, 3, 4))
+    y, variables = NoNorm(relu=True).init_with_output(jax.random.key(0), x)
+    assert not variables and jnp.array_equal(y, nn.relu(x))
+    assert jnp.array_equal(NoNorm().apply({}, x), x)
+
+
+def test_a_shift_is_one_number_for_all():
+    x = jax.random.normal(jax.random.key(0), (2, 3, 3, 4))
+    y, variables = Shift().init_with_output(jax.random.key(0), x)
+    assert jnp.array_equal(y, x)
+    assert [a.shape for a in jax.tree.leaves(variables)] == [()]
+    moved = Shift(relu=True).apply({"params": {"bias": jnp.float32(-0.5)}}, x)
+    assert jnp.array_equal(moved, nn.relu(x - 0.5))

@@ -1,0 +1,174 @@
+"""Ways for skip and body to meet, at their limits."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import pytest
+from chex import assert_trees_all_close
+
+from resnet_jax.models.conv import Conv
+from resnet_jax.models.drop import Dropped
+from resnet_jax.models.merges import Gated, Scaled, add, concat, plain
+from resnet_jax.models.norm import NoNorm
+from resnet_jax.models.residual import Residual, Stack
+from resnet_jax.models.resnet import resnet
+from resnet_jax.models.skips import Projection, ZeroPad
+
+VECTORS, IMAGES = (3, 5), (3, 4, 6, 5)
+
+
+def paths(shape):
+    return [jax.random.normal(jax.random.key(i), shape) for i in range(3)]
+
+
+def meet(merge, s, f, z):
+    """The merge as it starts, its weights and its gains."""
+    variables = merge.init(jax.random.key(4), s, f, z)
+    weights = {"params": variables.get("params", {})}
+    y, sown = jax.jit(lambda v: merge.apply(v, s, f, z, mutable=["gains"]))(weights)
+    return y, weights["params"], sown["gains"]
+
+
+def without_merges(tree):
+    """The same network's parameters, its gates left out."""
+    keep = lambda value: without_merges(value) if isinstance(value, dict) else value
+    return {k: keep(v) for k, v in tree.items() if k != "merge"}
+
+
+@pytest.mark.parametrize("shape", [VECTORS, IMAGES])
+def test_a_coupled_gate_shares_one_between_its_paths(shape):
+    s, f, z = paths(shape)
+    merge = Gated(transform_bias=-1.0)
+    y, params, gains = meet(merge, s, f, z)
+    kernel = params["gate"]["kernel"].reshape(5, 5)
+    t = 1 / (1 + jnp.exp(-(jnp.einsum("...c,cd->...d", z, kernel) - 1)))
+    assert_trees_all_close(y, (1 - t) * s + t * f, atol=1e-5)
+    assert_trees_all_close(gains["transform"], t.mean(), atol=1e-6)
+    assert_trees_all_close(gains["carry"] + gains["transform"], jnp.float32(1), atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [VECTORS, IMAGES])
+def test_a_shortcut_gate_leaves_the_body_alone(shape):
+    s, f, z = paths(shape)
+    coupled, _, gains = meet(Gated(-0.5), s, f, z)
+    shortcut, _, ours = meet(Gated(-0.5, transform=False), s, f, z)
+    zeros = jnp.zeros_like(f)
+    assert_trees_all_close(shortcut - f, meet(Gated(-0.5), s, zeros, z)[0], atol=1e-5)
+    assert not jnp.allclose(shortcut, coupled)
+    assert ours["transform"] == 1 and ours["carry"] == gains["carry"]
+
+
+@pytest.mark.parametrize("shape", [VECTORS, IMAGES])
+@pytest.mark.parametrize(
+    "transform,carry,limit",
+    [
+        (30.0, 30.0, add),
+        (30.0, -30.0, plain),
+        (-30.0, 30.0, lambda s, f, z: s),
+        (-30.0, -30.0, lambda s, f, z: jnp.zeros_like(s)),
+        (30.0, None, plain),
+        (-30.0, None, lambda s, f, z: s),
+    ],
+)
+def test_gates_that_are_open_or_shut_are_the_merges_without_gates(shape, transform, carry, limit):
+    s, f, z = paths(shape)
+    y, _, gains = meet(Gated(transform, carry), s, f, z)
+    assert_trees_all_close(y, limit(s, f, z), atol=1e-6)
+    one = jnp.float32(1)
+    expected = limit(one, jnp.float32(0), one), limit(jnp.float32(0), one, one)
+    assert_trees_all_close((gains["carry"], gains["transform"]), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("block", ["basic", "preact_basic"])
+def test_two_open_gates_make_a_network_the_resnet_of_the_same_bodies(x64, block):
+    """Outputs, and gradients with respect to the image: all stages, whose first blocks differ."""
+    conv = partial(Conv, dtype=jnp.float64)
+    make = partial(resnet, (1, 1), block=block, skip="B", num_classes=3, width=4, conv=conv)
+    gated, residual = make(merge=Gated(30.0, 30.0, conv=conv)), make()
+    x = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+    variables = jax.jit(gated.init)(jax.random.key(1), x)
+    fewer = {**variables, "params": without_merges(variables["params"])}
+
+    @jax.jit
+    def both(x):
+        y, pull = jax.vjp(lambda x: gated.apply(variables, x), x)
+        z, theirs = jax.vjp(lambda x: residual.apply(fewer, x), x)
+        return (y, pull(jnp.sin(y))[0]), (z, theirs(jnp.sin(z))[0])
+
+    ours, theirs = both(x)
+    assert jnp.abs(ours[1]).max() > 1e-3
+    assert_trees_all_close(ours, theirs, atol=1e-6)
+
+
+@pytest.mark.parametrize("stride,size", [(1, 1), (2, 1), (2, 3), (3, 3)])
+@pytest.mark.parametrize("pixels", [4, 5, 7, 8, 9])
+def test_a_gate_follows_a_block_that_changes_the_shape(stride, size, pixels):
+    x = jnp.ones((2, pixels, pixels, 3))
+    for skip in (ZeroPad(6, stride), Projection(6, stride)):
+        block = Residual(Projection(6, stride), skip, Gated(carry_bias=1.0, size=size))
+        y, variables = jax.eval_shape(block.init_with_output, jax.random.key(0), x)
+        assert y.shape == (2, -(-pixels // stride), -(-pixels // stride), 6)
+        kernel = variables["params"]["merge"]["carry_gate"]["kernel"]
+        assert kernel.shape == (size, size, 3, 6)
+
+
+def test_gates_that_do_not_see_what_they_weigh_draw_on_the_blocks_input():
+    """s and f may be anything; only z moves a gate."""
+    s, f, z = paths(IMAGES)
+    gate = lambda s, f, z: meet(Gated(-1.0, 1.0), s, f, z)[2]
+    assert_trees_all_close(gate(s, f, z), gate(2 * s, f - 1, z))
+    assert gate(s, f, z)["transform"] != gate(s, f, 2 * z)["transform"]
+
+
+@pytest.mark.parametrize(
+    "merge",
+    [Scaled(0.5, 2.0), Scaled(1.0, 0.0, learned=True), Gated(), Gated(carry_bias=2.0), Dropped()],
+)
+@pytest.mark.parametrize("drop", [False, True])
+def test_gains_come_back_one_a_layer(merge, drop):
+    x = jnp.ones((2, 4, 4, 3))
+    stack = Stack(Residual(jnp.sin, merge=merge), 5)
+    variables = stack.init(jax.random.key(0), x)
+    rngs = {"drop": jax.random.key(1)} if drop else {}
+    _, sown = stack.apply(variables, x, mutable=["gains"], rngs=rngs)
+    gains = sown["gains"]["layers"]["merge"]
+    assert jax.tree.map(jnp.shape, gains) == {"carry": (5,), "transform": (5,)}
+
+
+@pytest.mark.parametrize("merge", [Scaled(0.5, 2.0), Dropped(), add])
+def test_paths_of_unequal_shapes_are_refused_in_one_line(merge):
+    x = jnp.ones((2, 4, 4, 3))
+    block = Residual(lambda z: z[:1], merge=merge)
+    with pytest.raises(ValueError, match="skip gives .*ZeroPad or Projection") as error:
+        block.init(jax.random.key(0), x)
+    assert "\n" not in str(error.value)
+
+
+def test_a_learned_gain_starts_where_it_is_told_and_learns():
+    s, f, z = paths(VECTORS)
+    merge = Scaled(1.0, 0.0, learned=True)
+    params = merge.init(jax.random.key(0), s, f, z)["params"]
+    assert jnp.array_equal(merge.apply({"params": params}, s, f, z), s)
+    slope = jax.grad(lambda p: merge.apply({"params": p}, s, f, z).sum())(params)["transform"]
+    assert_trees_all_close(slope, f.sum(), rtol=1e-5)
+
+
+def test_concat_keeps_the_skip_beside_the_body():
+    s, f, z = paths(IMAGES)
+    y = concat(s, f[..., :2], z)
+    assert jnp.array_equal(y[..., :5], s) and jnp.array_equal(y[..., 5:], f[..., :2])
+
+
+def test_a_networks_gates_add_up_to_one_in_every_block():
+    net = resnet(
+        (2, 2), block="basic", skip="A", num_classes=3, width=4, norm=NoNorm, merge=Gated(-3.0)
+    )
+    x = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+    variables = jax.jit(net.init)(jax.random.key(0), x)
+    weights = {"params": variables["params"]}
+    _, sown = jax.jit(lambda x: net.apply(weights, x, mutable=["gains"]))(x)
+    pairs = jax.tree.leaves(sown["gains"], is_leaf=lambda t: "carry" in t)
+    assert sum(p["carry"].size for p in pairs) == 4
+    for pair in pairs:
+        assert_trees_all_close(pair["carry"] + pair["transform"], jnp.ones(pair["carry"].shape))
