@@ -128,7 +128,7 @@ def resnet(
     form, shape = form_and_shape(block)
     pre, wide = form == "preact", shape == "bottleneck"
     if form == "fixup":
-        norm = Shift
+        conv, norm = functools.partial(conv, bias=False), Shift
     make = _body(form, shape, sum(stages), stride_at, widen, groups, zero, conv, norm)
     normed = form in ("", "relu_before", "relu_preact")
     pick = functools.partial(
@@ -136,7 +136,7 @@ def resnet(
     )
     meet = plain if skip == "none" else merge
     after = {"": nn.relu, "fixup": nn.relu, "norm_after": norm(relu=True)}.get(form, identity)
-    at = lambda i: {"merge": meet.copy(survival=survivals[i])} if survivals else {"merge": meet}
+    merge_of = lambda i: meet.copy(survival=survivals[i]) if survivals else meet
 
     blocks: dict[str, nn.Module] = {"stem": Stem(width, stem, not pre, conv, norm)}
     channels, done = width, 0
@@ -146,11 +146,9 @@ def resnet(
         changes = stride > 1 or channels != out
         if changes or pre:
             kept = pick(out, stride, changes)
-            first = {"lead": False} if pre else {}
-            before = {"before": norm(relu=True)} if pre else {}
-            blocks[f"stage{i + 1}_first"] = Residual(
-                make(inner, stride, **first), kept, after=after, **before, **at(done)
-            )
+            body = make(inner, stride, lead=False) if pre else make(inner, stride)
+            before = norm(relu=True) if pre else identity
+            blocks[f"stage{i + 1}_first"] = Residual(body, kept, merge_of(done), before, after)
             count, done = count - 1, done + 1
         if count:
             rest = Residual(make(inner, 1), pick(out, 1, False), meet, after=after)
