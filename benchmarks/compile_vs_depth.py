@@ -1,6 +1,6 @@
 """Seconds to trace, lower and compile one training step, against depth.
 
-    python -m benchmarks.compile_vs_depth [--depths=20,56,...] [--families=vgg,...] [--json=FILE]
+    python -m benchmarks.compile_vs_depth [--depths=20,56,...] [--family=vgg ...] [--json=FILE]
 
 CIFAR ResNets of basic blocks with option A, and where a depth is 9n+2 alone pre-activation
 bottlenecks; batch 8, no compilation cache. Ours is compiled as training does it; the peer, the
@@ -133,14 +133,14 @@ def _row(net: str, config: Config, samples: Sequence[common.Row]) -> common.Row:
 if __name__ == "__main__":
     _DEPTHS = flags.DEFINE_list("depths", "20,56,110,218,434,1001,1202", "layers of our nets")
     _PEER_DEPTHS = flags.DEFINE_list("peer_depths", "20,56,110", "layers of the unrolled nets")
-    _FAMILIES = flags.DEFINE_multi_enum("families", [], list(FAMILIES), "other nets too")
+    _FAMILY = flags.DEFINE_multi_enum("family", [], list(FAMILIES), "another one too")
     _ROUNDS = flags.DEFINE_integer("rounds", 5, "times that each depth is compiled", lower_bound=1)
     common.run(
         "compile_vs_depth",
         lambda: measure(
             common.integers(_DEPTHS),
             common.integers(_PEER_DEPTHS),
-            _FAMILIES.value,
+            _FAMILY.value,
             _ROUNDS.value,
         ),
     )

@@ -3,7 +3,7 @@
 He et al. 2015 (arXiv:1512.03385), Fig. 1 and Fig. 6, left and middle: on CIFAR-10 the *training*
 error of plain nets rises from 20 to 56 layers (and 110 end above 60 %), that of residual nets
 falls. Every network here is trained by one recipe, the deepest one's; the plain twin has the same
-parameters and no skip connection.
+parameters and no skip connection (of a highway about as many a layer: it has no gates).
 
     python -m experiments.degradation --dataset=digits --workdir=runs/degradation      minutes
     python -m experiments.degradation --dataset=cifar10 --data_dir=DIR --full --workdir=DIR
@@ -60,27 +60,30 @@ def plan() -> list[sweep.Planned]:
 
 
 def _planned(base: Config, family: str, depth: int, plain: bool, seed: int) -> sweep.Planned:
-    if family in FAMILIES and not {"none", "A"} <= {*FAMILIES[family].skips}:
-        twins = ", ".join(f for f in FAMILIES if {"none", "A"} <= {*FAMILIES[f].skips})
-        raise ValueError(f"{family} has no twin with or without skip connections; {twins} have")
+    twins = [f for f in FAMILIES if {"none", "A"} <= {*FAMILIES[f].skips}]
+    if family not in twins:
+        raise ValueError(
+            f"{family} has no twin with or without skip connections; {', '.join(twins)} have"
+        )
     config = sweep.network_config(base, family, depth)
     config.seed = seed
-    # A family that was published without skip connections (VGG) has a residual twin of ours.
-    published = config.model.skip != "none"
-    if "model.skip" in sweep.OVERRIDDEN and not published:
+    if "model.skip" in sweep.OVERRIDDEN and config.model.skip == "none":
         raise ValueError("model.skip=none is the plain twin, which is trained anyway; use A or B")
     if plain:
         config.model.skip = "none"
-    elif not published:
+    elif config.model.skip == "none":
         config.model.skip = "A"
-    group = groups(family, published)[not plain]
+    group = groups(family)[not plain]
     model = f"{group}-{depth}"
     return sweep.Planned(model, group, config, sweep.folder(model, seed))
 
 
-def groups(family: str, published: bool = True) -> tuple[str, str]:
-    """What the plain and the residual networks of a family are called in tables and figures."""
-    residual = family if published else f"residual-{family}"
+def groups(family: str) -> tuple[str, str]:
+    """What the plain and the residual networks of a family are called in tables and figures.
+
+    A family that was published without skip connections (VGG) has a residual twin of ours.
+    """
+    residual = f"residual-{family}" if FAMILIES[family].plain else family
     return ("plain" if family == "resnet" else f"plain-{family}"), residual
 
 
@@ -89,12 +92,8 @@ def judge(summary: Sequence[Row], chance: float) -> dict[str, Any]:
 
     Of several families it holds where it holds of each, and not where it does not hold of one.
     """
-    plain = [name for name in dict.fromkeys(r["family"] for r in summary) if _is_plain(name)]
-    residual = [n for n in dict.fromkeys(r["family"] for r in summary) if not _is_plain(n)]
-    pairs = []
-    for name in plain:
-        stem = name.removeprefix("plain-") if name != "plain" else "resnet"
-        pairs += [(name, r) for r in residual if r in (stem, f"residual-{stem}")]
+    plain = {row["family"] for row in summary}
+    pairs = [pair for pair in map(groups, FAMILIES) if pair[0] in plain]
     verdicts = [(pair, judge_family(summary, chance, *pair)) for pair in pairs]
     if len(verdicts) == 1:
         return verdicts[0][1]

@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -26,6 +27,10 @@ def run(main: Callable[..., None], takes: str = "") -> None:
         rest = flags.FLAGS(sys.argv)[1:]
     except Exception as error:  # ml_collections and absl raise a dozen kinds
         fail(_explain(error))
+    for word in sys.argv[1:]:
+        name, _, value = word.lstrip("-").partition("=")
+        if name == "config.model.family":  # its other values would not follow
+            fail(f"a family is chosen by the config's argument: configs/NAME.py:family={value}")
     if rest and not takes:
         fail(f"unexpected argument {rest[0]!r}; flags are written --name=value")
     if takes and not rest:
@@ -70,7 +75,11 @@ def _explain(error: Exception) -> str:
     if isinstance(error, flags.UnrecognizedFlagError):
         near = difflib.get_close_matches(error.flagname, list(flags.FLAGS), 1, 0.0)[0]
         return f"unknown flag --{error.flagname}; nearest: --{near}"
-    return str(error.args[0] if isinstance(error, KeyError) else error)
+    words = str(error.args[0] if isinstance(error, KeyError) else error)
+    # A config file's own refusal reaches us inside a traceback, as its last line.
+    return re.sub(
+        r"Error whilst parsing config file: Traceback .*Error: ", "", words, flags=re.DOTALL
+    )
 
 
 def use_compilation_cache() -> None:

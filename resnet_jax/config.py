@@ -249,9 +249,25 @@ def _check_model(config: Config) -> None:
     if not 0 < model.survival <= 1:
         raise ValueError(f"model.survival={model.survival} must lie in (0, 1]")
     net = families.build(config)
+    _check_unused(config)
     if kind == "group" or model.cardinality > 1:  # which may not divide some layer's channels
         image = jax.ShapeDtypeStruct((1, *config.data.shape), jnp.float32)
         jax.eval_shape(net.init, jax.random.key(0), image)
+
+
+def _check_unused(config: Config) -> None:
+    """Refuse a value that would change nothing in this network: who sets it expects a change."""
+    model, default = config.model, base()
+    default.data.shape = config.data.shape
+    default.model.family, default.model.depth = model.family, model.depth
+    families.FAMILIES[model.family].choose(default, model.block)
+    for key in sorted(set(families.OPTIONAL) - families.used(config)):
+        if model[key] != default.model[key]:
+            raise ValueError(
+                f"model.{key}={model[key]} changes nothing in the family {model.family} with "
+                f"block={model.block}, skip={model.skip}, merge={model.merge}; "
+                f"leave it at {default.model[key]}"
+            )
 
 
 def _check_types(flat: dict[str, Any]) -> None:

@@ -25,6 +25,11 @@ MERGES = ("add", "rezero", *GATES, *drop.FORMS)
 NORMS = ("batch", "group", "layer", "none")
 
 
+# Keys of config.model that do something in some networks alone.
+OPTIONAL = ("stages", "gains", "gate_bias", "carry_bias", "survival", "survival_rule")
+OPTIONAL += ("skip_dropout", "widen", "cardinality", "growth", "dropout", "zero_init")
+
+
 class Family(NamedTuple):
     """Networks that differ in depth and in the values of their config."""
 
@@ -34,28 +39,61 @@ class Family(NamedTuple):
     blocks: tuple[str, ...]
     skips: tuple[str, ...] = SKIPS
     merges: tuple[str, ...] = MERGES
+    uses: tuple[str, ...] = ()  # of OPTIONAL, beside what its merge uses
+    norms: tuple[str, ...] = NORMS
+    plain: bool = False  # published without skip connections
 
 
 def build(config: Any) -> Chain:
     """The config's network, a value: nothing is computed yet.
 
-    Raises: ValueError for a depth that does not exist, an image too small for the strides, or a
-        block, skip or merge that the family has not.
+    Raises: ValueError for a depth that does not exist, an image too small for the strides, a block,
+        skip, merge or norm that the family has not, or a network that no gradient passes.
     """
     model = config.model
     family = FAMILIES[model.family]
-    for key, known in (
-        ("block", family.blocks),
-        ("skip", family.skips),
-        ("merge", family.merges),
+    for key, value, known in (
+        ("model.block", model.block, family.blocks),
+        ("model.skip", model.skip, family.skips),
+        ("model.merge", model.merge, family.merges),
+        ("norm.kind", config.norm.kind, ("none",) if model.block == "dense" else family.norms),
     ):
-        if model[key] not in known:
+        if value not in known:
             raise ValueError(
-                f"model.{key}={model[key]!r} is not of the family {model.family}, which has "
+                f"{key}={value!r} is not of the family {model.family}, which has "
                 + f"{', '.join(known)}; families are chosen by the config's argument, "
                 + f"configs/NAME.py:family={model.family}"
             )
+    starts_at_zero = model.zero_init or model.block.startswith("fixup")
+    if model.skip == "none" and starts_at_zero:
+        key = "model.zero_init" if model.zero_init else f"model.block={model.block}"
+        raise ValueError(
+            f"model.skip=none with {key}: without a skip connection bodies that start at zero "
+            "pass nothing on and learn nothing; use another of the two"
+        )
     return family.build(config)
+
+
+def used(config: Any) -> set[str]:
+    """The keys of OPTIONAL that do something in the config's network.
+
+    A plain twin keeps those of its merge and skip: it differs from its residual net in one value.
+    """
+    model = config.model
+    keys = set(FAMILIES[model.family].uses)
+    form, shape = resnet.form_and_shape(model.block)
+    if shape != "bottleneck":
+        keys -= {"cardinality"}
+    if form == "fixup":
+        keys -= {"zero_init"}
+    if model.block == "dense":
+        keys -= {"stages"}
+    if model.skip == "none":
+        return keys | set(OPTIONAL[1:7])
+    of_merge = {"add": ("gains",), "two_gate": ("gate_bias", "carry_bias")}
+    of_merge |= {gate: ("gate_bias",) for gate in GATES[:2]}
+    of_merge |= {form: ("survival", "survival_rule") for form in drop.FORMS}
+    return keys | set(of_merge.get(model.merge, ()))
 
 
 def image_size(config: Any) -> int:
@@ -329,21 +367,35 @@ def _ending(*shapes: str) -> tuple[str, ...]:
     return tuple(b for b in resnet.BLOCKS if resnet.form_and_shape(b)[1] in shapes)
 
 
-_PLAIN = {"skips": ("none",), "merges": ("add",)}
-_VGG = {"skips": ("none", "A", "B"), "merges": ("add", "rezero", *GATES)}
+_RESIDUAL = ("stages", "skip_dropout", "widen", "cardinality", "zero_init")
+_PLAIN = {"skips": ("none",), "merges": ("add",), "norms": ("none",), "plain": True}
+_VGG = {
+    "skips": ("none", "A", "B"),
+    "merges": ("add", "rezero", *GATES),
+    "uses": ("stages", "dropout"),
+    "plain": True,
+}
 FAMILIES = {
-    "resnet": Family(_resnet, _choose_resnet, 20, resnet.BLOCKS),
-    "ladder": Family(_resnet, _choose_resnet, 18, _ending("basic")),
-    "wide": Family(_resnet, _choose_wide, 28, _ending("basic", "bottleneck")),
-    "resnext": Family(_resnet, _choose_resnext, 29, _ending("bottleneck")),
+    "resnet": Family(_resnet, _choose_resnet, 20, resnet.BLOCKS, uses=_RESIDUAL),
+    "ladder": Family(_resnet, _choose_resnet, 18, _ending("basic"), uses=_RESIDUAL),
+    "wide": Family(_resnet, _choose_wide, 28, _ending("basic", "bottleneck"), uses=_RESIDUAL),
+    "resnext": Family(_resnet, _choose_resnext, 29, _ending("bottleneck"), uses=_RESIDUAL),
     "vgg": Family(_vgg, _choose_vgg, 11, ("single",), **_VGG),
     "vgg_bn": Family(_vgg, _choose_vgg, 11, ("single",), **_VGG),
     "lenet": Family(_lenet, _choose_fixed, lenet.DEPTH, ("single",), **_PLAIN),
-    "alexnet": Family(_alexnet, _choose_fixed, alexnet.DEPTH, ("single",), **_PLAIN),
+    "alexnet": Family(
+        _alexnet, _choose_fixed, alexnet.DEPTH, ("single",), uses=("dropout",), **_PLAIN
+    ),
     "highway": Family(
         _highway, _choose_highway, 19, ("single", "dense"), ("none", "A"), ("add", *GATES)
     ),
     "densenet": Family(
-        _densenet, _choose_densenet, 40, ("basic", "bottleneck"), ("A",), ("concat",)
+        _densenet,
+        _choose_densenet,
+        40,
+        ("basic", "bottleneck"),
+        ("A",),
+        ("concat",),
+        uses=("stages", "growth", "dropout"),
     ),
 }

@@ -152,6 +152,7 @@ _VGGS = ("vgg", "vgg_bn")
 _IMAGENET = {
     "model.skip": "B",
     "model.merge": "add",
+    "model.gains": (1.0, 1.0),
     "model.stem": "7x7",
     "norm.epsilon": 1e-5,
 }

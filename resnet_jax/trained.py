@@ -43,7 +43,12 @@ def load(workdir: Path, data_dir: str | None = None) -> Trained:
         with Checkpoints(folder) as checkpoints:
             step = checkpoints.latest()
             if step is not None:
-                state = checkpoints.restore(step, jax.eval_shape(create))
+                try:
+                    state = checkpoints.restore(step, jax.eval_shape(create))
+                except Exception as error:  # orbax and its stores raise kinds of their own
+                    raise ValueError(
+                        f"the checkpoint of step {step} in {workdir} cannot be read: {error}"
+                    ) from error
                 return Trained(workdir, config, net, state)
     raise ValueError(f"{workdir} has no checkpoint: its run has not saved its first one yet")
 

@@ -53,7 +53,8 @@ def from_tensors(tensors: Tensors, layout: str, config: Config) -> Any:
     table = rows(layout, config)
     net = families.build(config)
     image = jax.ShapeDtypeStruct((1, *config.data.shape), "float32")
-    shapes = jax.eval_shape(net.init, jax.random.key(0), image)
+    made = jax.eval_shape(net.init, jax.random.key(0), image)
+    shapes = {name: made[name] for name in ("params", "batch_stats") if name in made}
     leaves = _leaves(shapes)
     slots = _slots(leaves, table)
     _refuse_misfits(tensors, {name: slot.shape for name, slot in slots.items()}, table, config)
@@ -136,6 +137,8 @@ def _published(lengths: tuple[int, ...], depth: int, config: Config) -> bool:
     """Whether model.depth alone means these stages."""
     try:
         image = min(config.data.shape[:2])
+        if config.model.family == "ladder":
+            return lengths == resnet.ladder_stages(depth, image)
         return lengths == resnet.resnet_stages(depth, config.model.block, image)
     except ValueError:
         return False

@@ -42,6 +42,10 @@ def _fit(image: Image.Image, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "
     high, wide, channels = shape
     if image.mode.startswith("I;16"):  # Pillow would cut what is brighter than 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode == "I":
+        image = Image.fromarray(np.clip(np.asarray(image) >> 8, 0, 255).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers of no known range")
     image = image if image.mode == MODES[channels] else image.convert(MODES[channels])
     if image.size != (wide, high) and min(high, wide) < CROPPED:
         image = image.resize((wide, high), Image.Resampling.BILINEAR)

@@ -125,8 +125,8 @@ class Fixup(nn.Module):
     initialisation times blocks^(-1 / (2m - 2)); a scalar bias stands before every convolution and
     every ReLU, a scalar gain before the addition, and a bias after it.
 
-    Source: Zhang et al. 2019, arXiv:1901.09321, sec. 3 ("Fixup") and Fig. 1 right. The biases'
-    places are its authors' code's.
+    Source: Zhang et al. 2019, arXiv:1901.09321, sec. 3 ("Fixup") and Fig. 1 right.
+    Differs: where its authors' code changes the shape, the skip too sees x with the first bias.
     """
 
     layers: Layers

@@ -41,6 +41,7 @@ class Dropout(nn.Module):
     Shapes: any; the first axis are the examples.
     Source: Srivastava et al. 2014, JMLR 15, sec. 4, scaled in training instead of at test time
     (its sec. 10). As a skip: He et al. 2016, arXiv:1603.05027, sec. 3.1, dropout shortcut.
+    Differs: as a skip its expectation is x, where that section speaks of half of it at rate 0.5.
     """
 
     rate: float

@@ -1,9 +1,11 @@
-"""Highway networks: the gated skip connection of 2015, and the plain twin of equal parameters.
+"""Highway networks: the gated skip connection of 2015, and a plain twin of as many parameters.
 
     x' = (1 - T(x)) x + T(x) H(x),   H = relu(W x + b),   T = sigmoid(W_T x + b_T)
 
 Srivastava, Greff & Schmidhuber 2015 (arXiv:1505.00387, 1507.06228). A gate doubles a layer's
-parameters, so that the plain twin is wider: 71 units where the highway has 50 (1505.00387, sec. 3).
+parameters, so that the plain twin is wider: 71 units where the highway has 50, about 5,000
+parameters a layer in both (1505.00387, sec. 3). Its layers without gates are wider too, so that the
+whole has some percent more.
 """
 
 import math

@@ -29,8 +29,8 @@ class Counts(NamedTuple):
 def count(net: nn.Module, x: jax.ShapeDtypeStruct) -> tuple[Counts, jax.ShapeDtypeStruct]:
     """Counts of `net`, with the multiply-adds of evaluating it on `x`, and its output's shape.
 
-    An identity skip is one that meets its body: those of plain nets, zero-padded and projected
-    ones do not count.
+    An identity skip is one that meets its body, whatever the merge weighs it with: those of plain
+    nets, zero-padded and projected ones and those with dropout do not count.
     """
     y, variables = jax.eval_shape(net.init_with_output, jax.random.key(0), x)
     params = variables.get("params", {})
