@@ -62,7 +62,8 @@ MISTAKES = [
     ({"data__mean": ("x",)}, "data.mean=('x',) must hold numbers"),
     ({"data__shape": (8,)}, "data.shape=(8,) must be (height, width, channels)"),
     ({"optimizer__learning_rate": float("nan")}, "optimizer.learning_rate=nan must be finite"),
-    ({"model__carry": float("inf")}, "model.carry=inf must be finite"),
+    ({"model__gate_bias": float("inf")}, "model.gate_bias=inf must be finite"),
+    ({"model__gains": (1.0, float("nan"))}, "model.gains=(1.0, nan) must be finite"),
     ({"seed": 2**32}, "seed=4294967296 must be below 4294967296"),
     ({"schedule__kind": "cosine"}, "a cosine has one, the step of its end; try (64000,)"),
     ({"norm__group_size": 60}, "norm.group_size=60 does not divide batch_size=128; nearest 64"),
@@ -72,7 +73,34 @@ MISTAKES = [
     ({"data__shape": (2, 2, 3)}, "images of 2x2 are too small for 3 stages behind a 3x3 stem"),
     ({"model__stem": "7x7", "data__shape": (8, 8, 3)}, "need 16 pixels a side; use model.stem=3x3"),
     ({"model__stages": (2, 2, 2)}, "has 14 layers, not model.depth=110; set model.depth=14"),
-    ({"model__family": "ladder", "model__block": "bottleneck"}, "the ladder is made of basic"),
+    (
+        {"model__family": "ladder", "model__block": "bottleneck"},
+        "model.block='bottleneck' is not of the family ladder, which has basic, ",
+    ),
+    ({"model__block": "dense"}, "model.block='dense' is not of the family resnet"),
+    ({"model__merge": "concat"}, "model.merge='concat' is not of the family resnet"),
+    ({"model__merge": "exclusive"}, "; nearest: exclusive_gate"),
+    ({"model__merge": "rezero", "model__gains": (0.5, 0.5)}, "those of merge=add, not of rezero"),
+    ({"model__gains": (0.5,)}, "model.gains=(0.5,) must be two numbers, of skip and body"),
+    ({"model__gains": ("a", 1.0)}, "must hold numbers"),
+    ({"model__survival": 0.0}, "model.survival=0.0 must lie in (0, 1]"),
+    ({"model__survival": 1.5}, "model.survival=1.5 must lie in (0, 1]"),
+    ({"model__survival_rule": "quadratic"}, "is not one of linear, uniform; nearest: "),
+    ({"model__skip_dropout": 1.0}, "model.skip_dropout=1.0 must lie in [0, 1)"),
+    ({"model__dropout": -0.1}, "model.dropout=-0.1 must lie in [0, 1)"),
+    ({"norm__kind": "group", "norm__groups": 5}, "norm.groups=5 does not divide 16 channels"),
+    (
+        {"norm__kind": "group", "norm__groups": 32},
+        "16 channels; nearest that does: 16",
+    ),
+    ({"norm__kind": "instance"}, "norm.kind='instance' is not one of batch, group, layer, none"),
+    ({"norm__kind": "none", "model__zero_init": True}, "norm.kind=none has none; use model.merge="),
+    ({"model__widen": 0}, "model.widen=0 must be positive"),
+    ({"model__growth": 0}, "model.growth=0 must be positive"),
+    (
+        {"model__family": "vgg"},
+        "is not of the family vgg, which has single; families",
+    ),
 ]
 
 
@@ -86,6 +114,21 @@ def test_a_mistake_is_refused_in_one_line_that_says_what_works(changes, message)
 
 def test_any_stage_sizes_make_a_network():
     configs.check(recipe(model__stages=(1, 2, 3, 1), model__depth=16))
+
+
+def test_groups_that_do_not_divide_a_bottleneck_are_refused():
+    changes = {"model__cardinality": 7, "model__depth": 29}
+    with pytest.raises(ValueError, match="7 groups do not divide .* 512 to 512 .*: 8") as error:
+        configs.check(recipe("cifar10", "family=resnext", **changes))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "family,near", [("resnets", "resnet"), ("highways", "highway"), ("dense", "densenet")]
+)
+def test_an_unknown_family_is_refused_with_the_nearest(family, near):
+    with pytest.raises(ValueError, match=f"family={family} is not one of .*; nearest: {near}$"):
+        recipe("cifar10", f"family={family}")
 
 
 @pytest.mark.parametrize("argument", ["dept=20", "depth", "depth=deep", "depth=²"])

@@ -207,15 +207,17 @@ def resnet_stages(depth: int, block: str, image: int, extra: int = 2) -> tuple[i
     """
     shape = form_and_shape(block)[1]
     if image >= SMALL:
-        table = IMAGENET.get(shape, {})
-        if depth not in table:
-            known = table or {d for depths in IMAGENET.values() for d in depths}
-            near = " and ".join(
-                str(d) for d in sorted(sorted(known, key=lambda d: abs(d - depth))[:2])
+        if shape not in IMAGENET:
+            raise ValueError(
+                f"no ImageNet ResNet has {shape} blocks: use {' or '.join(IMAGENET)}, "
+                "or model.stages"
             )
+        table = IMAGENET[shape]
+        if depth not in table:
+            low, high = sorted(sorted(table, key=lambda d: abs(d - depth))[:2])
             raise ValueError(
                 f"depth {depth} is no ImageNet ResNet of {shape} blocks "
-                f"({', '.join(map(str, table)) or 'there is none'}); nearest {near}"
+                f"({', '.join(map(str, table))}); nearest {low} and {high}"
             )
         return table[depth]
     step = 3 * SHAPES[shape]

@@ -56,7 +56,7 @@ def test_initial_kernels_have_he_variance():
         ((5, 5), 2, 2),
     ],
 )
-@pytest.mark.parametrize("size,uneven", [((9, 8), 0), ((8, 7), 1), ((3, 2), 2)])
+@pytest.mark.parametrize("size,uneven", [((9, 8), 1), ((3, 2), 2)])
 def test_gradients_of_groups_equal_those_of_lax(x64, kernel, stride, groups, size, uneven):
     i, j = kernel
     padding = ((i // 2, i // 2 + uneven), (j // 2 + uneven, j // 2))

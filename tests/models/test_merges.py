@@ -10,7 +10,6 @@ from chex import assert_trees_all_close
 from resnet_jax.models.conv import Conv
 from resnet_jax.models.drop import Dropped
 from resnet_jax.models.merges import Gated, Scaled, add, concat, plain
-from resnet_jax.models.norm import NoNorm
 from resnet_jax.models.residual import Residual, Stack
 from resnet_jax.models.resnet import resnet
 from resnet_jax.models.skips import Projection, ZeroPad
@@ -27,7 +26,8 @@ def meet(merge, s, f, z):
     variables = merge.init(jax.random.key(4), s, f, z)
     weights = {"params": variables.get("params", {})}
     y, sown = jax.jit(lambda v: merge.apply(v, s, f, z, mutable=["gains"]))(weights)
-    return y, weights["params"], sown["gains"]
+    params: dict = weights["params"]
+    return y, params, sown["gains"]
 
 
 def without_merges(tree):
@@ -80,11 +80,12 @@ def test_gates_that_are_open_or_shut_are_the_merges_without_gates(shape, transfo
     assert_trees_all_close((gains["carry"], gains["transform"]), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("block", ["basic", "preact_basic"])
-def test_two_open_gates_make_a_network_the_resnet_of_the_same_bodies(x64, block):
+def test_two_open_gates_make_a_network_the_resnet_of_the_same_bodies(x64):
     """Outputs, and gradients with respect to the image: all stages, whose first blocks differ."""
     conv = partial(Conv, dtype=jnp.float64)
-    make = partial(resnet, (1, 1), block=block, skip="B", num_classes=3, width=4, conv=conv)
+    make = partial(
+        resnet, (1, 1), block="preact_single", skip="B", num_classes=3, width=4, conv=conv
+    )
     gated, residual = make(merge=Gated(30.0, 30.0, conv=conv)), make()
     x = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
     variables = jax.jit(gated.init)(jax.random.key(1), x)
@@ -123,14 +124,13 @@ def test_gates_that_do_not_see_what_they_weigh_draw_on_the_blocks_input():
 
 @pytest.mark.parametrize(
     "merge",
-    [Scaled(0.5, 2.0), Scaled(1.0, 0.0, learned=True), Gated(), Gated(carry_bias=2.0), Dropped()],
+    [Scaled(0.5, 2.0), Gated(), Dropped(), Dropped(per="sample")],
 )
-@pytest.mark.parametrize("drop", [False, True])
-def test_gains_come_back_one_a_layer(merge, drop):
+def test_gains_come_back_one_a_layer(merge):
     x = jnp.ones((2, 4, 4, 3))
     stack = Stack(Residual(jnp.sin, merge=merge), 5)
     variables = stack.init(jax.random.key(0), x)
-    rngs = {"drop": jax.random.key(1)} if drop else {}
+    rngs = {"drop": jax.random.key(1)}
     _, sown = stack.apply(variables, x, mutable=["gains"], rngs=rngs)
     gains = sown["gains"]["layers"]["merge"]
     assert jax.tree.map(jnp.shape, gains) == {"carry": (5,), "transform": (5,)}
@@ -158,17 +158,3 @@ def test_concat_keeps_the_skip_beside_the_body():
     s, f, z = paths(IMAGES)
     y = concat(s, f[..., :2], z)
     assert jnp.array_equal(y[..., :5], s) and jnp.array_equal(y[..., 5:], f[..., :2])
-
-
-def test_a_networks_gates_add_up_to_one_in_every_block():
-    net = resnet(
-        (2, 2), block="basic", skip="A", num_classes=3, width=4, norm=NoNorm, merge=Gated(-3.0)
-    )
-    x = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
-    variables = jax.jit(net.init)(jax.random.key(0), x)
-    weights = {"params": variables["params"]}
-    _, sown = jax.jit(lambda x: net.apply(weights, x, mutable=["gains"]))(x)
-    pairs = jax.tree.leaves(sown["gains"], is_leaf=lambda t: "carry" in t)
-    assert sum(p["carry"].size for p in pairs) == 4
-    for pair in pairs:
-        assert_trees_all_close(pair["carry"] + pair["transform"], jnp.ones(pair["carry"].shape))
