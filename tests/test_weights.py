@@ -15,7 +15,9 @@ from resnet_jax import config as configs
 from resnet_jax import families, layouts, tensors, weights
 from resnet_jax.data import normalise, sources
 
-FIXTURES = sorted((Path(__file__).parent / "fixtures").glob("*.safetensors"))
+FOLDER = Path(__file__).parent / "fixtures"
+FIXTURES = sorted(FOLDER.glob("*.safetensors"))
+BASIC, BOTTLENECK = (FOLDER / f"torchvision_{kind}.safetensors" for kind in ("basic", "bottleneck"))
 
 
 def recipe(name, **changes):
@@ -120,7 +122,7 @@ def test_another_depth_is_refused_with_the_depth_that_fits(kept):
 
 
 def test_stages_that_no_paper_has_are_named_with_the_depth():
-    layout, config, kept, *_ = fixture(FIXTURES[-2])
+    layout, config, kept, *_ = fixture(BASIC)
     assert layout == "torchvision"
     found = tuple(config.model.stages)
     config.model.stages, config.model.depth, config.data.shape = (), 18, (64, 64, 3)
@@ -129,8 +131,8 @@ def test_stages_that_no_paper_has_are_named_with_the_depth():
 
 
 def test_other_blocks_are_not_taken_for_another_depth():
-    layout, config, *_ = fixture(FIXTURES[-2])
-    _, _, bottlenecks, *_ = fixture(FIXTURES[-1])
+    layout, config, *_ = fixture(BASIC)
+    _, _, bottlenecks, *_ = fixture(BOTTLENECK)
     assert "--config" not in refused(bottlenecks, config, layout)
 
 

@@ -115,7 +115,7 @@ class Gated(nn.Module):
             return nn.Dense(
                 s.shape[-1], bias_init=start, param_dtype=wide_type(z), dtype=z.dtype, name=name
             )(z)
-        stride = -(-z.shape[1] // s.shape[1])
+        stride = max(-(-z.shape[axis] // s.shape[axis]) for axis in (1, 2))
         gate = self.conv(s.shape[-1], self.size, stride, bias=True, start=bias, name=name)
         return gate(z)
 

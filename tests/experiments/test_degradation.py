@@ -100,7 +100,7 @@ def test_a_sweep_lists_runs_reports_and_does_nothing_twice(tmp_path):
 
     refused = sweep(tmp_path, "--config.model.zero_init=true")
     assert refused.returncode == 2
-    assert "model.zero_init: False there, True now" in refused.stderr
+    assert "norm.momentum: 0.9 there, 0.5 now" in refused.stderr
     assert refused.stderr.count("\n") == 1
 
 
