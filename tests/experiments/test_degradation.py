@@ -98,7 +98,7 @@ def test_a_sweep_lists_runs_reports_and_does_nothing_twice(tmp_path):
     ]  # fmt: skip
     assert all(r["n"] == 1 and r["train_error_std"] is None for r in results["summary"])
 
-    refused = sweep(tmp_path, "--config.model.zero_init=true")
+    refused = sweep(tmp_path, "--config.norm.momentum=0.5")
     assert refused.returncode == 2
     assert "norm.momentum: 0.9 there, 0.5 now" in refused.stderr
     assert refused.stderr.count("\n") == 1
