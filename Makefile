@@ -18,7 +18,7 @@ $(STAMP): requirements.txt pyproject.toml
 	@touch $@
 
 demo: setup
-	$(BIN)/python -m experiments.degradation --dataset=digits --depths=8,20,56,110 --workdir=runs/demo
+	$(BIN)/python -m experiments.degradation --dataset=digits --depths=8,20,56,110 --seeds=2 --workdir=runs/demo
 
 test: setup
 	$(BIN)/ruff check .
