@@ -128,10 +128,9 @@ def network_config(base: Config, family: str, depth: int) -> Config:
     fresh = runpy.run_path(path)["get_config"](",".join(words))
     config = base.copy_and_resolve_references()
     with config.unlocked():
-        shape = (config.model.num_classes, config.norm.group_size)
         config.model.update(fresh.model)
         config.norm.update(fresh.norm)
-        config.model.num_classes, config.norm.group_size = shape
+        config.model.num_classes = base.model.num_classes  # the data set's
         for key in OVERRIDDEN:
             part, _, name = key.rpartition(".")
             if part in ("model", "norm"):
