@@ -52,20 +52,24 @@ def plan() -> list[sweep.Planned]:
     networks = sweep.networks(depths(config.data.name, sweep.FULL.value))
     seeds = sweep.SEEDS.value or (5 if sweep.FULL.value else 1)
     return [
-        _planned(config, family, depth, plain, config.seed + seed)
+        _planned(config, networks, (family, depth), plain, config.seed + seed)
         for seed in range(seeds)
         for family, depth in networks
         for plain in (True, False)
     ]
 
 
-def _planned(base: Config, family: str, depth: int, plain: bool, seed: int) -> sweep.Planned:
+def _planned(
+    base: Config, networks: Sequence[sweep.Network], one: sweep.Network, plain: bool, seed: int
+) -> sweep.Planned:
+    family, depth = one
     twins = [f for f in FAMILIES if {"none", "A"} <= {*FAMILIES[f].skips}]
     if family not in twins:
         raise ValueError(
             f"{family} has no twin with or without skip connections; {', '.join(twins)} have"
         )
-    config = sweep.network_config(base, family, depth)
+    deepest = max(d for f, d in networks if f == family)
+    config = sweep.network_config(base, family, depth, deepest)
     config.seed = seed
     if "model.skip" in sweep.OVERRIDDEN and config.model.skip == "none":
         raise ValueError("model.skip=none is the plain twin, which is trained anyway; use A or B")

@@ -45,6 +45,7 @@ flags.mark_flag_as_required("workdir")
 
 
 Depths = tuple[int, ...]
+Network = tuple[str, int]  # family and depth
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +102,7 @@ def _recipe() -> str:
     return str(path)
 
 
-def networks(default: Depths) -> list[tuple[str, int]]:
+def networks(default: Depths) -> list[Network]:
     """(family, depth) of --models or --depths, or of the default, each once.
 
     Raises: ValueError where one of them does not read so.
@@ -116,21 +117,23 @@ def networks(default: Depths) -> list[tuple[str, int]]:
     return list(dict.fromkeys((family, int(depth)) for family, depth in pairs))
 
 
-def network_config(base: Config, family: str, depth: int) -> Config:
+def network_config(base: Config, family: str, depth: int, deepest: int) -> Config:
     """`base`'s recipe with the network of this family and depth, and the overrides on top.
 
     The network's values (block, skip, width, norm, ...) are those that its family's argument gives
-    in the recipe's file: nothing is left over of another family.
+    in the recipe's file, of its `deepest` network: nothing is left over of another family, and one
+    family's depths differ in nothing else.
     """
     path, _, argument = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
     kept = [part for part in argument.split(",") if part.split("=")[0] not in ("family", "depth")]
-    words = [*filter(None, kept), f"family={family}", f"depth={depth}"]
+    words = [*filter(None, kept), f"family={family}", f"depth={deepest}"]
     fresh = runpy.run_path(path)["get_config"](",".join(words))
     config = base.copy_and_resolve_references()
     with config.unlocked():
         config.model.update(fresh.model)
         config.norm.update(fresh.norm)
         config.model.num_classes = base.model.num_classes  # the data set's
+        config.model.depth = depth
         for key in OVERRIDDEN:
             part, _, name = key.rpartition(".")
             if part in ("model", "norm"):

@@ -112,6 +112,8 @@ def test_a_sweep_lists_runs_reports_and_does_nothing_twice(tmp_path):
         (("--config.data.name=mnist",), "--config.data.name is set by --dataset"),
         (("--models=resnet",), ":resnet is not FAMILY:DEPTH"),
         (("--steps=0",), "--steps=0"),
+        # One family has one block, the deepest network's.
+        (("--depths=14,29",), "depth 14 is not 9n+2 (bottleneck blocks)"),
     ],
 )
 def test_flags_that_contradict_the_sweep_are_refused(tmp_path, words, message):
@@ -132,3 +134,22 @@ def test_runs_that_diverge_do_not_stop_the_others(tmp_path):
     assert done.returncode == 1
     assert "[1/2] plain-8" in done.stdout and "[2/2] resnet-8" in done.stdout
     assert "2 of 2 runs diverged. plain-8, seed 0: " in done.stderr
+
+
+def test_several_families_are_planned_each_with_its_twin(tmp_path):
+    done = sweep(tmp_path, "--models=vgg:11,resnet:8,highway:19", "--list")
+    assert [line.split()[1] for line in done.stdout.splitlines()] == [
+        "plain-vgg-11", "residual-vgg-11", "plain-8", "resnet-8", "plain-highway-19", "highway-19",
+    ]  # fmt: skip
+
+
+def test_of_several_families_the_claim_holds_where_it_holds_of_each():
+    good = [row("plain", 20, 0.1), row("plain", 56, 0.4)]
+    good += [row("resnet", 20, 0.1), row("resnet", 56, 0.05)]
+    other = lambda deep: [
+        row("plain-ladder", 20, 0.1), row("plain-ladder", 56, 0.4),
+        row("ladder", 20, 0.1), row("ladder", 56, deep),
+    ]  # fmt: skip
+    assert judge(good + other(0.05), CHANCE)["holds"] is True
+    assert judge(good + other(0.3), CHANCE)["holds"] is False
+    assert judge(good + other(CHANCE), CHANCE)["holds"] is None
