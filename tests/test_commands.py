@@ -37,6 +37,7 @@ MISTAKES = [
     (("--config.batch_size=1600",), "batch_size=1600 is larger than the training split of digits"),
     (("--config.schedule.warmup_steps=300",), "not shorter than the run of steps=300"),
     (("leftover",), "unexpected argument 'leftover'"),
+    (("--config.model.family=vgg",), "chosen by the config's argument: configs/NAME.py:family=vgg"),
 ]
 
 

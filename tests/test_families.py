@@ -389,3 +389,40 @@ def test_vgg_takes_images_of_every_data_set(size):
     config = recipe("cifar10", "family=vgg", data__shape=(size, size, 3), model__width=4)
     _, _, logits = shapes(config)
     assert logits.shape == (1, 10)
+
+
+@pytest.mark.parametrize(
+    "argument,changes,says",
+    [
+        ("depth=20", {"model__survival": 0.3}, "model.survival=0.3 changes nothing in the family"),
+        ("depth=20", {"model__cardinality": 2}, "model.cardinality=2 changes nothing"),
+        ("family=highway", {"model__stages": (1, 1, 1)}, "leave it at ()"),
+        ("family=vgg,skip=A", {"model__skip_dropout": 0.5}, "model.skip_dropout=0.5 changes"),
+        ("family=densenet", {"model__zero_init": True}, "model.zero_init=True changes nothing"),
+        ("family=lenet", {"norm__kind": "batch"}, "norm.kind='batch' is not of the family lenet"),
+        ("depth=20,block=fixup_basic", {"model__zero_init": True}, "changes nothing"),
+    ],
+)
+def test_a_value_that_would_change_nothing_is_refused(argument, changes, says):
+    with pytest.raises(ValueError) as error:
+        recipe("cifar10", argument, **changes)
+    assert says in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("merge", ["exclusive_gate", "rezero", "drop_path"])
+def test_a_plain_twin_keeps_its_residual_nets_other_values(merge):
+    changes = {"model__merge": merge, "model__gate_bias": -1.0, "model__skip_dropout": 0.5}
+    twin = recipe("cifar10", "depth=8,skip=none", **changes)
+    assert parameters(shapes(twin)[1]) == parameters(shapes(recipe("cifar10", "depth=8"))[1])
+
+
+@pytest.mark.parametrize(
+    "argument,changes",
+    [
+        ("depth=8,skip=none", {"model__zero_init": True}),
+        ("depth=8,block=fixup_basic,skip=none", {}),
+    ],
+)
+def test_a_network_that_passes_nothing_on_is_refused(argument, changes):
+    with pytest.raises(ValueError, match="pass nothing on and learn nothing"):
+        recipe("cifar10", argument, **changes)
