@@ -96,8 +96,8 @@ def judge(summary: Sequence[Row], chance: float) -> dict[str, Any]:
 
     Of several families it holds where it holds of each, and not where it does not hold of one.
     """
-    plain = {row["family"] for row in summary}
-    pairs = [pair for pair in map(groups, FAMILIES) if pair[0] in plain]
+    trained = {row["family"] for row in summary}
+    pairs = [pair for pair in map(groups, FAMILIES) if pair[0] in trained]
     verdicts = [(pair, judge_family(summary, chance, *pair)) for pair in pairs]
     if len(verdicts) == 1:
         return verdicts[0][1]

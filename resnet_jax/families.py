@@ -1,8 +1,8 @@
 """From a config to a network: what each family is made of, and what follows from its name.
 
 `FAMILIES` is the table: a family's builder reads the config and returns a value, nothing is
-computed yet; `choose` sets the keys that a config's argument
-leaves open, given the block it names, if any.
+computed yet; `choose` sets the keys that a config's argument leaves open, given the block it names,
+if any.
 """
 
 import functools
@@ -24,10 +24,9 @@ GATES = ("exclusive_gate", "shortcut_gate", "two_gate")
 MERGES = ("add", "rezero", *GATES, *drop.FORMS)
 NORMS = ("batch", "group", "layer", "none")
 
-
-# Keys of config.model that do something in some networks alone.
-OPTIONAL = ("stages", "gains", "gate_bias", "carry_bias", "survival", "survival_rule")
-OPTIONAL += ("skip_dropout", "widen", "cardinality", "growth", "dropout", "zero_init")
+# Keys of config.model that do something in some networks alone: the merge's and skip's, the rest.
+OF_SKIP = ("gains", "gate_bias", "carry_bias", "survival", "survival_rule", "skip_dropout")
+OPTIONAL = (*OF_SKIP, "stages", "widen", "cardinality", "growth", "dropout", "zero_init")
 
 
 class Family(NamedTuple):
@@ -86,10 +85,8 @@ def used(config: Any) -> set[str]:
         keys -= {"cardinality"}
     if form == "fixup":
         keys -= {"zero_init"}
-    if model.block == "dense":
-        keys -= {"stages"}
     if model.skip == "none":
-        return keys | set(OPTIONAL[1:7])
+        return keys | set(OF_SKIP)
     of_merge = {"add": ("gains",), "two_gate": ("gate_bias", "carry_bias")}
     of_merge |= {gate: ("gate_bias",) for gate in GATES[:2]}
     of_merge |= {form: ("survival", "survival_rule") for form in drop.FORMS}

@@ -50,6 +50,8 @@ def alexnet(
             "conv4": layer(4 * width, 3, 1, 1),
             "conv5": layer(4 * width, 3, 1, 1),
             "pool3": Pool(3, 2),
-            "head": DenseHead((hidden, hidden), num_classes, None if small else 6, dropout, True),
+            "head": DenseHead(
+                (hidden, hidden), num_classes, None if small else 6, dropout, drop_first=True
+            ),
         }
     )
