@@ -63,6 +63,11 @@ def build(config: Any) -> Chain:
                 + f"{', '.join(known)}; families are chosen by the config's argument, "
                 + f"configs/NAME.py:family={model.family}"
             )
+    if model.block.startswith("fixup") and config.norm.kind in ("group", "layer"):
+        raise ValueError(
+            f"norm.kind={config.norm.kind} changes nothing in model.block={model.block}, which has "
+            "no norms; leave it at batch, or none"
+        )
     starts_at_zero = model.zero_init or model.block.startswith("fixup")
     if model.skip == "none" and starts_at_zero:
         key = "model.zero_init" if model.zero_init else f"model.block={model.block}"

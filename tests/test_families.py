@@ -209,7 +209,7 @@ NARROW = [
         {"model__stages": (1,), "model__widen": 2, "model__cardinality": 4, **TINY},
         (8, 8, 1),
     ),
-    slow("family=vgg,depth=6", {"model__stages": (2, 1), **TINY}, (8, 8, 1)),
+    ("family=vgg,depth=6", {"model__stages": (2, 1), **TINY}, (8, 8, 1)),
     ("family=vgg_bn,depth=5,skip=B", {"model__stages": (1, 1), **TINY}, (8, 8, 1)),
     ("family=lenet", {}, (12, 12, 1)),
     ("family=alexnet", TINY, (15, 15, 1)),
@@ -401,6 +401,7 @@ def test_vgg_takes_images_of_every_data_set(size):
         ("family=densenet", {"model__zero_init": True}, "model.zero_init=True changes nothing"),
         ("family=lenet", {"norm__kind": "batch"}, "norm.kind='batch' is not of the family lenet"),
         ("depth=20,block=fixup_basic", {"model__zero_init": True}, "changes nothing"),
+        ("depth=20,block=fixup_basic", {"norm__kind": "group"}, "norm.kind=group changes nothing"),
     ],
 )
 def test_a_value_that_would_change_nothing_is_refused(argument, changes, says):
@@ -426,3 +427,10 @@ def test_a_plain_twin_keeps_its_residual_nets_other_values(merge):
 def test_a_network_that_passes_nothing_on_is_refused(argument, changes):
     with pytest.raises(ValueError, match="pass nothing on and learn nothing"):
         recipe("cifar10", argument, **changes)
+
+
+def test_fixup_is_one_network_with_or_without_a_norm_to_leave_out():
+    start = lambda kind: families.build(
+        recipe("cifar10", "depth=8,block=fixup_basic", norm__kind=kind, model__width=4)
+    ).init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    jax.tree.map(np.testing.assert_array_equal, start("batch"), start("none"))

@@ -128,7 +128,8 @@ def resnet(
     form, shape = form_and_shape(block)
     pre, wide = form == "preact", shape == "bottleneck"
     if form == "fixup":
-        conv, norm = functools.partial(conv, bias=False), Shift
+        # It has its own scale and its own biases, whatever stands where it has no norm.
+        conv, norm = functools.partial(conv, bias=False, fan="out"), Shift
     make = _body(form, shape, sum(stages), stride_at, widen, groups, zero, conv, norm)
     normed = form in ("", "relu_before", "relu_preact")
     pick = functools.partial(
