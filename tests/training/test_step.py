@@ -11,7 +11,8 @@ from chex import assert_trees_all_close
 
 from resnet_jax.data.order import chunk_indices, eval_indices
 from resnet_jax.models.conv import Conv
-from resnet_jax.models.norm import BatchNorm
+from resnet_jax.models.drop import Dropped
+from resnet_jax.models.norm import BatchNorm, GroupNorm
 from resnet_jax.models.resnet import resnet
 from resnet_jax.training import metrics, state, step
 
@@ -114,3 +115,18 @@ def test_the_key_is_the_runs_and_each_step_draws_anew():
     assert a["loss"] != b["loss"] and a["loss"] == again["loss"]
     assert jnp.array_equal(jax.random.key_data(first.key), jax.random.key_data(second.key))
     assert len(seen) == 1  # one compilation for every step
+
+
+def test_what_an_example_draws_follows_its_row_and_not_its_share_of_the_batch():
+    norm = functools.partial(GroupNorm, groups=1)
+    options = {"num_classes": 4, "width": 4, "norm": norm, "merge": Dropped(per="sample")}
+    net = resnet((2,), block="basic", skip="A", survivals=(0.5, 0.5), skip_dropout=0.3, **options)
+    first, one = training(net)
+    step_once = jax.jit(lambda batch: one(first, batch, None)[1]["loss"])
+    whole = step.gather(source(), jnp.arange(8), jnp.ones(8, bool))
+    halves = [jax.tree.map(lambda a, i=i: a[i : i + 4], whole) for i in (0, 4)]
+    assert_trees_all_close(sum(map(step_once, halves)), step_once(whole), rtol=1e-5)
+    twice = jax.tree.map(lambda a: jnp.concatenate([a[:4], a[:4]]), whole)
+    assert abs(step_once(twice) / 2 - step_once(halves[0])) < 1e-5 * step_once(twice)
+    others = twice.replace(row=jnp.arange(8, dtype=jnp.int32))
+    assert abs(step_once(others) - step_once(twice)) > 1e-4
