@@ -62,10 +62,11 @@ def compiled_chunk(config: Config, net: Any) -> str:
     """The optimised HLO of a chunk of training steps."""
     shape = (4 * BATCH, *config.data.shape)
     source = steps.Resident(jnp.zeros(shape), jnp.zeros(shape[0], jnp.int32))
-    chunk = functools.partial(steps.chunk, step=common.train_step(config, net))
+    one = common.train_step(config, net)
+    chunk = functools.partial(steps.chunk, step=one, fetch=steps.gather, axis=None)
     state = jax.eval_shape(lambda: common.create_state(config, net))
-    indices = jax.ShapeDtypeStruct((STEPS, BATCH), jnp.int32)
-    compiled: Any = program(chunk, state, source, indices)
+    inputs = tuple(jax.ShapeDtypeStruct((STEPS, BATCH), kind) for kind in (jnp.int32, jnp.bool_))
+    compiled: Any = program(chunk, state, source, inputs)
     return compiled.as_text()
 
 

@@ -224,7 +224,7 @@ def result(planned: Planned) -> dict[str, Any]:
     """A finished run as results.json holds it; errors as fractions."""
     config, records = planned.config, metrics.read(planned.workdir / "metrics.jsonl")
     examples = sources.info(config.data.name, config.data.dir).splits["train"]
-    train = metrics.last_epoch(records, examples)
+    train = metrics.last_epoch(records, examples, config.seed)
     test = max((r for r in records if r["split"] == "test"), key=lambda r: r["step"])
     image = jax.ShapeDtypeStruct((1, *config.data.shape), jnp.float32)
     return {

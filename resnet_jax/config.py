@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from resnet_jax import families
 from resnet_jax.models import resnet
+from resnet_jax.models.norm import nearest_divisor
 
 # A ConfigDict: its attributes are made at run time, so that a type checker cannot know them.
 Config = Any
@@ -23,8 +24,12 @@ def base() -> Config:
     """Every key, with He et al. 2015's CIFAR-10 recipe (arXiv:1512.03385, sec. 4.2)."""
     c: Config = ConfigDict()
     c.seed = 0
+    c.replicas = (
+        1  # networks trained at once, of seeds seed, seed + 1, ..., on as many devices each
+    )
     c.steps = 64_000
     c.batch_size = 128
+    c.parallel = "shard_map"  # what spreads a step over devices: shard_map, or pmap
     # What is compiled, never what is computed: activations' type, blocks a turn of the layer loop
     # and what the backward pass computes again (auto: block on the CPU, none elsewhere).
     c.dtype = "float32"
@@ -70,7 +75,8 @@ def base() -> Config:
     c.norm = ConfigDict()
     c.norm.kind = "batch"
     c.norm.groups = 8  # of channels, where kind=group
-    c.norm.group_size = 0  # examples normalised together; 0 is the whole batch
+    c.norm.group_size = 0  # examples normalised together; 0: the whole batch, -1: a device's share
+    c.norm.precise = 0  # batches that statistics are recomputed from before an evaluation
     c.norm.momentum = 0.9  # of the running statistics
     c.norm.epsilon = 1e-5
 
@@ -93,7 +99,8 @@ def base() -> Config:
 
 
 CHOICES = {
-    "dtype": ("float32", "bfloat16"),
+    "dtype": ("float32", "bfloat16", "float64"),
+    "parallel": ("shard_map", "pmap"),
     "remat": ("auto", "none", "block"),
     "data.normalisation": ("per_pixel", "channel", "constants"),
     "model.family": tuple(families.FAMILIES),
@@ -110,6 +117,7 @@ CHOICES = {
     "schedule.warmup": ("constant", "linear"),
 }
 POSITIVE = (
+    "replicas",
     "steps",
     "batch_size",
     "unroll",
@@ -128,7 +136,7 @@ POSITIVE = (
 NOT_NEGATIVE = (
     "seed",
     "data.pad",
-    "norm.group_size",
+    "norm.precise",
     "optimizer.weight_decay",
     "schedule.warmup_steps",
     "schedule.warmup_factor",
@@ -195,10 +203,12 @@ def check(config: Config) -> None:
     for key in FRACTIONS:
         if not 0 <= flat[key] < 1:
             raise ValueError(f"{key}={flat[key]} must lie in [0, 1)")
-    if flat["seed"] >= 2**32:
+    if flat["seed"] + flat["replicas"] > 2**32:
         raise ValueError(
             f"seed={flat['seed']} must be below {2**32}: jax sees 32 bits, and others would repeat"
         )
+    if config.dtype == "float64" and not jax.config.jax_enable_x64:
+        raise ValueError("dtype=float64 needs JAX_ENABLE_X64=1 in the environment")
     if len(config.data.shape) != 3:
         raise ValueError(f"data.shape={config.data.shape} must be (height, width, channels)")
     for key in ("eval_every", "checkpoint_every"):
@@ -222,12 +232,25 @@ def check(config: Config) -> None:
             f"try ({config.steps},)"
         )
     group = config.norm.group_size
-    if group and config.batch_size % group:
-        divisors = [d for d in range(1, config.batch_size + 1) if config.batch_size % d == 0]
-        near = min(divisors, key=lambda d: abs(d - group))
+    if group < -1:
+        raise ValueError(
+            f"norm.group_size={group} must be a number of examples, 0 for the whole batch or -1 "
+            "for one device's share"
+        )
+    if group > 0 and config.batch_size % group:
+        near = nearest_divisor(config.batch_size, group)
         raise ValueError(
             f"norm.group_size={group} does not divide batch_size={config.batch_size}; "
             f"nearest {near}"
+        )
+    if config.norm.precise and config.norm.kind != "batch":
+        raise ValueError(
+            f"norm.precise={config.norm.precise} recomputes the statistics of norm.kind=batch; "
+            f"norm.kind={config.norm.kind} has none, leave it at 0"
+        )
+    if config.parallel == "pmap" and config.replicas > 1:
+        raise ValueError(
+            f"replicas={config.replicas} need parallel=shard_map: pmap has one axis, the batch's"
         )
     constants = config.data.normalisation == "constants"
     for key in ("data.mean", "data.std"):
@@ -326,7 +349,7 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 # What may change between two starts in one directory without changing what is computed.
-MAY_CHANGE = ("data.dir", "checkpoint_every", "remat", "unroll")
+MAY_CHANGE = ("data.dir", "checkpoint_every", "remat", "unroll", "parallel")
 
 
 def differences(config: Config, saved: dict[str, Any]) -> list[str]:

@@ -55,6 +55,8 @@ def import_weights(layout: str, file: Path, config: Config, workdir: Path) -> No
     if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
         raise ValueError(f"{workdir} is not empty; import into a new --workdir")
     configs.check(config)
+    if config.replicas > 1:
+        raise ValueError(f"replicas={config.replicas} of the same weights; import with replicas=1")
     variables = weights.from_tensors(tensors.read(file), layout, config)
     state = states.begin(config.seed, tree.map(jnp.asarray, variables), optimizer(config))
     workdir.parent.mkdir(parents=True, exist_ok=True)

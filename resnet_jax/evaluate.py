@@ -13,7 +13,7 @@ from absl import flags
 from resnet_jax import command, trained
 from resnet_jax.data import sources
 from resnet_jax.data.normalise import Normalisation
-from resnet_jax.training import inputs, metrics
+from resnet_jax.training import inputs, metrics, shard
 from resnet_jax.training.evaluation import evaluator
 
 
@@ -43,14 +43,11 @@ def evaluate(
 
     Raises: FloatingPointError where the loss is not finite.
     """
-    measured = evaluator(
-        run.net,
-        normalisation,
-        run.state,
-        dataset.test,
-        run.config.batch_size,
-        metrics.sums_top5,
-    )(run.state)
+    mesh = shard.mesh(devices=1)
+    feed = inputs.resident(mesh, dataset.test, [run.config.seed], run.config.batch_size)
+    (measured,) = evaluator(run.net, normalisation, run.state, feed, mesh, metrics.sums_top5)(
+        run.state
+    )
     split = dataset.info.test_split
     if not math.isfinite(measured["loss"]):
         raise FloatingPointError(f"{run.workdir}: the {split} loss is {measured['loss']}")

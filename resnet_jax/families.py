@@ -32,7 +32,7 @@ OPTIONAL = (*OF_SKIP, "stages", "widen", "cardinality", "growth", "dropout", "ze
 class Family(NamedTuple):
     """Networks that differ in depth and in the values of their config."""
 
-    build: Callable[[Any], Chain]
+    build: Callable[[Any, str | None], Chain]  # of the config and the batch's mesh axis
     choose: Callable[[Any, str | None], None]
     depth: int  # of an argument that names the family and no depth, on small images
     blocks: tuple[str, ...]
@@ -43,8 +43,11 @@ class Family(NamedTuple):
     plain: bool = False  # published without skip connections
 
 
-def build(config: Any) -> Chain:
+def build(config: Any, axis: str | None = None) -> Chain:
     """The config's network, a value: nothing is computed yet.
+
+    `axis` names the mesh axis whose devices share a batch, where there are several: groups of batch
+    norm that span devices communicate over it. Nothing else of a network knows of devices.
 
     Raises: ValueError for a depth that does not exist, an image too small for the strides, a block,
         skip, merge or norm that the family has not, or a network that no gradient passes.
@@ -75,7 +78,7 @@ def build(config: Any) -> Chain:
             f"model.skip=none with {key}: without a skip connection bodies that start at zero "
             "pass nothing on and learn nothing; use another of the two"
         )
-    return family.build(config)
+    return family.build(config, axis)
 
 
 def used(config: Any) -> set[str]:
@@ -103,7 +106,7 @@ def image_size(config: Any) -> int:
     return min(config.data.shape[:2])
 
 
-def _common(config: Any) -> dict[str, Any]:
+def _common(config: Any, axis: str | None) -> dict[str, Any]:
     """The keywords of every builder: its classes and how its layers are made."""
     kind = config.norm.kind
     norm: Callable[..., nn.Module] = NoNorm
@@ -113,6 +116,7 @@ def _common(config: Any) -> dict[str, Any]:
             group_size=config.norm.group_size,
             momentum=config.norm.momentum,
             epsilon=config.norm.epsilon,
+            axis=axis,
         )
     elif kind in ("group", "layer"):
         groups = 1 if kind == "layer" else config.norm.groups
@@ -152,8 +156,8 @@ def merge(config: Any, conv: Callable[..., nn.Module], size: int) -> Callable:
 # --- residual networks, wide and with groups
 
 
-def _resnet(config: Any) -> Chain:
-    model, image, common = config.model, image_size(config), _common(config)
+def _resnet(config: Any, axis: str | None) -> Chain:
+    model, image, common = config.model, image_size(config), _common(config, axis)
     small = image < resnet.SMALL
     # A Wide ResNet's name counts the two projections of a small net beside its 6n+2.
     extra = 4 if model.family == "wide" and small else 2
@@ -241,8 +245,8 @@ def _choose_resnext(config: Any, block: str | None) -> None:
 # --- before
 
 
-def _vgg(config: Any) -> Chain:
-    model, image, common = config.model, image_size(config), _common(config)
+def _vgg(config: Any, axis: str | None) -> Chain:
+    model, image, common = config.model, image_size(config), _common(config, axis)
     small = image < resnet.SMALL
     return vgg.vgg(
         _given_stages(config, 1, 3) or vgg.vgg_stages(model.depth),
@@ -273,17 +277,17 @@ def _choose_vgg(config: Any, block: str | None) -> None:
     config.norm.kind = "batch" if model.family == "vgg_bn" else "none"
 
 
-def _lenet(config: Any) -> Chain:
+def _lenet(config: Any, axis: str | None) -> Chain:
     _check_fixed(config, lenet.DEPTH, lenet.SMALLEST)
-    common = _common(config)
+    common = _common(config, axis)
     return lenet.lenet(
         num_classes=common["num_classes"], image=image_size(config), conv=common["conv"]
     )
 
 
-def _alexnet(config: Any) -> Chain:
+def _alexnet(config: Any, axis: str | None) -> Chain:
     _check_fixed(config, alexnet.DEPTH, alexnet.SMALLEST)
-    model, image, common = config.model, image_size(config), _common(config)
+    model, image, common = config.model, image_size(config), _common(config, axis)
     return alexnet.alexnet(
         num_classes=common["num_classes"],
         image=image,
@@ -316,8 +320,8 @@ def _choose_fixed(config: Any, block: str | None) -> None:
 # --- beside and after
 
 
-def _highway(config: Any) -> Chain:
-    model, common = config.model, _common(config)
+def _highway(config: Any, axis: str | None) -> Chain:
+    model, common = config.model, _common(config, axis)
     meet = None if model.skip == "none" else merge(config, common["conv"], size=3)
     options = {"merge": meet, "width": model.width, **_loops(config)}
     if model.block == "dense":
@@ -337,7 +341,7 @@ def _choose_highway(config: Any, block: str | None) -> None:
     model.gate_bias, model.carry_bias, config.norm.kind = -2.0, 2.0, "none"
 
 
-def _densenet(config: Any) -> Chain:
+def _densenet(config: Any, axis: str | None) -> Chain:
     model = config.model
     bottleneck = model.block == "bottleneck"
     given = _given_stages(config, 2 if bottleneck else 1, len(model.stages) + 1)
@@ -349,7 +353,7 @@ def _densenet(config: Any) -> Chain:
         bottleneck=bottleneck,
         stem=model.stem,
         dropout=model.dropout,
-        **_common(config),
+        **_common(config, axis),
     )
 
 

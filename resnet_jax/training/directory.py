@@ -1,6 +1,7 @@
 """A run's directory: config.json (what it is), run.json (each start), metrics.jsonl, checkpoints/.
 
-The same command in the same directory goes on where it stopped; another run is refused.
+The same command in the same directory goes on where it stopped; another run is refused. Of many
+processes the first alone writes.
 """
 
 import json
@@ -9,6 +10,7 @@ from typing import Any
 
 from resnet_jax import config as configs
 from resnet_jax.config import Config
+from resnet_jax.distributed import by_first
 
 
 def refuse_another(workdir: Path, config: Config) -> None:
@@ -42,17 +44,20 @@ def refuse_other_data(workdir: Path, fingerprint: str) -> None:
             )
 
 
+@by_first
 def claim(workdir: Path, config: Config) -> None:
     """Make the directory this run's: nothing else is written before its config.json."""
     workdir.mkdir(parents=True, exist_ok=True)
     write(workdir / "config.json", configs.to_json(config))
 
 
+@by_first
 def add_start(workdir: Path, start: dict[str, Any]) -> None:
     """Add this start to run.json."""
     write(workdir / "run.json", json.dumps([*read_starts(workdir), start], indent=2) + "\n")
 
 
+@by_first
 def close_run(workdir: Path, end: dict[str, Any]) -> None:
     """Add what this start measured to its entry in run.json."""
     starts = read_starts(workdir)
@@ -66,6 +71,7 @@ def read_starts(workdir: Path) -> list[dict[str, Any]]:
     return json.loads(path.read_text()) if path.exists() else []
 
 
+@by_first
 def write(path: Path, text: str) -> None:
     """Replace a file whole, so that a kill leaves the old one or the new one."""
     temporary = path.with_suffix(path.suffix + ".tmp")

@@ -10,6 +10,8 @@ import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from resnet_jax.distributed import by_first
+
 Sums = dict[str, Float[Array, ""]]
 
 
@@ -40,6 +42,14 @@ def mean(sums: Mapping[str, Any]) -> dict[str, float]:
     return {name: value / examples for name, value in total.items()} | {"examples": int(examples)}
 
 
+def means(sums: Mapping[str, Any], replicas: int) -> list[dict[str, float]]:
+    """`mean` of each replica's sums, whose first axis are the replicas where there are several."""
+    if replicas == 1:
+        return [mean(sums)]
+    return [mean({name: value[r] for name, value in sums.items()}) for r in range(replicas)]
+
+
+@by_first
 def append(path: Path, records: Iterable[dict[str, Any]]) -> None:
     """Add records to a metrics.jsonl, one JSON object a line."""
     with path.open("a") as file:
@@ -54,6 +64,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
+@by_first
 def cut(path: Path, step: int) -> None:
     """Forget the records after `step`: the run goes on from there and writes them again."""
     kept = [record for record in read(path) if record["step"] <= step]
@@ -62,14 +73,15 @@ def cut(path: Path, step: int) -> None:
     temporary.replace(path)
 
 
-def last_epoch(records: Iterable[dict[str, Any]], examples: int) -> dict[str, float]:
-    """Loss and error over the last epoch's training batches, as seen in training.
+def last_epoch(records: Iterable[dict[str, Any]], examples: int, seed: int) -> dict[str, float]:
+    """Loss and error over the last epoch's training batches of one seed, as seen in training.
 
     He et al. 2015's training error. Whole records are taken, from the last one backwards, until
     they cover `examples`; a run shorter than an epoch gives all it has.
     """
     taken, seen = [], 0
-    for record in sorted((r for r in records if r["split"] == "train"), key=lambda r: -r["step"]):
+    own = [r for r in records if r["split"] == "train" and r["seed"] == seed]
+    for record in sorted(own, key=lambda r: -r["step"]):
         if seen >= examples:
             break
         taken.append(record)
