@@ -20,8 +20,8 @@ def test_means_of_many_batches_weigh_examples_not_batches():
     assert means == {"loss": 0.9, "error": 0.5, "examples": 10}
 
 
-def record(step, error, split="train", examples=10):
-    return {"step": step, "split": split, "loss": error, "error": error, "examples": examples}
+def record(step, error, split="train", seed=0, examples=10):
+    return {"step": step, "split": split, "seed": seed, "loss": error, "error": error, "examples": examples}
 
 
 def test_the_last_epoch_is_taken_from_the_end_in_whole_records():
