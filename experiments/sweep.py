@@ -97,8 +97,10 @@ def _recipe() -> str:
     name = DATASET.value or "digits"
     path = CONFIGS / f"{name}.py"
     if not path.exists():
-        small = sources.info(name, DATA_DIR.value).shape[0] <= 28
-        path = CONFIGS / ("mnist.py" if small else "cifar10.py")
+        height = sources.info(name, DATA_DIR.value).shape[0]
+        path = CONFIGS / (
+            "imagenet.py" if height is None else "mnist.py" if height <= 28 else "cifar10.py"
+        )
     return str(path)
 
 
@@ -148,7 +150,8 @@ def base_config() -> Config:
         config.data.dir = DATA_DIR.value or config.data.dir
         config.data.name = DATASET.value or config.data.name
         about = sources.info(config.data.name, config.data.dir)
-        config.data.shape = tuple(about.shape)
+        if None not in about.shape:  # else the recipe says to what size images are cropped
+            config.data.shape = tuple(about.shape)
         config.model.num_classes = about.num_classes
     if STEPS.value is not None and STEPS.value != config.steps:
         scale(config, STEPS.value)

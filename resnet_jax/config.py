@@ -310,16 +310,19 @@ def _items(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else ()
 
 
-def check_data(config: Config, shape: tuple[int, ...], num_classes: int, train: int) -> None:
+def check_data(config: Config, shape: tuple[int | None, ...], num_classes: int, train: int) -> None:
     """Refuse a config that its data set does not fit: shape (h, w, c), classes, training images.
 
+    Height and width are None where images differ in size, so that any can be cropped from them.
     Raises: ValueError naming both sides and the override that mends it.
     """
     name = config.data.name
-    if tuple(config.data.shape) != tuple(shape):
+    ours = tuple(config.data.shape)
+    fits = tuple(a if b is None else b for a, b in zip(ours, shape, strict=True))
+    if ours != fits:
         raise ValueError(
-            f"data.shape={tuple(config.data.shape)}, but the images of {name} are {tuple(shape)}; "
-            f'use --config.data.shape="{tuple(shape)}"'
+            f"data.shape={ours}, but the images of {name} are {fits}; "
+            f'use --config.data.shape="{fits}"'
         )
     if config.model.num_classes != num_classes:
         raise ValueError(

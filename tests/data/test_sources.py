@@ -146,7 +146,6 @@ def test_the_fingerprint_is_of_name_version_and_content(folder, tmp_path):
         ("digit", "{folder}", r"nearest 'digits'"),
         ("grey", "", r"'grey' needs data.dir.*scripts/prepare_tfds.sh grey DATA_DIR.*'digits'"),
         ("grey", "/not/there", r"'/not/there' is not a folder.*scripts/prepare_tfds.sh grey"),
-        ("mixed", "{folder}", r"'mixed' differ in size.*streaming"),
     ],
 )
 def test_what_cannot_be_loaded_is_refused_with_what_to_do(folder, name, where, says):
@@ -154,6 +153,12 @@ def test_what_cannot_be_loaded_is_refused_with_what_to_do(folder, name, where, s
         with pytest.raises(ValueError, match=says) as error:
             look(name, where.format(folder=folder))
         assert "\n" not in str(error.value)
+
+
+def test_images_that_differ_in_size_cannot_be_held_as_one_array(folder):
+    assert sources.info("mixed", folder).shape == (None, None, 3)
+    with pytest.raises(ValueError, match="'mixed' differ in size, so that they cannot be held"):
+        sources.load("mixed", folder)
 
 
 @pytest.mark.parametrize(
