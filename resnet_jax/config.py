@@ -43,6 +43,7 @@ def base() -> Config:
     c.data = ConfigDict()
     c.data.name = "cifar10"
     c.data.dir = ""  # a tensorflow-datasets folder; digits needs none
+    c.data.stream = "auto"  # read as it is needed: always, never, or where it does not fit (auto)
     c.data.shape = (32, 32, 3)  # height, width, channels
     c.data.normalisation = "per_pixel"
     c.data.mean, c.data.std = (), ()  # of pixels in [0, 1], for normalisation=constants
@@ -102,6 +103,7 @@ CHOICES = {
     "dtype": ("float32", "bfloat16", "float64"),
     "parallel": ("shard_map", "pmap"),
     "remat": ("auto", "none", "block"),
+    "data.stream": ("auto", "always", "never"),
     "data.normalisation": ("per_pixel", "channel", "constants"),
     "model.family": tuple(families.FAMILIES),
     "model.block": (*resnet.BLOCKS, "dense"),
@@ -207,7 +209,7 @@ def check(config: Config) -> None:
         raise ValueError(
             f"seed={flat['seed']} must be below {2**32}: jax sees 32 bits, and others would repeat"
         )
-    if config.dtype == "float64" and not jax.config.jax_enable_x64:
+    if config.dtype == "float64" and not jax.config.read("jax_enable_x64"):
         raise ValueError("dtype=float64 needs JAX_ENABLE_X64=1 in the environment")
     if len(config.data.shape) != 3:
         raise ValueError(f"data.shape={config.data.shape} must be (height, width, channels)")
@@ -352,7 +354,7 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 # What may change between two starts in one directory without changing what is computed.
-MAY_CHANGE = ("data.dir", "checkpoint_every", "remat", "unroll", "parallel")
+MAY_CHANGE = ("data.dir", "data.stream", "checkpoint_every", "remat", "unroll", "parallel")
 
 
 def differences(config: Config, saved: dict[str, Any]) -> list[str]:

@@ -44,10 +44,9 @@ def evaluate(
     Raises: FloatingPointError where the loss is not finite.
     """
     mesh = shard.mesh(devices=1)
-    feed = inputs.resident(mesh, dataset.test, [run.config.seed], run.config.batch_size)
-    (measured,) = evaluator(run.net, normalisation, run.state, feed, mesh, metrics.sums_top5)(
-        run.state
-    )
+    with inputs.feed(mesh, dataset, "test", run.config) as feed:
+        one = evaluator(run.net, normalisation, run.state, feed, mesh, metrics.sums_top5)
+        (measured,) = one(run.state)
     split = dataset.info.test_split
     if not math.isfinite(measured["loss"]):
         raise FloatingPointError(f"{run.workdir}: the {split} loss is {measured['loss']}")

@@ -40,7 +40,8 @@ def load(workdir: Path, data_dir: str | None = None, replica: int = 0) -> Traine
         config.data.dir = data_dir
     if not 0 <= replica < config.replicas:
         raise ValueError(
-            f"replica {replica} is not one of the {config.replicas} of {workdir}, which count from 0"
+            f"replica {replica} is not one of the {config.replicas} of {workdir}, which count "
+            "from 0"
         )
     net, optim = families.build(config), optimizer(config)
 

@@ -62,12 +62,17 @@ class DatasetInfo:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set in memory; the fingerprint changes with its name, version, counts or content."""
+    """A data set: held in memory and on the device, or `streamed`, read as it is needed.
+
+    The fingerprint changes with its name, version, counts and files' sizes, and its second part,
+    after a +, with the content of what is in memory.
+    """
 
     info: DatasetInfo
-    train: Split
-    test: Split
+    train: Split | Records
+    test: Split | Records
     fingerprint: str
+    streamed: bool = False
 
 
 DIGITS = DatasetInfo("digits", "1", (8, 8, 1), 10, {"train": 1500, "test": 297})
@@ -202,6 +207,22 @@ def _prepare(name: str, data_dir: str) -> str:
     return f"prepare it with: scripts/prepare_tfds.sh {name} {data_dir or 'DATA_DIR'}"
 
 
+def open(name: str, data_dir: str, stream: str) -> Dataset:
+    """A data set, streamed 'always', 'never', or where it is too large for the device ('auto').
+
+    Raises: ValueError as `load` does.
+    """
+    about = info(name, data_dir)
+    size = _bytes(about)
+    limit = device_limit(jax.local_devices()[0])
+    if stream == "never" or (stream == "auto" and size is not None and _fits(size, limit)):
+        return load(name, data_dir)
+    if name == "digits":
+        return dataclasses.replace(load(name, data_dir), streamed=True)
+    train, test = (records(about, data_dir, split) for split in ("train", about.test_split))
+    return Dataset(about, train, test, fingerprint(about, data_dir), streamed=True)
+
+
 @functools.lru_cache(maxsize=2)
 def load(name: str, data_dir: str) -> Dataset:
     """Read and decode a data set, once a process; the arrays cannot be written to.
@@ -210,14 +231,13 @@ def load(name: str, data_dir: str) -> Dataset:
         that is damaged, of another shape or of no class: its split and index.
     """
     about = info(name, data_dir)
-    high, wide, channels = about.shape
-    if high is None or wide is None:
+    size = _bytes(about)
+    if size is None:
         raise ValueError(
             f"the images of data set {name!r} differ in size, so that they cannot be held on the "
-            "device"
+            "device; use data.stream=auto"
         )
-    count = about.splits["train"] + about.splits[about.test_split]
-    check_fits(count * high * wide * channels, device_limit(jax.local_devices()[0]), name)
+    check_fits(size, device_limit(jax.local_devices()[0]), name)
     if name == "digits":
         train, test = _digits()
     else:
@@ -227,7 +247,20 @@ def load(name: str, data_dir: str) -> Dataset:
     for array in (train.images, train.labels, test.images, test.labels):
         array.flags.writeable = False
         digest.update(array.data)
-    return Dataset(about, train, test, digest.hexdigest())
+    content = digest.hexdigest()
+    found = content if name == "digits" else f"{fingerprint(about, data_dir)}+{content}"
+    return Dataset(about, train, test, found)
+
+
+def _bytes(about: DatasetInfo) -> int | None:
+    """Of the decoded data set; None where images differ in size."""
+    high, wide, channels = about.shape
+    count = about.splits["train"] + about.splits[about.test_split]
+    return None if high is None or wide is None else count * high * wide * channels
+
+
+def _fits(dataset_bytes: int, limit_bytes: int | None) -> bool:
+    return limit_bytes is None or 2 * dataset_bytes <= limit_bytes
 
 
 def check_fits(dataset_bytes: int, limit_bytes: int | None, name: str) -> None:
@@ -235,11 +268,11 @@ def check_fits(dataset_bytes: int, limit_bytes: int | None, name: str) -> None:
 
     Raises: ValueError with both sizes.
     """
-    if limit_bytes is not None and 2 * dataset_bytes > limit_bytes:
+    if limit_bytes is not None and not _fits(dataset_bytes, limit_bytes):
         raise ValueError(
             f"data set {name!r} needs {dataset_bytes / 1e9:.1f} GB on the device, which has "
             f"{limit_bytes / 1e9:.1f} GB, and half of that has to stay free; "
-            "streaming of larger data sets is not supported yet"
+            "use data.stream=auto"
         )
 
 

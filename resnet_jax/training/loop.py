@@ -1,5 +1,6 @@
 """From a config and a directory to a trained network."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -103,7 +104,8 @@ def train(run: Run) -> None:
             "all processes need one shared --workdir"
         )
 
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
+    with contextlib.ExitStack() as stack:
+        checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints"))
         # --- where to start
         saved = distributed.agree(checkpoints.latest())
         first = saved or 0
@@ -128,8 +130,8 @@ def train(run: Run) -> None:
         metrics.cut(log, first)
 
         # --- data
-        feed = inputs.resident(run.mesh, run.dataset.train, run.seeds, config.batch_size)
-        tested = inputs.resident(run.mesh, run.dataset.test, run.seeds, config.batch_size)
+        feed = stack.enter_context(inputs.feed(run.mesh, run.dataset, "train", config, first))
+        tested = stack.enter_context(inputs.feed(run.mesh, run.dataset, "test", config))
 
         # --- compile
         lengths = _chunks(config, first)
@@ -300,7 +302,6 @@ def _shown(test: list[dict[str, float]]) -> str:
 
 def _start(run: Run, first: int) -> dict[str, Any]:
     """One entry of run.json."""
-    labels = run.dataset.train.labels
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "step": first,
@@ -308,6 +309,13 @@ def _start(run: Run, first: int) -> dict[str, Any]:
         "devices": [f"{d.platform}:{d.device_kind}" for d in jax.devices()],
         "versions": command.versions(),
         "data_fingerprint": run.dataset.fingerprint,
-        # Of always naming the largest class.
-        "chance_error": 1 - float(np.bincount(labels).max()) / len(labels),
+        "chance_error": _chance_error(run.dataset),
     }
+
+
+def _chance_error(dataset: sources.Dataset) -> float:
+    """Of always naming the largest class; of a streamed data set, as if all were as large."""
+    if isinstance(dataset.train, sources.Split):
+        labels = dataset.train.labels
+        return 1 - float(np.bincount(labels).max()) / len(labels)
+    return 1 - 1 / dataset.info.num_classes

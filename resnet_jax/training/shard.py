@@ -78,7 +78,8 @@ def spread(
     `jax.shard_map`: what communicates is what the function itself sums or averages over `data`.
     """
     several = mesh.shape[REPLICA] > 1
-    outs = out_specs if type(out_specs) is tuple else (out_specs,)
+    alone = isinstance(out_specs, PartitionSpec)
+    outs = (out_specs,) if isinstance(out_specs, PartitionSpec) else out_specs
 
     def one(*arguments):
         results = function(
@@ -87,12 +88,12 @@ def spread(
                 for a, spec in zip(arguments, in_specs, strict=True)
             )
         )
-        results = results if type(out_specs) is tuple else (results,)
+        results = (results,) if alone else results
         results = tuple(
             jax.tree.map(lambda a: a[None], r) if several and _each(spec) else r
             for r, spec in zip(results, outs, strict=True)
         )
-        return results if type(out_specs) is tuple else results[0]
+        return results[0] if alone else results
 
     local = lambda specs: tuple(_present(mesh, spec) for spec in specs)
     # check_vma=False: our own gradients would have to say over which axes each result varies.
@@ -100,7 +101,7 @@ def spread(
         one,
         mesh=mesh,
         in_specs=local(in_specs),
-        out_specs=local(outs) if type(out_specs) is tuple else local(outs)[0],
+        out_specs=local(outs)[0] if alone else local(outs),
         check_vma=False,
     )
 
@@ -151,39 +152,44 @@ def place(mesh: Mesh, spec: PartitionSpec, tree: Any) -> Any:
     return jax.tree.map(lambda a: put(np.asarray(a)), tree)
 
 
-def place_rows(mesh: Mesh, batch_size: int, owned: dict[int, np.ndarray], parts: dict[int, Any]):
-    """Batches put on the mesh of which each process has its own rows alone; see `own_rows`.
+def place_rows(
+    mesh: Mesh, spec: PartitionSpec, rows: dict[int, np.ndarray], parts: dict[int, Any], batch: int
+) -> Any:
+    """Batches of `batch` rows put on the mesh, of which each process has its own rows alone.
 
-    parts: replica -> arrays (k, its own rows, ...).
+    `parts` holds a replica's arrays (k, b, ...) of its `rows`, see `own_rows`; of ROWS, which are
+    alike for all replicas, replica 0 stands for all.
     """
-    several, where = mesh.shape[REPLICA] > 1, sharding(mesh, EACH_ROWS)
+    where, each = sharding(mesh, spec), _each(spec) and mesh.shape[REPLICA] > 1
 
     def put(*arrays):
-        by_replica = dict(zip(parts, arrays, strict=True))
-        first = arrays[0]
-        shape = (first.shape[0], batch_size, *first.shape[2:])
+        of = dict(zip(parts, arrays, strict=True))
 
         def share(index):
-            replica = index[0].start or 0 if several else 0
-            rows = index[1:][1] if several else index[1]
-            start, stop, _ = rows.indices(batch_size)
-            at = np.searchsorted(owned[replica], start)
-            found = by_replica[replica][:, at : at + stop - start]
-            return found[None] if several else found
+            replica = (index[0].start or 0) if each else 0
+            start, stop, _ = index[each + 1].indices(batch)
+            first = np.searchsorted(rows[replica], start)
+            found = of[replica][:, first : first + stop - start]
+            return found[None] if each else found
 
-        shape = (mesh.shape[REPLICA], *shape) if several else shape
+        shape = (arrays[0].shape[0], batch, *arrays[0].shape[2:])
+        shape = (mesh.shape[REPLICA], *shape) if each else shape
         return jax.make_array_from_callback(shape, where, share)
 
     return jax.tree.map(put, *parts.values())
 
 
-def own_rows(mesh: Mesh, batch_size: int) -> dict[int, np.ndarray]:
-    """replica -> the rows of its batch that lie on this process's devices, rising."""
+def own_rows(mesh: Mesh, spec: PartitionSpec, batch: int) -> dict[int, np.ndarray]:
+    """replica -> the rows of its batches that lie on this process's devices, rising.
+
+    Of ROWS, which are alike for all replicas, under 0.
+    """
     owned: dict[int, set[int]] = {}
-    share = batch_size // mesh.shape[DATA]
+    share = batch // mesh.shape[DATA]
     for (replica, column), device in np.ndenumerate(mesh.devices):
         if device.process_index == jax.process_index():
-            owned.setdefault(replica, set()).update(range(column * share, (column + 1) * share))
+            rows = range(column * share, (column + 1) * share)
+            owned.setdefault(replica if _each(spec) else 0, set()).update(rows)
     return {replica: np.array(sorted(rows)) for replica, rows in owned.items()}
 
 

@@ -21,7 +21,14 @@ def test_means_of_many_batches_weigh_examples_not_batches():
 
 
 def record(step, error, split="train", seed=0, examples=10):
-    return {"step": step, "split": split, "seed": seed, "loss": error, "error": error, "examples": examples}
+    return {
+        "step": step,
+        "split": split,
+        "seed": seed,
+        "loss": error,
+        "error": error,
+        "examples": examples,
+    }
 
 
 def test_the_last_epoch_is_taken_from_the_end_in_whole_records():
