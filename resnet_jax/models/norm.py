@@ -128,8 +128,8 @@ class BatchNorm(nn.Module):
     """Batch normalisation, followed by a ReLU where `relu`.
 
     `group_size` examples are normalised together; 0 is the whole batch, -1 this device's share. The
-    number, not the hardware, fixes the mathematics: where the batch is shared by the devices of the mesh axis
-    `axis`, groups within a device need no communication, and larger ones span devices. Running
+    number, not the hardware, fixes the mathematics: where the devices of the mesh axis `axis` share
+    a batch, groups within a device need no communication, and larger ones span devices. Running
     statistics follow new = momentum * old + (1 - momentum) * batch, the variance being the biased
     one; batch is the mean over the groups of this device.
 
