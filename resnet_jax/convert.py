@@ -15,6 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
+from etils import epath
 from jax import tree
 from ml_collections import config_flags
 
@@ -25,10 +26,13 @@ from resnet_jax.config import Config
 from resnet_jax.data import normalise
 from resnet_jax.training import directory
 from resnet_jax.training import state as states
+from resnet_jax.training.directory import AnyPath
 from resnet_jax.training.optimizer import optimizer
 
 
-def main(layout: str, source: str | None, target: str | None, config: Config | None, workdir: Path):
+def main(
+    layout: str, source: str | None, target: str | None, config: Config | None, workdir: AnyPath
+):
     """Import `source` or export to `target`."""
     with command.refusals():
         if (source is None) == (target is None):
@@ -36,7 +40,11 @@ def main(layout: str, source: str | None, target: str | None, config: Config | N
         if source is not None:
             if config is None:
                 raise ValueError("--import needs --config=configs/NAME.py[:key=value,...]")
-            import_weights(layout, Path(source), config, workdir)
+            if directory.is_remote(workdir):
+                raise ValueError(
+                    f"--import writes a local folder, not {workdir}; copy it there after"
+                )
+            import_weights(layout, Path(source), config, Path(workdir))
             print(f"{workdir}: the weights of {source}, as a checkpoint of step 0")
         if target is not None:
             if config is not None:
@@ -73,7 +81,7 @@ def import_weights(layout: str, file: Path, config: Config, workdir: Path) -> No
         made.replace(workdir)
 
 
-def export_weights(layout: str, workdir: Path, file: Path) -> int:
+def export_weights(layout: str, workdir: AnyPath, file: Path) -> int:
     """Write the newest checkpoint's weights to `file`; returns its step.
 
     Raises: ValueError for a directory without a checkpoint, or a network that the layout has not.
@@ -93,5 +101,7 @@ if __name__ == "__main__":
     config: Any = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:key=value,...]")
     flags.mark_flags_as_required(["layout", "workdir"])
     command.run(
-        lambda: main(layout.value, source.value, target.value, config.value, Path(workdir.value))
+        lambda: main(
+            layout.value, source.value, target.value, config.value, epath.Path(workdir.value)
+        )
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
+from etils import epath
 
 from resnet_jax import command, trained
 from resnet_jax.data import sources
@@ -17,7 +18,7 @@ from resnet_jax.training import inputs, metrics, shard
 from resnet_jax.training.evaluation import evaluator
 
 
-def main(workdir: Path, file: Path | None, data_dir: str | None) -> None:
+def main(workdir: epath.Path, file: Path | None, data_dir: str | None) -> None:
     """Print what was measured, and write it to `file` as JSON."""
     with command.refusals():
         if file is not None:
@@ -68,7 +69,7 @@ if __name__ == "__main__":
     flags.mark_flag_as_required("workdir")
     command.run(
         lambda: main(
-            Path(workdir.value),
+            epath.Path(workdir.value),
             None if file.value is None else Path(file.value),
             data_dir.value,
         )

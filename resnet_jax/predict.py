@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
+from etils import epath
 from jaxtyping import Float, UInt8
 
 from resnet_jax import command, trained
@@ -22,7 +23,7 @@ from resnet_jax.training.compile import program
 BATCH = 16
 
 
-def main(workdir: Path, data_dir: str | None, files: Sequence[str]) -> None:
+def main(workdir: epath.Path, data_dir: str | None, files: Sequence[str]) -> None:
     """Print the likeliest classes of every file, five or all there are."""
     with command.refusals():
         run = trained.load(workdir, data_dir)
@@ -73,4 +74,6 @@ if __name__ == "__main__":
     workdir: Any = flags.DEFINE_string("workdir", None, "the run's directory")
     data_dir: Any = flags.DEFINE_string("data_dir", None, "tensorflow-datasets folder (data.dir)")
     flags.mark_flag_as_required("workdir")
-    command.run(lambda *files: main(Path(workdir.value), data_dir.value, files), takes="IMAGE")
+    command.run(
+        lambda *files: main(epath.Path(workdir.value), data_dir.value, files), takes="IMAGE"
+    )

@@ -7,11 +7,10 @@ pods and under SLURM's srun, and elsewhere take --coordinator_address=HOST:PORT 
 --process_id=I.
 """
 
-import contextlib
-from pathlib import Path
 from typing import Any
 
 from absl import flags
+from etils import epath
 from ml_collections import config_flags
 
 from resnet_jax import command, distributed
@@ -20,21 +19,13 @@ from resnet_jax.training import loop
 _CONFIG: Any = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:key=value,...]")
 _WORKDIR: Any = flags.DEFINE_string("workdir", None, "the run's directory; the same one resumes")
 _DATA_DIR: Any = flags.DEFINE_string("data_dir", None, "tensorflow-datasets folder (data.dir)")
-_JOINED = distributed.define_flags()
+_JOIN = distributed.define_flags()
 flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main() -> None:
-    """Train, as one process or as one of many."""
-    config, workdir = _CONFIG.value, Path(_WORKDIR.value)
-    with contextlib.ExitStack() as stack:
-        with command.refusals():
-            stack.enter_context(_JOINED())
-        train(config, workdir)
-
-
-def train(config: Any, workdir: Path) -> None:
-    """Check, and train what is not finished."""
+    """Train."""
+    config, workdir = _CONFIG.value, epath.Path(_WORKDIR.value)
     with command.refusals():
         if _DATA_DIR.value is not None:
             config.data.dir = _DATA_DIR.value
@@ -46,4 +37,4 @@ def train(config: Any, workdir: Path) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, join=_JOIN)

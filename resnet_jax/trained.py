@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,7 +12,7 @@ from resnet_jax import families
 from resnet_jax.checkpoint import Checkpoints
 from resnet_jax.config import Config
 from resnet_jax.data.normalise import Normalisation
-from resnet_jax.training import inputs, shard
+from resnet_jax.training import directory, inputs, shard
 from resnet_jax.training import state as states
 from resnet_jax.training.optimizer import optimizer
 
@@ -22,13 +21,13 @@ from resnet_jax.training.optimizer import optimizer
 class Trained:
     """A network and what it has learned until its newest checkpoint."""
 
-    workdir: Path
+    workdir: directory.AnyPath
     config: Config
     net: Any
     state: states.TrainState
 
 
-def load(workdir: Path, data_dir: str | None = None, replica: int = 0) -> Trained:
+def load(workdir: directory.AnyPath, data_dir: str | None = None, replica: int = 0) -> Trained:
     """Open a work directory; nothing is written to it. `data_dir` replaces its config's data.dir.
 
     Of a run of several replicas, the one of seed `seed + replica`, on one device.
@@ -70,7 +69,7 @@ def load(workdir: Path, data_dir: str | None = None, replica: int = 0) -> Traine
     raise ValueError(f"{workdir} has no checkpoint: its run has not saved its first one yet")
 
 
-def read_config(workdir: Path) -> Config:
+def read_config(workdir: directory.AnyPath) -> Config:
     """The config of the run in `workdir`, checked and locked.
 
     Raises: ValueError where there is none, or one of other keys than this version's.

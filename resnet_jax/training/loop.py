@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -41,7 +40,7 @@ class Run:
     """A run that has been checked and may start."""
 
     config: Config
-    workdir: Path
+    workdir: directory.AnyPath
     mesh: Mesh
     dataset: sources.Dataset
     normalisation: normalise.Normalisation
@@ -52,7 +51,7 @@ class Run:
         return [self.config.seed + replica for replica in range(self.config.replicas)]
 
 
-def prepare(config: Config, workdir: Path) -> Run | None:
+def prepare(config: Config, workdir: directory.AnyPath) -> Run | None:
     """Check everything that can be wrong, load the data, and write nothing; None: it is finished.
 
     Raises: ValueError in one line: config, data set, batch, devices, a directory of another run.
@@ -69,7 +68,7 @@ def prepare(config: Config, workdir: Path) -> Run | None:
     return Run(config, workdir, mesh, dataset, inputs.normalisation(config, dataset))
 
 
-def resolved(config: Config, workdir: Path, mesh: Mesh) -> Config:
+def resolved(config: Config, workdir: directory.AnyPath, mesh: Mesh) -> Config:
     """The config with norm.group_size=-1 made the number that it was when the run was created.
 
     The number fixes the mathematics, on whatever devices the run goes on.
@@ -209,7 +208,7 @@ def say(line: str) -> None:
 
 
 @distributed.by_first
-def _board(workdir: Path, first: int) -> Any:
+def _board(workdir: directory.AnyPath, first: int) -> Any:
     from tensorboardX import SummaryWriter  # late: it imports torch where torch is installed
 
     return SummaryWriter(str(workdir / "tensorboard"), purge_step=first)
@@ -275,7 +274,7 @@ def _flush(run: Run, pending, write) -> None:
         write(at, "train", metrics.means(sums, len(run.seeds)))
 
 
-def _write(run: Run, log: Path, board: Any, at: int, split: str, means) -> None:
+def _write(run: Run, log: directory.AnyPath, board: Any, at: int, split: str, means) -> None:
     for seed, found in zip(run.seeds, means, strict=True):
         if not math.isfinite(found["loss"]):
             raise FloatingPointError(

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from resnet_jax.distributed import by_first
+from resnet_jax.training.directory import AnyPath, is_remote, write
 
 Sums = dict[str, Float[Array, ""]]
 
@@ -50,13 +50,17 @@ def means(sums: Mapping[str, Any], replicas: int) -> list[dict[str, float]]:
 
 
 @by_first
-def append(path: Path, records: Iterable[dict[str, Any]]) -> None:
+def append(path: AnyPath, records: Iterable[dict[str, Any]]) -> None:
     """Add records to a metrics.jsonl, one JSON object a line."""
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    if is_remote(path):
+        write(path, (path.read_text() if path.exists() else "") + lines)
+        return
     with path.open("a") as file:
-        file.writelines(json.dumps(record) + "\n" for record in records)
+        file.write(lines)
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read(path: AnyPath) -> list[dict[str, Any]]:
     """The records of a metrics.jsonl; a last line that a kill cut short is left out."""
     if not path.exists():
         return []
@@ -65,12 +69,10 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 @by_first
-def cut(path: Path, step: int) -> None:
+def cut(path: AnyPath, step: int) -> None:
     """Forget the records after `step`: the run goes on from there and writes them again."""
     kept = [record for record in read(path) if record["step"] <= step]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
-    temporary.replace(path)
+    write(path, "".join(json.dumps(record) + "\n" for record in kept))
 
 
 def last_epoch(records: Iterable[dict[str, Any]], examples: int, seed: int) -> dict[str, float]:
