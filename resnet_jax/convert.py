@@ -1,7 +1,7 @@
 """Import another library's weights as a work directory, or export a run's for it.
 
 python -m resnet_jax.convert --layout=LAYOUT --import=FILE --config=configs/NAME.py --workdir=DIR
-python -m resnet_jax.convert --layout=LAYOUT --export=FILE --workdir=DIR
+python -m resnet_jax.convert --layout=LAYOUT --export=FILE --workdir=DIR [--replica=0]
 
 FILE is a safetensors; the layouts are torchvision, timm and akamaster. evaluate, predict and train
 (with the same config: fine-tuning) take the directory that an import makes.
@@ -31,8 +31,13 @@ from resnet_jax.training.optimizer import optimizer
 
 
 def main(
-    layout: str, source: str | None, target: str | None, config: Config | None, workdir: AnyPath
-):
+    layout: str,
+    source: str | None,
+    target: str | None,
+    config: Config | None,
+    workdir: AnyPath,
+    replica: int = 0,
+) -> None:
     """Import `source` or export to `target`."""
     with command.refusals():
         if (source is None) == (target is None):
@@ -50,7 +55,7 @@ def main(
             if config is not None:
                 raise ValueError("--export takes the config of its --workdir, and no --config")
             command.check_file("--export", Path(target), "weights.safetensors")
-            step = export_weights(layout, workdir, Path(target))
+            step = export_weights(layout, workdir, Path(target), replica)
             print(f"{target}: the weights of {workdir} at step {step}")
 
 
@@ -81,12 +86,12 @@ def import_weights(layout: str, file: Path, config: Config, workdir: Path) -> No
         made.replace(workdir)
 
 
-def export_weights(layout: str, workdir: AnyPath, file: Path) -> int:
+def export_weights(layout: str, workdir: AnyPath, file: Path, replica: int = 0) -> int:
     """Write the newest checkpoint's weights to `file`; returns its step.
 
     Raises: ValueError for a directory without a checkpoint, or a network that the layout has not.
     """
-    run = trained.load(workdir)
+    run = trained.load(workdir, replica=replica)
     variables = {"params": run.state.params, "batch_stats": run.state.batch_stats}
     tensors.write(file, weights.to_tensors(variables, layout, run.config))
     return int(run.state.step)
@@ -99,9 +104,15 @@ if __name__ == "__main__":
     target: Any = flags.DEFINE_string("export", None, "safetensors file to write")
     workdir: Any = flags.DEFINE_string("workdir", None, "the run's directory")
     config: Any = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:key=value,...]")
+    replica: Any = flags.DEFINE_integer("replica", 0, "of a run of several, from 0", lower_bound=0)
     flags.mark_flags_as_required(["layout", "workdir"])
     command.run(
         lambda: main(
-            layout.value, source.value, target.value, config.value, epath.Path(workdir.value)
+            layout.value,
+            source.value,
+            target.value,
+            config.value,
+            epath.Path(workdir.value),
+            replica.value,
         )
     )

@@ -153,20 +153,14 @@ def _gather(cluster: Cluster, deadline: float, timeout: float) -> dict[int, sock
     with server:
         while len(peers) < cluster.processes - 1 and time.monotonic() < deadline:
             server.settimeout(max(0.01, deadline - time.monotonic()))
-            with contextlib.suppress(OSError, ValueError, TypeError):
+            try:
                 peer, _ = server.accept()
-                peer.settimeout(MESSAGE)
-                index, processes = json.loads(_line(peer))
-                if processes != cluster.processes or index == 0 or _alive(peers.get(index)):
-                    _tell(
-                        peer,
-                        f"process {index} of {processes} came to a run of {cluster.processes} "
-                        "whose process of that number is there already, or that has none; give "
-                        "each its own --process_id, and all the same --num_processes",
-                    )
-                    peer.close()
-                    continue
-                peers[index] = peer
+            except OSError:
+                continue
+            refused = _refused(peer, cluster, peers)
+            if refused is not None:
+                _tell(peer, refused)
+                peer.close()
     absent = sorted(set(range(1, cluster.processes)) - set(peers))
     word = (
         f"{_names(absent)} of {cluster.processes} did not come to {cluster.address} within "
@@ -182,25 +176,48 @@ def _gather(cluster: Cluster, deadline: float, timeout: float) -> dict[int, sock
     return peers
 
 
+def _refused(peer: socket.socket, cluster: Cluster, peers: dict[int, socket.socket]) -> str | None:
+    """Take a process that came into `peers`, or say why not."""
+    peer.settimeout(MESSAGE)
+    try:
+        index, processes = map(int, json.loads(_line(peer)))
+    except (OSError, ValueError, TypeError):
+        return "this is a training run's port"
+    if processes != cluster.processes or not 0 < index < processes or _alive(peers.get(index)):
+        return (
+            f"process {index} of {processes} came to a run of {cluster.processes} whose process of "
+            "that number is there already, or that has none; give each its own --process_id, and "
+            "all the same --num_processes"
+        )
+    peers[index] = peer
+    return None
+
+
 def _reach(cluster: Cluster, deadline: float, timeout: float) -> dict[int, socket.socket]:
     """Another process: reach process 0, and hear whether all came."""
     host, _, port = cluster.address.rpartition(":")
     why = "no answer"
-    while time.monotonic() < deadline:
+    while (left := deadline - time.monotonic()) > 0:
         try:
-            peer = socket.create_connection(
-                (host, int(port)), max(0.1, deadline - time.monotonic())
-            )
+            peer = socket.create_connection((host, int(port)), left)
+        except OSError as error:
+            why = error.strerror or str(error)
+            time.sleep(RETRY)
+            continue
+        try:
             peer.sendall(json.dumps((cluster.index, cluster.processes)).encode() + b"\n")
             # A little longer than process 0 waits where both were started together: it names them.
             peer.settimeout(max(0.0, deadline - time.monotonic()) + MESSAGE)
             word = json.loads(_line(peer))
         except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or str(error)
+            why = str(error)
+            peer.close()
             time.sleep(RETRY)
             continue
         if word:
+            peer.close()
             raise ValueError(word)
+        peer.settimeout(None)
         return {0: peer}
     raise ValueError(
         f"process 0 of {cluster.processes} was not found at {cluster.address} within "
