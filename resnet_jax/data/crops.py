@@ -52,7 +52,7 @@ def crop(
     image: UInt8[np.ndarray, "h w c"],
     numbers: Float[np.ndarray, "tries 4"],
     shape: tuple[int, int, int],
-) -> UInt8[np.ndarray, "h w c"]:
+) -> UInt8[np.ndarray, "high wide c"]:
     """A random part of a photograph, resized to `shape`: bilinear, with antialiasing."""
     height, width, _ = image.shape
     part = box(height, width, numbers)

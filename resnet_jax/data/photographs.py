@@ -62,6 +62,6 @@ def fit(image: Image.Image, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "h
 
 def fit_pixels(
     pixels: UInt8[np.ndarray, "h w c"], shape: tuple[int, int, int]
-) -> UInt8[np.ndarray, "h w c"]:
+) -> UInt8[np.ndarray, "high wide c"]:
     """As `fit`, of an image that is decoded already."""
     return fit(Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels), shape)

@@ -1,6 +1,5 @@
 """Examples of a tfds split in array_record files, read and decoded by index from any thread."""
 
-import functools
 import io
 import threading
 from collections.abc import Callable, Sequence
@@ -12,11 +11,15 @@ import simplejpeg
 from jaxtyping import Int, Int32, UInt8
 from PIL import Image
 
+from resnet_jax.data import example
+
 # Pillow's mode of an image by its number of channels.
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
+JPEG = b"\xff\xd8"  # how such a file begins
+
 # Position in what is read, and its image of any size -> an image of the size that is wanted.
-Fit = Callable[[int, UInt8[np.ndarray, "h w c"]], UInt8[np.ndarray, "h w c"]]
+Fit = Callable[[int, UInt8[np.ndarray, "h w c"]], UInt8[np.ndarray, "high wide c"]]
 
 
 class Records:
@@ -54,20 +57,36 @@ class Records:
         Raises: ValueError with split and index of an example that is damaged, of another size or of
             no class.
         """
-        labels = np.empty(len(indices), np.int64)
+        labels, files = self._files_of(indices)
         at = 0
         try:
-            for at, record in enumerate(self._raw(indices)):
-                labels[at], image = _parse(record)
+            for at, file in enumerate(files):
                 if fit is None:
-                    _decode_into(image, images[at])
+                    decode_into(file, images[at])
                 else:
-                    images[at] = fit(at, decode(image, self.shape[-1]))
-                if not 0 <= labels[at] < self._num_classes:
-                    raise ValueError(f"its label {labels[at]} is not in 0..{self._num_classes - 1}")
-        except Exception as error:  # the reader and every codec raise kinds of their own
-            raise ValueError(f"{self._where}, example {indices[at]}: {error}") from error
+                    images[at] = fit(at, decode(file, self.shape[-1]))
+        except Exception as error:  # every codec raises kinds of its own
+            raise self._refusal(indices[at], error) from error
+        wrong = np.flatnonzero((labels < 0) | (labels >= self._num_classes))
+        if wrong.size:
+            says = f"its label {labels[wrong[0]]} is not in 0..{self._num_classes - 1}"
+            raise self._refusal(indices[wrong[0]], says)
         return labels.astype(np.int32)
+
+    def _files_of(self, indices: Int[np.ndarray, "n"]) -> tuple[np.ndarray, list[bytes]]:
+        """Labels and image files of these examples."""
+        try:
+            return _label_and_file(self._raw(indices))
+        except Exception:  # the reader raises kinds of its own, and does not say where
+            for index in indices:
+                try:
+                    _label_and_file(self._raw(np.array([index])))
+                except Exception as error:
+                    raise self._refusal(index, error) from error
+            raise
+
+    def _refusal(self, index: Any, why: object) -> ValueError:
+        return ValueError(f"{self._where}, example {index}: {why}")
 
     def _raw(self, indices: Int[np.ndarray, "n"]) -> list[bytes]:
         """The examples as they are stored."""
@@ -96,32 +115,33 @@ def _open(path: Path) -> Any:
     return ArrayRecordReader(str(path), options="readahead_buffer_size:0")
 
 
-@functools.cache
-def _parser() -> Any:
-    # Imported here: half a second, and not to be had on Windows.
-    from tensorflow_datasets.proto import tf_example_pb2
-
-    return tf_example_pb2.Example.FromString  # pyright: ignore[reportAttributeAccessIssue]
+def _label_and_file(records: list[bytes]) -> tuple[np.ndarray, list[bytes]]:
+    labels, *places = example.parse(records)
+    begins, ends = (place.tolist() for place in places)
+    return labels, [r[a:b] for r, a, b in zip(records, begins, ends, strict=True)]
 
 
-def _parse(record: bytes) -> tuple[int, bytes]:
-    """Label and image file of a stored example."""
-    example = _parser()(record).features.feature
-    return example["label"].int64_list.value[0], example["image"].bytes_list.value[0]
-
-
-def _decode_into(data: bytes, image: UInt8[np.ndarray, "h w c"]) -> None:
-    found = decode(data, image.shape[-1])
-    if found.shape != image.shape:
-        raise ValueError(f"its image is {found.shape}, not {image.shape}")
-    image[:] = found
-
-
-def decode(data: bytes, channels: int) -> UInt8[np.ndarray, "h w c"]:
-    """The pixels of an image file in memory."""
+def decode(data: bytes, channels: int, buffer: Any = None) -> UInt8[np.ndarray, "h w c"]:
+    """The pixels of an image file in memory; those of a JPEG are in `buffer` where there is one."""
     mode = MODES[channels]
-    if data.startswith(b"\xff\xd8"):
-        return simplejpeg.decode_jpeg(data, "GRAY" if mode == "L" else mode)
+    if data.startswith(JPEG):
+        return simplejpeg.decode_jpeg(data, "GRAY" if mode == "L" else mode, buffer=buffer)
     image = Image.open(io.BytesIO(data))
     pixels = np.asarray(image if image.mode == mode else image.convert(mode))
     return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def decode_into(data: bytes, image: UInt8[np.ndarray, "h w c"]) -> None:
+    """Fill `image` with an image of its size; a JPEG without a copy.
+
+    Raises: ValueError with both sizes where they differ.
+    """
+    channels = image.shape[-1]
+    try:
+        found = decode(data, channels, image)
+    except ValueError:  # damaged, which is said here again, or too large for the buffer
+        found = decode(data, channels)
+    if found.shape != image.shape:
+        raise ValueError(f"its image is {found.shape}, not {image.shape}")
+    if not data.startswith(JPEG):
+        image[:] = found

@@ -5,6 +5,7 @@ reads its own rows of the global batch and no others.
 """
 
 import contextlib
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -16,9 +17,9 @@ from jaxtyping import Int
 from resnet_jax.data import crops, order, photographs, sources
 from resnet_jax.data.records import Fit, Records
 
-# Examples that a thread reads at once, and the most bytes of their images: a read of few costs
-# array_record more than the records themselves.
-READ, READ_BYTES = 2048, 1 << 24
+# The most examples in a block, and bytes of their images: to read a few at a time costs more than
+# they do themselves, and large blocks keep memory, the first batch and the end waiting.
+READ, READ_BYTES = 4096, 12 << 20
 
 Arrays = tuple[np.ndarray, ...]
 Examples = Records | sources.Split
@@ -27,34 +28,62 @@ Examples = Records | sources.Split
 class Batches(contextlib.AbstractContextManager, Iterator[Arrays]):
     """Tuples of arrays, a batch each, made ahead by threads which end when it is closed.
 
-    `make(i)` makes block i, arrays of several batches each (k, b, ...), on any thread.
+    A thread makes a block at a time: several batches, or where they are large a part of one.
+    `make(batches, part)` gives arrays (k, rows in the part, ...) of the batches with these numbers.
     """
 
-    def __init__(self, make: Callable[[int], Arrays], num_blocks: int, threads: int):
-        import grain  # late: a second to import, and not to be had on Windows
+    def __init__(
+        self,
+        make: Callable[[range, slice], Arrays],
+        num_batches: int,
+        rows: int,
+        shape: tuple[int, int, int],
+        threads: int,
+    ):
+        import grain  # late: not to be had on Windows
 
-        self._make, self._threads, self._closed = make, set(), threading.Event()
+        self._make, self._num_batches = make, num_batches
+        examples = max(1, min(READ, READ_BYTES // math.prod(shape)))
+        self._batches = max(1, examples // rows)  # of a block
+        self._parts = -(-rows // examples)  # of a batch
+        self._rows = -(-rows // self._parts)  # of a part
+        self._workers, self._closed = set(), threading.Event()
+        threads = threads or _cores()
         ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+        num_blocks = -(-num_batches // self._batches) * self._parts
         blocks = grain.MapDataset.range(num_blocks).map(self._block).to_iter_dataset(ahead)
         self._blocks: Any = iter(blocks)
-        self._batches = (batch for block in self._blocks for batch in zip(*block, strict=True))
+        self._found = self._split()
 
     def _block(self, index: int) -> Arrays:
-        self._threads.add(threading.current_thread())
+        self._workers.add(threading.current_thread())
         if self._closed.is_set():
             raise RuntimeError("the stream is closed")
-        return self._make(int(index))
+        block, part = divmod(int(index), self._parts)
+        first = block * self._batches
+        batches = range(first, min(first + self._batches, self._num_batches))
+        return self._make(batches, slice(part * self._rows, (part + 1) * self._rows))
+
+    def _split(self) -> Iterator[Arrays]:
+        parts = []
+        for part in self._blocks:
+            parts.append(part)
+            if len(parts) == self._parts:
+                block = parts[0]
+                if self._parts > 1:
+                    block = tuple(np.concatenate(a, axis=1) for a in zip(*parts, strict=True))
+                parts = []
+                yield from zip(*block, strict=True)
 
     def __next__(self) -> Arrays:
-        return next(self._batches)
+        return next(self._found)
 
     def close(self) -> None:
         """End the threads; each finishes the block that it is at."""
         self._closed.set()
-        self._batches.close()
         self._blocks.close()
-        for thread in self._threads - {threading.current_thread()}:
-            thread.join()
+        for worker in tuple(self._workers):
+            worker.join()
 
     def __exit__(self, *_: Any) -> None:
         self.close()
@@ -78,18 +107,18 @@ def train_batches(
     Raises: ValueError from `next`, as `Records.read` does.
     """
     rows, random = np.asarray(rows), _differ(records, shape)
-    size = _block_size(len(rows), shape)
 
-    def make(block: int) -> Arrays:
-        steps = range(first + block * size, min(first + (block + 1) * size, last))
-        indices = order.chunk_indices(seed, steps[0], len(steps), batch_size, len(records))
+    def make(batches: range, part: slice) -> Arrays:
+        step, own = first + batches.start, rows[part]
+        indices = order.chunk_indices(seed, step, len(batches), batch_size, len(records))
         fit = None
         if random:
-            numbers = np.concatenate([crops.draw(seed, step, rows) for step in steps])
+            drawn = [crops.draw(seed, first + batch, own) for batch in batches]
+            numbers = np.concatenate(drawn)
             fit = lambda at, image: crops.crop(image, numbers[at], shape)
-        return _read(records, indices[:, rows], shape, fit)
+        return _read(records, indices[:, own], shape, fit)
 
-    return Batches(make, -(-(last - first) // size), threads or _cores())
+    return Batches(make, last - first, len(rows), shape, threads)
 
 
 def eval_batches(
@@ -111,13 +140,12 @@ def eval_batches(
         if _differ(records, shape)
         else None
     )
-    size = _block_size(len(rows), shape)
 
-    def make(block: int) -> Arrays:
-        part = slice(block * size, (block + 1) * size)
-        return *_read(records, indices[part], shape, fit), masks[part]
+    def make(batches: range, part: slice) -> Arrays:
+        of = slice(batches.start, batches.stop), part
+        return *_read(records, indices[of], shape, fit), masks[of]
 
-    return Batches(make, -(-len(indices) // size), threads or _cores())
+    return Batches(make, len(indices), len(rows), shape, threads)
 
 
 def _read(
@@ -130,15 +158,9 @@ def _read(
 
 def _differ(records: Examples, shape: tuple[int, int, int]) -> bool:
     """Whether images are of many sizes, so that they have to be cropped to `shape`."""
-    if None not in records.shape and tuple(records.shape) != tuple(shape):
+    if any(theirs not in (None, ours) for theirs, ours in zip(records.shape, shape, strict=True)):
         raise ValueError(f"images of {records.shape} cannot be batches of {shape}")
     return None in records.shape
-
-
-def _block_size(rows: int, shape: tuple[int, int, int]) -> int:
-    """Batches that a thread makes at once."""
-    examples = min(READ, READ_BYTES // int(np.prod(shape)))
-    return max(1, examples // rows)
 
 
 def _cores() -> int:
