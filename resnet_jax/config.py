@@ -63,11 +63,15 @@ def base() -> Config:
     c.model.survival = 0.5  # of the last block, where the merge drops bodies
     c.model.survival_rule = "linear"  # from 1 to it, or uniform
     c.model.skip_dropout = 0.0  # rate of dropout on every skip
-    c.model.width = 16  # channels of the first stage; units of a dense highway
+    c.model.width = 16  # channels of the first stage; units of a dense highway; of every token
     c.model.widen = 1  # times as wide: all layers (Wide ResNet), or a bottleneck's inner ones
     c.model.cardinality = 1  # groups of a bottleneck's 3x3 convolution
     c.model.growth = 12  # channels that a layer of a DenseNet adds
-    c.model.dropout = 0.0  # rate: before or after hidden layers, after a DenseNet's convolutions
+    # Rate: before or after hidden layers, after a DenseNet's convolutions and a Transformer's
+    # dense layers.
+    c.model.dropout = 0.0
+    c.model.patch = 16  # pixels a side of a Vision Transformer's patches
+    c.model.heads = 12  # of its attention, which share out the width
     c.model.stem = "3x3"
     c.model.stride_at = "1x1"  # of a bottleneck: 1x1 in 2015, 3x3 in most code since
     c.model.zero_init = False  # bodies start at zero
@@ -106,7 +110,7 @@ CHOICES = {
     "data.stream": ("auto", "always", "never"),
     "data.normalisation": ("per_pixel", "channel", "constants"),
     "model.family": tuple(families.FAMILIES),
-    "model.block": (*resnet.BLOCKS, "dense"),
+    "model.block": (*resnet.BLOCKS, "dense", "transformer"),
     "model.skip": families.SKIPS,
     "model.merge": (*families.MERGES, "concat"),
     "model.survival_rule": ("linear", "uniform"),
@@ -130,6 +134,8 @@ POSITIVE = (
     "model.widen",
     "model.cardinality",
     "model.growth",
+    "model.patch",
+    "model.heads",
     "model.num_classes",
     "norm.groups",
     "norm.epsilon",

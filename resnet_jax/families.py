@@ -6,6 +6,7 @@ if any.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,10 +14,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from resnet_jax.models import alexnet, densenet, drop, highway, lenet, resnet, vgg
+from resnet_jax.models import alexnet, densenet, drop, highway, lenet, resnet, vgg, vit
 from resnet_jax.models.conv import Conv
-from resnet_jax.models.merges import Gated, Scaled, add
-from resnet_jax.models.norm import BatchNorm, GroupNorm, NoNorm
+from resnet_jax.models.merges import Gated, Scaled, add, plain
+from resnet_jax.models.norm import BatchNorm, GroupNorm, LayerNorm, NoNorm
 from resnet_jax.models.residual import Chain
 
 SKIPS = ("none", "A", "B", "C", "A_split")
@@ -26,7 +27,11 @@ NORMS = ("batch", "group", "layer", "none")
 
 # Keys of config.model that do something in some networks alone: the merge's and skip's, the rest.
 OF_SKIP = ("gains", "gate_bias", "carry_bias", "survival", "survival_rule", "skip_dropout")
-OPTIONAL = (*OF_SKIP, "stages", "widen", "cardinality", "growth", "dropout", "zero_init")
+OF_TOKENS = ("patch", "heads")
+OPTIONAL = (
+    *(*OF_SKIP, *OF_TOKENS),
+    *("stages", "widen", "cardinality", "growth", "dropout", "zero_init"),
+)
 
 
 class Family(NamedTuple):
@@ -153,6 +158,14 @@ def merge(config: Any, conv: Callable[..., nn.Module], size: int) -> Callable:
     }[model.merge]()
 
 
+def _survivals(config: Any, blocks: int) -> tuple[float, ...]:
+    """The survivals of `blocks` blocks; empty where the merge drops none."""
+    model = config.model
+    if model.merge not in drop.FORMS or model.skip == "none":
+        return ()
+    return drop.survivals(model.survival_rule, model.survival, blocks)
+
+
 # --- residual networks, wide and with groups
 
 
@@ -172,7 +185,6 @@ def _resnet(config: Any, axis: str | None) -> Chain:
             "model.zero_init zeroes a norm's scale and norm.kind=none has none; "
             "use model.merge=rezero"
         )
-    dropped = model.merge in drop.FORMS and model.skip != "none"
     return resnet.resnet(
         stages,
         block=model.block,
@@ -183,9 +195,7 @@ def _resnet(config: Any, axis: str | None) -> Chain:
         stem=model.stem,
         stride_at=model.stride_at,
         merge=merge(config, common["conv"], size=1),
-        survivals=(
-            drop.survivals(model.survival_rule, model.survival, sum(stages)) if dropped else ()
-        ),
+        survivals=_survivals(config, sum(stages)),
         skip_dropout=model.skip_dropout,
         zero=model.zero_init,
         **common,
@@ -369,6 +379,51 @@ def _choose_densenet(config: Any, block: str | None) -> None:
     model.growth = (48 if model.depth == 161 else 32) if large else 12
 
 
+def _vit(config: Any) -> Chain:
+    model = config.model
+    if model.depth < 1:
+        raise ValueError(
+            f"depth {model.depth} is no Vision Transformer of 1 or more; nearest 1 and 2"
+        )
+    high, wide = config.data.shape[:2]
+    _check_divides("patch", math.gcd(high, wide), f"images of {high}x{wide} pixels", config)
+    _check_divides("heads", model.width, f"model.width={model.width}", config)
+    norm = functools.partial(LayerNorm, epsilon=config.norm.epsilon)
+    return vit.vit(
+        model.depth,
+        num_classes=model.num_classes,
+        patch=model.patch,
+        width=model.width,
+        heads=model.heads,
+        dropout=model.dropout,
+        merge=plain if model.skip == "none" else merge(config, Conv, size=1),
+        survivals=_survivals(config, model.depth),
+        norm=NoNorm if config.norm.kind == "none" else norm,
+        dtype=jnp.dtype(config.dtype),
+        **_loops(config),
+    )
+
+
+def _check_divides(key: str, whole: int, what: str, config: Any) -> None:
+    given = config.model[key]
+    if whole % given:
+        near = min((d for d in range(1, whole + 1) if whole % d == 0), key=lambda d: abs(d - given))
+        raise ValueError(f"model.{key}={given} does not divide {what}; nearest that does: {near}")
+
+
+def _choose_vit(config: Any, block: str | None) -> None:
+    """ViT-B, L or H by the depth, B at another; 64 channels on small images, in patches of 4 or 2.
+
+    norm.kind=layer is over each token's channels.
+    """
+    model, image = config.model, image_size(config)
+    model.block, model.skip, model.merge = block or "transformer", "A", "add"
+    model.width, model.heads, model.patch = vit.SIZES.get(model.depth, vit.SIZES[12])
+    if image < resnet.SMALL:
+        model.width, model.heads, model.patch = 64, 4, (4 if image >= 16 else 2)
+    config.norm.kind, config.norm.epsilon = "layer", 1e-6
+
+
 def _ending(*shapes: str) -> tuple[str, ...]:
     return tuple(b for b in resnet.BLOCKS if resnet.form_and_shape(b)[1] in shapes)
 
@@ -403,5 +458,14 @@ FAMILIES = {
         ("A",),
         ("concat",),
         uses=("stages", "growth", "dropout"),
+    ),
+    "vit": Family(
+        _vit,
+        _choose_vit,
+        12,
+        ("transformer",),
+        ("none", "A"),
+        uses=(*OF_TOKENS, "dropout"),
+        norms=("layer", "none"),
     ),
 }

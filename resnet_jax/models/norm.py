@@ -228,6 +228,29 @@ class GroupNorm(nn.Module):
         return nn.relu(y) if self.relu else y
 
 
+class LayerNorm(nn.Module):
+    """Layer normalisation of each token by itself.
+
+    Mean and variance over the channels alone: over the space too it is `GroupNorm(1)`. Statistics
+    are float32 at least, whatever x is.
+
+    Shapes: (..., c) -> (..., c). Source: Ba et al. 2016, arXiv:1607.06450, eq. 3 and 4.
+    """
+
+    epsilon: float = 1e-6
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
+        """Normalise `x`, in training as in evaluation."""
+        c, wide = x.shape[-1], wide_type(x)
+        scale = self.param("scale", nn.initializers.ones, (c,), wide)
+        bias = self.param("bias", nn.initializers.zeros, (c,), wide)
+        centred = x.astype(wide) - x.astype(wide).mean(-1, keepdims=True)
+        inverse = lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.epsilon)
+        y = centred * inverse
+        return (y * _across(scale, y) + _across(bias, y)).astype(x.dtype)
+
+
 class NoNorm(nn.Module):
     """Nothing where a norm would stand, but the ReLU: its convolution has a bias instead."""
 
