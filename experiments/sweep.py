@@ -1,7 +1,8 @@
 """What every experiment shares: the runs that a claim needs, and what has become of them.
 
 A run is a config and a directory; a finished one is not run again. `--list` prints the runs,
-`--run=I` does one, neither does what is missing and reports: a cluster's scheduler needs no more.
+`--run=I` does one, neither does what is missing and reports: a cluster's scheduler needs no more
+(docs/sweeps.md), and `--jobs=N` is N such runs at a time on this machine.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ from absl import flags
 from etils import epath
 from ml_collections import config_flags
 
+from experiments import jobs
 from resnet_jax import command, distributed, families
 from resnet_jax import config as configs
 from resnet_jax.config import Config
@@ -40,6 +42,7 @@ STEPS: Any = flags.DEFINE_integer(
 FULL: Any = flags.DEFINE_boolean("full", False, "the paper's scale")
 LIST: Any = flags.DEFINE_boolean("list", False, "print the runs and stop")
 RUN: Any = flags.DEFINE_integer("run", None, "do this run of --list alone")
+JOBS: Any = flags.DEFINE_integer("jobs", 1, "runs at a time on this machine", lower_bound=1)
 WORKDIR: Any = flags.DEFINE_string("workdir", None, "the experiment's directory")
 _CONFIG: Any = config_flags.DEFINE_config_file("config", None, "instead of the data set's own")
 _JOIN = distributed.define_flags()
@@ -58,6 +61,11 @@ class Planned:
     group: str
     config: Config
     workdir: epath.Path
+
+    @property
+    def name(self) -> str:
+        """The run in words."""
+        return f"{self.model}, seed {self.config.seed}"
 
 
 def parse(main: Callable[[], None], default_depths: Callable[[str, bool], Depths]) -> None:
@@ -84,6 +92,7 @@ def parse(main: Callable[[], None], default_depths: Callable[[str, bool], Depths
     OVERRIDDEN.extend(word.lstrip("-").partition("=")[0].removeprefix("config.") for word in own)
     # ml_collections reads the overrides from sys.argv itself, and after the file they belong to.
     sys.argv = [argv[0], f"--config={path}:{argument}", *argv[1:], *own]
+    jobs.end_with_the_sweep()
     command.run(main, join=_JOIN)
 
 
@@ -228,21 +237,38 @@ def execute(plan: Sequence[Planned]) -> None:
         for planned in plan:
             configs.check(planned.config)
             directory.refuse_another(planned.workdir, planned.config)
+    if JOBS.value > 1 and RUN.value is None:
+        _execute_apart(plan)
+        return
     failed = []
     for index, planned in enumerate(plan):
         with command.refusals():
             run = loop.prepare(planned.config, planned.workdir)
         if run is not None:
-            print(
-                f"[{index + 1}/{len(plan)}] {planned.model}, seed {planned.config.seed}", flush=True
-            )
+            number = f"[{index + 1}/{len(plan)}] " if len(plan) > 1 else ""
+            print(f"{number}{planned.name}", flush=True)
             try:
                 loop.train(run)
             except FloatingPointError as error:
-                failed.append(f"{planned.model}, seed {planned.config.seed}: {error}")
+                failed.append(f"{planned.name}: {error}")
                 print(failed[-1], flush=True)
     if failed:
-        raise FloatingPointError(f"{len(failed)} of {len(plan)} runs diverged. {failed[0]}")
+        runs = f"{len(failed)} of {len(plan)} runs diverged. " if len(plan) > 1 else ""
+        raise FloatingPointError(runs + failed[0])
+
+
+def _execute_apart(plan: Sequence[Planned]) -> None:
+    """Train what is not finished, --jobs runs at a time; status 1 where one of them failed."""
+    missing = {
+        index: planned.name
+        for index, planned in enumerate(plan)
+        if not directory.finished(planned.workdir, planned.config.steps)
+    }
+    if missing:
+        with command.refusals():
+            failed = jobs.run(missing, JOBS.value)
+        if failed:
+            command.fail(f"{len(failed)} of {len(plan)} runs failed. {failed[0]}", status=1)
 
 
 def results(planned: Planned) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 from absl import flags
@@ -59,7 +60,7 @@ def refusals(*also: type[Exception]) -> Iterator[None]:
         fail(str(error))
 
 
-def fail(message: str, status: int = 2) -> None:
+def fail(message: str, status: int = 2) -> NoReturn:
     """Say what is wrong in one line and leave: status 2 for bad input, 1 for a run that failed."""
     print("error:", " ".join(message.split()), file=sys.stderr)
     sys.exit(status)
