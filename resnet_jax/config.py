@@ -35,6 +35,8 @@ def base() -> Config:
     c.dtype = "float32"
     c.unroll = 1
     c.remat = "auto"
+    # The same bits in every run. On a GPU alone it changes anything, and costs.
+    c.deterministic = False
     # In steps. A chunk is one dispatch and one record; the others are multiples of it.
     c.chunk_steps = 100
     c.eval_every = 1_000

@@ -1,6 +1,6 @@
 """Where pure functions become programs: the one place that compiles for training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -14,15 +14,30 @@ STEP, ONCE = 1, 0
 # reductions alone a step takes 0.6 to 0.7 of the time on two cores.
 LIBRARY = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 
+# A GPU's atomics add in any order, and what is fastest today may be another kernel tomorrow: this
+# does without both. Other backends repeat themselves.
+DETERMINISTIC = {"xla_gpu_deterministic_ops": True}
+
 
 def program(
-    function: Callable, *arguments: Any, donate: tuple[int, ...] = (), level: int = STEP
+    function: Callable,
+    *arguments: Any,
+    donate: tuple[int, ...] = (),
+    level: int = STEP,
+    deterministic: bool = False,
+    options: Mapping[str, Any] | None = None,
 ) -> Callable:
     """`function` compiled for arguments of these shapes and types (arrays or ShapeDtypeStructs).
 
-    `donate`: the positions of arguments whose memory the results may take.
+    `donate`: the positions of arguments whose memory the results may take. `deterministic`: the
+    same arguments give the same bits, in this process and in the next. `options`: others of XLA,
+    by the names of its flags; docs/flags.md has those that may pay.
     """
     lowered = jax.jit(function, donate_argnums=donate).lower(*arguments)
-    cpu = jax.default_backend() == "cpu"
-    options: Any = {"xla_backend_optimization_level": str(level), **LIBRARY}
-    return lowered.compile(options if cpu else None)
+    backend = jax.default_backend()
+    chosen: dict[str, Any] = {}
+    if backend == "cpu":
+        chosen |= {"xla_backend_optimization_level": str(level), **LIBRARY}
+    if backend == "gpu" and deterministic:
+        chosen |= DETERMINISTIC
+    return lowered.compile({**chosen, **(options or {})} or None)

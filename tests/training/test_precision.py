@@ -1,0 +1,81 @@
+"""What bfloat16 and determinism mean for a step: what stays float32, how far the loss moves."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from resnet_jax import config as configs
+from resnet_jax import families
+from resnet_jax.training import metrics, state
+from resnet_jax.training import step as steps
+from resnet_jax.training.compile import ONCE, program
+from resnet_jax.training.optimizer import optimizer
+
+
+def recipe(dtype="float32", block="basic"):
+    config = configs.base()
+    configs.choose_model(config, f"depth=8,block={block}")
+    config.update({"dtype": dtype, "batch_size": 16, "steps": 64_000})
+    config.update_from_flattened_dict({"data.shape": (8, 8, 3), "model.width": 4})
+    return config
+
+
+def batch(n=16):
+    draw = np.random.default_rng(0)
+    image = jnp.asarray(draw.standard_normal((n, 8, 8, 3), np.float32))
+    label = jnp.asarray(draw.integers(10, size=n, dtype=np.int32))
+    return steps.Batch(image, label, jnp.arange(n, dtype=jnp.int32), jnp.ones(n, bool))
+
+
+def loss_and_gradients(config):
+    net = families.build(config)
+    first = state.create(0, net, (8, 8, 3), optimizer(config))
+    examples = batch()
+
+    def loss(params):
+        variables = {"params": params, "batch_stats": first.batch_stats}
+        logits, _ = net.apply(variables, examples.image, mutable=["batch_stats"])
+        sums = metrics.sums(logits, examples.label, examples.mask)
+        return sums["loss"] / examples.label.size, logits
+
+    both = program(jax.value_and_grad(loss, has_aux=True), first.params, level=ONCE)
+    (value, logits), gradients = both(first.params)
+    return value, logits, gradients
+
+
+@pytest.mark.parametrize("block", ["basic", "preact_basic"])
+def test_bfloat16_keeps_loss_and_gradients_float32_and_close(block):
+    wide, narrow = (loss_and_gradients(recipe(d, block)) for d in ("float32", "bfloat16"))
+    kept = [narrow[0], narrow[1], *jax.tree.leaves(narrow[2])]
+    assert {a.dtype for a in kept} == {jnp.dtype("float32")}
+    assert all(jnp.isfinite(a).all() for a in kept)
+    assert narrow[0] != wide[0]  # it is another computation
+    # bfloat16 has 8 bits, and every layer rounds by up to 0.4 %.
+    assert abs(narrow[0] / wide[0] - 1) < 0.01
+    flat = lambda tree: jnp.concatenate([a.ravel() for a in jax.tree.leaves(tree)])
+    a, b = flat(wide[2]), flat(narrow[2])
+    assert (a @ b) / (jnp.linalg.norm(a) * jnp.linalg.norm(b)) > 0.98
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_chunk_compiled_twice_gives_the_same_bits(dtype):
+    config = recipe(dtype)
+    net, optim = families.build(config), optimizer(config)
+    one = functools.partial(
+        steps.train_step, apply=net.apply, prepare=lambda key, b: b.image, optimizer=optim
+    )
+    examples = batch()
+    source = steps.Resident(examples.image, examples.label)
+    indices = jnp.tile(jnp.arange(16, dtype=jnp.int32), (3, 1))
+
+    def run():
+        first = state.create(0, net, (8, 8, 3), optim)
+        chunk = functools.partial(steps.chunk, step=one)
+        compiled = program(chunk, first, source, indices, deterministic=True, level=ONCE)
+        last, sums = compiled(first, source, indices)
+        return jax.device_get((last.params, last.batch_stats, last.opt_state, sums))
+
+    jax.tree.map(np.testing.assert_array_equal, run(), run())
