@@ -34,6 +34,7 @@ FAMILIES = {
     "highway": ("family=highway", 19, 900),
     "dense_highway": ("family=highway,block=dense", 10, 900),
     "vgg": ("family=vgg", 16, 319),
+    "vit": ("family=vit", 12, 1000),
 }
 # An unrolled net that took longer than this, in seconds, is the last one tried.
 TIME_BOX = 120.0

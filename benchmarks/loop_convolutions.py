@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks import common, peers
+from benchmarks import common, hlo, peers
 from configs import digits, imagenet
 from resnet_jax.config import Config
 from resnet_jax.families import build
@@ -27,45 +27,30 @@ FAST = "b01f_01io->b01f"
 BATCH, STEPS = 8, 2
 
 
-def loop_convolutions(hlo: str) -> list[str]:
+def loop_convolutions(text: str) -> list[str]:
     """`dim_labels` of every convolution that some `while` body of this HLO module reaches."""
-    bodies, name = {}, ""
-    for line in hlo.splitlines():
-        # A computation begins at the margin: `[ENTRY ]%name (parameters) -> type {`.
-        if header := re.match(r"(?:ENTRY )?(%[\w.\-]+) .*\{$", line):
-            name = header[1]
-            bodies[name] = []
-        elif name:
-            bodies[name].append(line)
-    text = {name: "\n".join(lines) for name, lines in bodies.items()}
-    # `body=%a`, `calls=%a`, `to_apply=%a`, `branch_computations={%a, %b}`: what a computation uses.
-    uses = {
-        name: {
-            used
-            for group in re.findall(r"=\{?(%[\w.\-]+(?:, %[\w.\-]+)*)", body)
-            for used in group.split(", ")
-            if used in text
-        }
-        for name, body in text.items()
-    }
+    bodies, _ = hlo.computations(text)
+    uses = {name: {u for line in lines for u in hlo.used(line)} for name, lines in bodies.items()}
     reached: set[str] = set()
-    ahead = re.findall(r"\bbody=(%[\w.\-]+)", hlo)
+    ahead = re.findall(r"\bbody=(%[\w.\-]+)", text)
     while ahead:
-        if (name := ahead.pop()) not in reached:
+        if (name := ahead.pop()) not in reached and name in bodies:
             reached.add(name)
             ahead += uses[name]
     found = r" convolution\(.*dim_labels=([\w?]+->[\w?]+)"
-    return [label for name in sorted(reached) for label in re.findall(found, text[name])]
+    lines = (line for name in sorted(reached) for line in bodies[name])
+    return [label for line in lines for label in re.findall(found, line)]
 
 
 def compiled_chunk(config: Config, net: Any) -> str:
     """The optimised HLO of a chunk of training steps."""
     shape = (4 * BATCH, *config.data.shape)
     source = steps.Resident(jnp.zeros(shape), jnp.zeros(shape[0], jnp.int32))
-    chunk = functools.partial(steps.chunk, step=common.train_step(config, net))
+    one = common.train_step(config, net)
+    chunk = functools.partial(steps.chunk, step=one, fetch=steps.gather, axis=None)
     state = jax.eval_shape(lambda: common.create_state(config, net))
-    indices = jax.ShapeDtypeStruct((STEPS, BATCH), jnp.int32)
-    compiled: Any = program(chunk, state, source, indices)
+    inputs = tuple(jax.ShapeDtypeStruct((STEPS, BATCH), kind) for kind in (jnp.int32, jnp.bool_))
+    compiled: Any = program(chunk, state, source, inputs)
     return compiled.as_text()
 
 

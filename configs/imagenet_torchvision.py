@@ -8,7 +8,6 @@ Source: github.com/pytorch/vision, references/classification. 90 epochs of 256 i
 8 GPUs, normalised apart), rate 0.1 divided by 10 at epochs 30 and 60, decay 1e-4 on every
 parameter, a bottleneck's stride on its 3x3 convolution. Theirs, error of the 224 centre pixels of
 256: 30.24 % (18), 26.69 % (34), 23.87 % (50), 22.63 % (101), 21.69 % (152).
-Held on the device this data set fits no machine: training waits for streamed data.
 """
 
 from configs import imagenet
@@ -19,8 +18,6 @@ EPOCH = 1_281_167 / 256
 
 def get_config(arg: str = ""):
     config = imagenet.get_config(arg)
-    config.data.normalisation = "constants"
-    config.data.mean, config.data.std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     config.model.stride_at = "3x3"
     config.steps = round(90 * EPOCH)
     config.schedule.boundaries = (round(30 * EPOCH), round(60 * EPOCH))

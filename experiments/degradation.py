@@ -11,8 +11,9 @@ parameters and no skip connection (of a highway about as many a layer: it has no
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
+
+from etils import epath
 
 from configs import cifar10
 from experiments import sweep
@@ -50,10 +51,10 @@ def plan() -> list[sweep.Planned]:
     """
     config = sweep.base_config()
     networks = sweep.networks(depths(config.data.name, sweep.FULL.value))
-    seeds = sweep.SEEDS.value or (5 if sweep.FULL.value else 1)
+    seeds = sweep.SEEDS.value or max(config.replicas, 5 if sweep.FULL.value else 1)
     return [
-        _planned(config, networks, (family, depth), plain, config.seed + seed)
-        for seed in range(seeds)
+        _planned(config, networks, (family, depth), plain, seed)
+        for seed in sweep.first_seeds(config, seeds)
         for family, depth in networks
         for plain in (True, False)
     ]
@@ -186,7 +187,7 @@ def main() -> None:
 
     dataset = runs[0].config.data.name
     chance = directory.read_starts(runs[0].workdir)[-1]["chance_error"]
-    rows = [sweep.result(planned) for planned in runs]
+    rows = [row for planned in runs for row in sweep.results(planned)]
     for row in rows:
         row["note"] = "did not train" if at_chance(row["train_error"], chance) else None
     summary = tables.summarise(rows)
@@ -200,7 +201,7 @@ def main() -> None:
         "runs": rows,
         "summary": summary,
     }
-    sweep.report(Path(sweep.WORKDIR.value), results, runs, f"Degradation on {dataset}")
+    sweep.report(epath.Path(sweep.WORKDIR.value), results, runs, f"Degradation on {dataset}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """What every experiment shares: the runs that a claim needs, and what has become of them.
 
 A run is a config and a directory; a finished one is not run again. `--list` prints the runs,
-`--run=I` does one, neither does what is missing and reports: a cluster's scheduler needs no more.
+`--run=I` does one, neither does what is missing and reports: a cluster's scheduler needs no more
+(docs/sweeps.md), and `--jobs=N` is N such runs at a time on this machine.
 """
 
 import dataclasses
@@ -15,9 +16,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from absl import flags
+from etils import epath
 from ml_collections import config_flags
 
-from resnet_jax import command, families
+from experiments import jobs
+from resnet_jax import command, distributed, families
 from resnet_jax import config as configs
 from resnet_jax.config import Config
 from resnet_jax.data import sources
@@ -39,8 +42,10 @@ STEPS: Any = flags.DEFINE_integer(
 FULL: Any = flags.DEFINE_boolean("full", False, "the paper's scale")
 LIST: Any = flags.DEFINE_boolean("list", False, "print the runs and stop")
 RUN: Any = flags.DEFINE_integer("run", None, "do this run of --list alone")
+JOBS: Any = flags.DEFINE_integer("jobs", 1, "runs at a time on this machine", lower_bound=1)
 WORKDIR: Any = flags.DEFINE_string("workdir", None, "the experiment's directory")
 _CONFIG: Any = config_flags.DEFINE_config_file("config", None, "instead of the data set's own")
+_JOIN = distributed.define_flags()
 flags.mark_flag_as_required("workdir")
 
 
@@ -55,7 +60,12 @@ class Planned:
     model: str
     group: str
     config: Config
-    workdir: Path
+    workdir: epath.Path
+
+    @property
+    def name(self) -> str:
+        """The run in words."""
+        return f"{self.model}, seed {self.config.seed}"
 
 
 def parse(main: Callable[[], None], default_depths: Callable[[str, bool], Depths]) -> None:
@@ -82,7 +92,8 @@ def parse(main: Callable[[], None], default_depths: Callable[[str, bool], Depths
     OVERRIDDEN.extend(word.lstrip("-").partition("=")[0].removeprefix("config.") for word in own)
     # ml_collections reads the overrides from sys.argv itself, and after the file they belong to.
     sys.argv = [argv[0], f"--config={path}:{argument}", *argv[1:], *own]
-    command.run(main)
+    jobs.end_with_the_sweep()
+    command.run(main, join=_JOIN)
 
 
 # Keys that the command line sets by --config.KEY=VALUE.
@@ -97,8 +108,10 @@ def _recipe() -> str:
     name = DATASET.value or "digits"
     path = CONFIGS / f"{name}.py"
     if not path.exists():
-        small = sources.info(name, DATA_DIR.value).shape[0] <= 28
-        path = CONFIGS / ("mnist.py" if small else "cifar10.py")
+        height = sources.info(name, DATA_DIR.value).shape[0]
+        path = CONFIGS / (
+            "imagenet.py" if height is None else "mnist.py" if height <= 28 else "cifar10.py"
+        )
     return str(path)
 
 
@@ -148,7 +161,8 @@ def base_config() -> Config:
         config.data.dir = DATA_DIR.value or config.data.dir
         config.data.name = DATASET.value or config.data.name
         about = sources.info(config.data.name, config.data.dir)
-        config.data.shape = tuple(about.shape)
+        if None not in about.shape:  # else the recipe says to what size images are cropped
+            config.data.shape = tuple(about.shape)
         config.model.num_classes = about.num_classes
     if STEPS.value is not None and STEPS.value != config.steps:
         scale(config, STEPS.value)
@@ -172,9 +186,28 @@ def scale(config: Config, steps: int) -> None:
     config.steps = steps
 
 
-def folder(model: str, seed: int) -> Path:
+def first_seeds(config: Config, seeds: int) -> range:
+    """The seed that each run of a network begins with: it has config.replicas of them.
+
+    Raises: ValueError where `seeds` is no multiple of the replicas.
+    """
+    if seeds % config.replicas:
+        more = seeds + config.replicas - seeds % config.replicas
+        raise ValueError(
+            f"--seeds={seeds} is not a multiple of replicas={config.replicas}; "
+            f"nearest --seeds={more}"
+        )
+    return range(config.seed, config.seed + seeds, config.replicas)
+
+
+def seeds(planned: Planned) -> range:
+    """The seeds of a run, one a replica."""
+    return range(planned.config.seed, planned.config.seed + planned.config.replicas)
+
+
+def folder(model: str, seed: int) -> epath.Path:
     """Where a run lives below the experiment's directory."""
-    return Path(WORKDIR.value) / f"{model}-seed{seed}"
+    return epath.Path(WORKDIR.value) / f"{model}-seed{seed}"
 
 
 def chosen(plan: Sequence[Planned]) -> Planned:
@@ -191,6 +224,7 @@ def show(plan: Sequence[Planned]) -> None:
         at = max((record["step"] for record in records), default=0)
         state = "finished" if directory.finished(planned.workdir, steps) else f"{at}/{steps}"
         seed = f"seed {planned.config.seed}"
+        seed += f" to {seeds(planned)[-1]}" if planned.config.replicas > 1 else ""
         print(f"{index:4}  {planned.model:20} {seed}  {state:>12}  {planned.workdir}")
 
 
@@ -203,29 +237,51 @@ def execute(plan: Sequence[Planned]) -> None:
         for planned in plan:
             configs.check(planned.config)
             directory.refuse_another(planned.workdir, planned.config)
+    if JOBS.value > 1 and RUN.value is None:
+        _execute_apart(plan)
+        return
     failed = []
     for index, planned in enumerate(plan):
         with command.refusals():
             run = loop.prepare(planned.config, planned.workdir)
         if run is not None:
-            print(
-                f"[{index + 1}/{len(plan)}] {planned.model}, seed {planned.config.seed}", flush=True
-            )
+            number = f"[{index + 1}/{len(plan)}] " if len(plan) > 1 else ""
+            print(f"{number}{planned.name}", flush=True)
             try:
                 loop.train(run)
             except FloatingPointError as error:
-                failed.append(f"{planned.model}, seed {planned.config.seed}: {error}")
+                failed.append(f"{planned.name}: {error}")
                 print(failed[-1], flush=True)
     if failed:
-        raise FloatingPointError(f"{len(failed)} of {len(plan)} runs diverged. {failed[0]}")
+        runs = f"{len(failed)} of {len(plan)} runs diverged. " if len(plan) > 1 else ""
+        raise FloatingPointError(runs + failed[0])
 
 
-def result(planned: Planned) -> dict[str, Any]:
-    """A finished run as results.json holds it; errors as fractions."""
+def _execute_apart(plan: Sequence[Planned]) -> None:
+    """Train what is not finished, --jobs runs at a time; status 1 where one of them failed."""
+    missing = {
+        index: planned.name
+        for index, planned in enumerate(plan)
+        if not directory.finished(planned.workdir, planned.config.steps)
+    }
+    if missing:
+        with command.refusals():
+            failed = jobs.run(missing, JOBS.value)
+        if failed:
+            command.fail(f"{len(failed)} of {len(plan)} runs failed. {failed[0]}", status=1)
+
+
+def results(planned: Planned) -> list[dict[str, Any]]:
+    """A finished run as results.json holds it, one of each seed; errors as fractions."""
+    return [_result(planned, seed) for seed in seeds(planned)]
+
+
+def _result(planned: Planned, seed: int) -> dict[str, Any]:
     config, records = planned.config, metrics.read(planned.workdir / "metrics.jsonl")
     examples = sources.info(config.data.name, config.data.dir).splits["train"]
-    train = metrics.last_epoch(records, examples)
-    test = max((r for r in records if r["split"] == "test"), key=lambda r: r["step"])
+    train = metrics.last_epoch(records, examples, seed)
+    tests = (r for r in records if r["split"] == "test" and r["seed"] == seed)
+    test = max(tests, key=lambda r: r["step"])
     image = jax.ShapeDtypeStruct((1, *config.data.shape), jnp.float32)
     return {
         "model": planned.model,
@@ -233,7 +289,7 @@ def result(planned: Planned) -> dict[str, Any]:
         "depth": config.model.depth,
         "skip": config.model.skip,
         "merge": "plain" if config.model.skip == "none" else config.model.merge,
-        "seed": config.seed,
+        "seed": seed,
         "parameters": measure.count(families.build(config), image)[0].parameters,
         "steps": config.steps,
         "train_loss": train["loss"],
@@ -245,23 +301,27 @@ def result(planned: Planned) -> dict[str, Any]:
 
 
 def curves(planned: Planned) -> list[dict[str, Any]]:
-    """A run's training and test error against the step."""
+    """A run's training and test error against the step, of each seed."""
     records = metrics.read(planned.workdir / "metrics.jsonl")
     common = {
         "model": planned.model,
         "family": planned.group,
         "depth": planned.config.model.depth,
         "skip": planned.config.model.skip,
-        "seed": planned.config.seed,
     }
-    of = lambda split, name: [r[name] for r in records if r["split"] == split]
-    return [
-        common | {"split": split} | {name: of(split, name) for name in ("step", "error", "loss")}
-        for split in ("train", "test")
-    ]
+    found = []
+    for seed in seeds(planned):
+        for split in ("train", "test"):
+            own = [r for r in records if r["split"] == split and r["seed"] == seed]
+            lines = {name: [r[name] for r in own] for name in ("step", "error", "loss")}
+            found.append(common | {"seed": seed, "split": split} | lines)
+    return found
 
 
-def report(workdir: Path, results: dict[str, Any], plan: Sequence[Planned], title: str) -> None:
+@distributed.by_first
+def report(
+    workdir: epath.Path, results: dict[str, Any], plan: Sequence[Planned], title: str
+) -> None:
     """Write results.json, table.md, figure.png and report.html, and say the verdict."""
     lines = [curve for planned in plan for curve in curves(planned)]
     figures.error_curves(lines, workdir / "figure.png", title)

@@ -3,22 +3,23 @@
 A thin hand on orbax, which writes each step into a folder of its own and renames it when whole.
 """
 
-from pathlib import Path
-
 import jax
 import orbax.checkpoint as ocp
 
+from resnet_jax.training.directory import AnyPath, is_remote
 from resnet_jax.training.state import TrainState
 
 
 class Checkpoints:
     """The `checkpoints/` of one run. Use as a context: leaving it waits for unfinished saves."""
 
-    def __init__(self, folder: Path, keep: int = 2):
+    def __init__(self, folder: AnyPath, keep: int = 2):
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True
         )
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        self._manager = ocp.CheckpointManager(
+            folder if is_remote(folder) else folder.absolute(), options=options
+        )
 
     def __enter__(self) -> "Checkpoints":
         return self

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 from absl import flags
@@ -18,10 +19,15 @@ from absl import flags
 from resnet_jax import config
 
 
-def run(main: Callable[..., None], takes: str = "") -> None:
+def run(
+    main: Callable[..., None],
+    takes: str = "",
+    join: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
+) -> None:
     """Parse the flags and call `main`; a flag that is wrong is one line and status 2.
 
     `takes` names the arguments that may stand beside the flags; `main` gets them all, one or more.
+    `join` makes this process one of many while `main` runs, see distributed.py.
     """
     try:
         rest = flags.FLAGS(sys.argv)[1:]
@@ -37,7 +43,10 @@ def run(main: Callable[..., None], takes: str = "") -> None:
         fail(f"no {takes} is given")
     use_compilation_cache()
     try:
-        main(*rest)
+        with contextlib.ExitStack() as stack:
+            with refusals():
+                stack.enter_context(join())
+            main(*rest)
     except FloatingPointError as error:
         fail(str(error), status=1)
 
@@ -51,7 +60,7 @@ def refusals(*also: type[Exception]) -> Iterator[None]:
         fail(str(error))
 
 
-def fail(message: str, status: int = 2) -> None:
+def fail(message: str, status: int = 2) -> NoReturn:
     """Say what is wrong in one line and leave: status 2 for bad input, 1 for a run that failed."""
     print("error:", " ".join(message.split()), file=sys.stderr)
     sys.exit(status)

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from resnet_jax import families
 from resnet_jax.models import resnet
+from resnet_jax.models.norm import nearest_divisor
 
 # A ConfigDict: its attributes are made at run time, so that a type checker cannot know them.
 Config = Any
@@ -23,8 +24,12 @@ def base() -> Config:
     """Every key, with He et al. 2015's CIFAR-10 recipe (arXiv:1512.03385, sec. 4.2)."""
     c: Config = ConfigDict()
     c.seed = 0
+    c.replicas = (
+        1  # networks trained at once, of seeds seed, seed + 1, ..., on as many devices each
+    )
     c.steps = 64_000
     c.batch_size = 128
+    c.parallel = "shard_map"  # what spreads a step over devices: shard_map, or pmap
     # What is compiled, never what is computed: activations' type, blocks a turn of the layer loop
     # and what the backward pass computes again (auto: block on the CPU, none elsewhere).
     c.dtype = "float32"
@@ -40,6 +45,7 @@ def base() -> Config:
     c.data = ConfigDict()
     c.data.name = "cifar10"
     c.data.dir = ""  # a tensorflow-datasets folder; digits needs none
+    c.data.stream = "auto"  # read as it is needed: always, never, or where it does not fit (auto)
     c.data.shape = (32, 32, 3)  # height, width, channels
     c.data.normalisation = "per_pixel"
     c.data.mean, c.data.std = (), ()  # of pixels in [0, 1], for normalisation=constants
@@ -59,11 +65,15 @@ def base() -> Config:
     c.model.survival = 0.5  # of the last block, where the merge drops bodies
     c.model.survival_rule = "linear"  # from 1 to it, or uniform
     c.model.skip_dropout = 0.0  # rate of dropout on every skip
-    c.model.width = 16  # channels of the first stage; units of a dense highway
+    c.model.width = 16  # channels of the first stage; units of a dense highway; of every token
     c.model.widen = 1  # times as wide: all layers (Wide ResNet), or a bottleneck's inner ones
     c.model.cardinality = 1  # groups of a bottleneck's 3x3 convolution
     c.model.growth = 12  # channels that a layer of a DenseNet adds
-    c.model.dropout = 0.0  # rate: before or after hidden layers, after a DenseNet's convolutions
+    # Rate: before or after hidden layers, after a DenseNet's convolutions and a Transformer's
+    # dense layers.
+    c.model.dropout = 0.0
+    c.model.patch = 16  # pixels a side of a Vision Transformer's patches
+    c.model.heads = 12  # of its attention, which share out the width
     c.model.stem = "3x3"
     c.model.stride_at = "1x1"  # of a bottleneck: 1x1 in 2015, 3x3 in most code since
     c.model.zero_init = False  # bodies start at zero
@@ -72,7 +82,8 @@ def base() -> Config:
     c.norm = ConfigDict()
     c.norm.kind = "batch"
     c.norm.groups = 8  # of channels, where kind=group
-    c.norm.group_size = 0  # examples normalised together; 0 is the whole batch
+    c.norm.group_size = 0  # examples normalised together; 0: the whole batch, -1: a device's share
+    c.norm.precise = 0  # batches that statistics are recomputed from before an evaluation
     c.norm.momentum = 0.9  # of the running statistics
     c.norm.epsilon = 1e-5
 
@@ -95,11 +106,13 @@ def base() -> Config:
 
 
 CHOICES = {
-    "dtype": ("float32", "bfloat16"),
+    "dtype": ("float32", "bfloat16", "float64"),
+    "parallel": ("shard_map", "pmap"),
     "remat": ("auto", "none", "block"),
+    "data.stream": ("auto", "always", "never"),
     "data.normalisation": ("per_pixel", "channel", "constants"),
     "model.family": tuple(families.FAMILIES),
-    "model.block": (*resnet.BLOCKS, "dense"),
+    "model.block": (*resnet.BLOCKS, "dense", "transformer"),
     "model.skip": families.SKIPS,
     "model.merge": (*families.MERGES, "concat"),
     "model.survival_rule": ("linear", "uniform"),
@@ -112,6 +125,7 @@ CHOICES = {
     "schedule.warmup": ("constant", "linear"),
 }
 POSITIVE = (
+    "replicas",
     "steps",
     "batch_size",
     "unroll",
@@ -122,6 +136,8 @@ POSITIVE = (
     "model.widen",
     "model.cardinality",
     "model.growth",
+    "model.patch",
+    "model.heads",
     "model.num_classes",
     "norm.groups",
     "norm.epsilon",
@@ -130,7 +146,7 @@ POSITIVE = (
 NOT_NEGATIVE = (
     "seed",
     "data.pad",
-    "norm.group_size",
+    "norm.precise",
     "optimizer.weight_decay",
     "schedule.warmup_steps",
     "schedule.warmup_factor",
@@ -197,10 +213,12 @@ def check(config: Config) -> None:
     for key in FRACTIONS:
         if not 0 <= flat[key] < 1:
             raise ValueError(f"{key}={flat[key]} must lie in [0, 1)")
-    if flat["seed"] >= 2**32:
+    if flat["seed"] + flat["replicas"] > 2**32:
         raise ValueError(
             f"seed={flat['seed']} must be below {2**32}: jax sees 32 bits, and others would repeat"
         )
+    if config.dtype == "float64" and not jax.config.read("jax_enable_x64"):
+        raise ValueError("dtype=float64 needs JAX_ENABLE_X64=1 in the environment")
     if len(config.data.shape) != 3:
         raise ValueError(f"data.shape={config.data.shape} must be (height, width, channels)")
     for key in ("eval_every", "checkpoint_every"):
@@ -224,12 +242,25 @@ def check(config: Config) -> None:
             f"try ({config.steps},)"
         )
     group = config.norm.group_size
-    if group and config.batch_size % group:
-        divisors = [d for d in range(1, config.batch_size + 1) if config.batch_size % d == 0]
-        near = min(divisors, key=lambda d: abs(d - group))
+    if group < -1:
+        raise ValueError(
+            f"norm.group_size={group} must be a number of examples, 0 for the whole batch or -1 "
+            "for one device's share"
+        )
+    if group > 0 and config.batch_size % group:
+        near = nearest_divisor(config.batch_size, group)
         raise ValueError(
             f"norm.group_size={group} does not divide batch_size={config.batch_size}; "
             f"nearest {near}"
+        )
+    if config.norm.precise and config.norm.kind != "batch":
+        raise ValueError(
+            f"norm.precise={config.norm.precise} recomputes the statistics of norm.kind=batch; "
+            f"norm.kind={config.norm.kind} has none, leave it at 0"
+        )
+    if config.parallel == "pmap" and config.replicas > 1:
+        raise ValueError(
+            f"replicas={config.replicas} need parallel=shard_map: pmap has one axis, the batch's"
         )
     constants = config.data.normalisation == "constants"
     for key in ("data.mean", "data.std"):
@@ -289,16 +320,19 @@ def _items(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else ()
 
 
-def check_data(config: Config, shape: tuple[int, ...], num_classes: int, train: int) -> None:
+def check_data(config: Config, shape: tuple[int | None, ...], num_classes: int, train: int) -> None:
     """Refuse a config that its data set does not fit: shape (h, w, c), classes, training images.
 
+    Height and width are None where images differ in size, so that any can be cropped from them.
     Raises: ValueError naming both sides and the override that mends it.
     """
     name = config.data.name
-    if tuple(config.data.shape) != tuple(shape):
+    ours = tuple(config.data.shape)
+    fits = tuple(a if b is None else b for a, b in zip(ours, shape, strict=True))
+    if ours != fits:
         raise ValueError(
-            f"data.shape={tuple(config.data.shape)}, but the images of {name} are {tuple(shape)}; "
-            f'use --config.data.shape="{tuple(shape)}"'
+            f"data.shape={ours}, but the images of {name} are {fits}; "
+            f'use --config.data.shape="{fits}"'
         )
     if config.model.num_classes != num_classes:
         raise ValueError(
@@ -328,7 +362,7 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 # What may change between two starts in one directory without changing what is computed.
-MAY_CHANGE = ("data.dir", "checkpoint_every", "remat", "unroll")
+MAY_CHANGE = ("data.dir", "data.stream", "checkpoint_every", "remat", "unroll", "parallel")
 
 
 def differences(config: Config, saved: dict[str, Any]) -> list[str]:

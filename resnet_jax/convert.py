@@ -1,7 +1,7 @@
 """Import another library's weights as a work directory, or export a run's for it.
 
 python -m resnet_jax.convert --layout=LAYOUT --import=FILE --config=configs/NAME.py --workdir=DIR
-python -m resnet_jax.convert --layout=LAYOUT --export=FILE --workdir=DIR
+python -m resnet_jax.convert --layout=LAYOUT --export=FILE --workdir=DIR [--replica=0]
 
 FILE is a safetensors; the layouts are torchvision, timm and akamaster. evaluate, predict and train
 (with the same config: fine-tuning) take the directory that an import makes.
@@ -15,6 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
+from etils import epath
 from jax import tree
 from ml_collections import config_flags
 
@@ -25,10 +26,18 @@ from resnet_jax.config import Config
 from resnet_jax.data import normalise
 from resnet_jax.training import directory
 from resnet_jax.training import state as states
+from resnet_jax.training.directory import AnyPath
 from resnet_jax.training.optimizer import optimizer
 
 
-def main(layout: str, source: str | None, target: str | None, config: Config | None, workdir: Path):
+def main(
+    layout: str,
+    source: str | None,
+    target: str | None,
+    config: Config | None,
+    workdir: AnyPath,
+    replica: int = 0,
+) -> None:
     """Import `source` or export to `target`."""
     with command.refusals():
         if (source is None) == (target is None):
@@ -36,13 +45,17 @@ def main(layout: str, source: str | None, target: str | None, config: Config | N
         if source is not None:
             if config is None:
                 raise ValueError("--import needs --config=configs/NAME.py[:key=value,...]")
-            import_weights(layout, Path(source), config, workdir)
+            if directory.is_remote(workdir):
+                raise ValueError(
+                    f"--import writes a local folder, not {workdir}; copy it there after"
+                )
+            import_weights(layout, Path(source), config, Path(workdir))
             print(f"{workdir}: the weights of {source}, as a checkpoint of step 0")
         if target is not None:
             if config is not None:
                 raise ValueError("--export takes the config of its --workdir, and no --config")
             command.check_file("--export", Path(target), "weights.safetensors")
-            step = export_weights(layout, workdir, Path(target))
+            step = export_weights(layout, workdir, Path(target), replica)
             print(f"{target}: the weights of {workdir} at step {step}")
 
 
@@ -55,6 +68,8 @@ def import_weights(layout: str, file: Path, config: Config, workdir: Path) -> No
     if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
         raise ValueError(f"{workdir} is not empty; import into a new --workdir")
     configs.check(config)
+    if config.replicas > 1:
+        raise ValueError(f"replicas={config.replicas} of the same weights; import with replicas=1")
     variables = weights.from_tensors(tensors.read(file), layout, config)
     state = states.begin(config.seed, tree.map(jnp.asarray, variables), optimizer(config))
     workdir.parent.mkdir(parents=True, exist_ok=True)
@@ -71,12 +86,12 @@ def import_weights(layout: str, file: Path, config: Config, workdir: Path) -> No
         made.replace(workdir)
 
 
-def export_weights(layout: str, workdir: Path, file: Path) -> int:
+def export_weights(layout: str, workdir: AnyPath, file: Path, replica: int = 0) -> int:
     """Write the newest checkpoint's weights to `file`; returns its step.
 
     Raises: ValueError for a directory without a checkpoint, or a network that the layout has not.
     """
-    run = trained.load(workdir)
+    run = trained.load(workdir, replica=replica)
     variables = {"params": run.state.params, "batch_stats": run.state.batch_stats}
     tensors.write(file, weights.to_tensors(variables, layout, run.config))
     return int(run.state.step)
@@ -89,7 +104,15 @@ if __name__ == "__main__":
     target: Any = flags.DEFINE_string("export", None, "safetensors file to write")
     workdir: Any = flags.DEFINE_string("workdir", None, "the run's directory")
     config: Any = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:key=value,...]")
+    replica: Any = flags.DEFINE_integer("replica", 0, "of a run of several, from 0", lower_bound=0)
     flags.mark_flags_as_required(["layout", "workdir"])
     command.run(
-        lambda: main(layout.value, source.value, target.value, config.value, Path(workdir.value))
+        lambda: main(
+            layout.value,
+            source.value,
+            target.value,
+            config.value,
+            epath.Path(workdir.value),
+            replica.value,
+        )
     )

@@ -1,6 +1,6 @@
 """Measure a run's newest checkpoint on its whole test split.
 
-python -m resnet_jax.evaluate --workdir=DIR [--json=FILE] [--data_dir=DIR]
+python -m resnet_jax.evaluate --workdir=DIR [--json=FILE] [--data_dir=DIR] [--replica=0]
 """
 
 import json
@@ -9,20 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
+from etils import epath
 
 from resnet_jax import command, trained
 from resnet_jax.data import sources
 from resnet_jax.data.normalise import Normalisation
-from resnet_jax.training import inputs, metrics
+from resnet_jax.training import inputs, metrics, shard
 from resnet_jax.training.evaluation import evaluator
 
 
-def main(workdir: Path, file: Path | None, data_dir: str | None) -> None:
+def main(workdir: epath.Path, file: Path | None, data_dir: str | None, replica: int = 0):
     """Print what was measured, and write it to `file` as JSON."""
     with command.refusals():
         if file is not None:
             command.check_file("--json", file, "evaluation.json")
-        run = trained.load(workdir, data_dir)
+        run = trained.load(workdir, data_dir, replica)
         dataset = inputs.dataset(run.config)
         normalisation = trained.normalisation(run)
     found = evaluate(run, dataset, normalisation)
@@ -43,14 +44,10 @@ def evaluate(
 
     Raises: FloatingPointError where the loss is not finite.
     """
-    measured = evaluator(
-        run.net,
-        normalisation,
-        run.state,
-        dataset.test,
-        run.config.batch_size,
-        metrics.sums_top5,
-    )(run.state)
+    mesh = shard.mesh(devices=1)
+    with inputs.feed(mesh, dataset, "test", run.config) as feed:
+        one = evaluator(run.net, normalisation, run.state, feed, mesh, metrics.sums_top5)
+        (measured,) = one(run.state)
     split = dataset.info.test_split
     if not math.isfinite(measured["loss"]):
         raise FloatingPointError(f"{run.workdir}: the {split} loss is {measured['loss']}")
@@ -69,11 +66,13 @@ if __name__ == "__main__":
     workdir: Any = flags.DEFINE_string("workdir", None, "the run's directory")
     file: Any = flags.DEFINE_string("json", None, "file to write the numbers to")
     data_dir: Any = flags.DEFINE_string("data_dir", None, "tensorflow-datasets folder (data.dir)")
+    replica: Any = flags.DEFINE_integer("replica", 0, "of a run of several, from 0", lower_bound=0)
     flags.mark_flag_as_required("workdir")
     command.run(
         lambda: main(
-            Path(workdir.value),
+            epath.Path(workdir.value),
             None if file.value is None else Path(file.value),
             data_dir.value,
+            replica.value,
         )
     )

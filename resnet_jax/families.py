@@ -6,6 +6,7 @@ if any.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,10 +14,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from resnet_jax.models import alexnet, densenet, drop, highway, lenet, resnet, vgg
+from resnet_jax.models import alexnet, densenet, drop, highway, lenet, resnet, vgg, vit
 from resnet_jax.models.conv import Conv
-from resnet_jax.models.merges import Gated, Scaled, add
-from resnet_jax.models.norm import BatchNorm, GroupNorm, NoNorm
+from resnet_jax.models.merges import Gated, Scaled, add, plain
+from resnet_jax.models.norm import BatchNorm, GroupNorm, LayerNorm, NoNorm
 from resnet_jax.models.residual import Chain
 
 SKIPS = ("none", "A", "B", "C", "A_split")
@@ -26,13 +27,17 @@ NORMS = ("batch", "group", "layer", "none")
 
 # Keys of config.model that do something in some networks alone: the merge's and skip's, the rest.
 OF_SKIP = ("gains", "gate_bias", "carry_bias", "survival", "survival_rule", "skip_dropout")
-OPTIONAL = (*OF_SKIP, "stages", "widen", "cardinality", "growth", "dropout", "zero_init")
+OF_TOKENS = ("patch", "heads")
+OPTIONAL = (
+    *(*OF_SKIP, *OF_TOKENS),
+    *("stages", "widen", "cardinality", "growth", "dropout", "zero_init"),
+)
 
 
 class Family(NamedTuple):
     """Networks that differ in depth and in the values of their config."""
 
-    build: Callable[[Any], Chain]
+    build: Callable[[Any, str | None], Chain]  # of the config and the batch's mesh axis
     choose: Callable[[Any, str | None], None]
     depth: int  # of an argument that names the family and no depth, on small images
     blocks: tuple[str, ...]
@@ -43,8 +48,11 @@ class Family(NamedTuple):
     plain: bool = False  # published without skip connections
 
 
-def build(config: Any) -> Chain:
+def build(config: Any, axis: str | None = None) -> Chain:
     """The config's network, a value: nothing is computed yet.
+
+    `axis` names the mesh axis whose devices share a batch, where there are several: groups of batch
+    norm that span devices communicate over it. Nothing else of a network knows of devices.
 
     Raises: ValueError for a depth that does not exist, an image too small for the strides, a block,
         skip, merge or norm that the family has not, or a network that no gradient passes.
@@ -75,7 +83,7 @@ def build(config: Any) -> Chain:
             f"model.skip=none with {key}: without a skip connection bodies that start at zero "
             "pass nothing on and learn nothing; use another of the two"
         )
-    return family.build(config)
+    return family.build(config, axis)
 
 
 def used(config: Any) -> set[str]:
@@ -103,7 +111,7 @@ def image_size(config: Any) -> int:
     return min(config.data.shape[:2])
 
 
-def _common(config: Any) -> dict[str, Any]:
+def _common(config: Any, axis: str | None) -> dict[str, Any]:
     """The keywords of every builder: its classes and how its layers are made."""
     kind = config.norm.kind
     norm: Callable[..., nn.Module] = NoNorm
@@ -113,6 +121,7 @@ def _common(config: Any) -> dict[str, Any]:
             group_size=config.norm.group_size,
             momentum=config.norm.momentum,
             epsilon=config.norm.epsilon,
+            axis=axis,
         )
     elif kind in ("group", "layer"):
         groups = 1 if kind == "layer" else config.norm.groups
@@ -149,11 +158,19 @@ def merge(config: Any, conv: Callable[..., nn.Module], size: int) -> Callable:
     }[model.merge]()
 
 
+def _survivals(config: Any, blocks: int) -> tuple[float, ...]:
+    """The survivals of `blocks` blocks; empty where the merge drops none."""
+    model = config.model
+    if model.merge not in drop.FORMS or model.skip == "none":
+        return ()
+    return drop.survivals(model.survival_rule, model.survival, blocks)
+
+
 # --- residual networks, wide and with groups
 
 
-def _resnet(config: Any) -> Chain:
-    model, image, common = config.model, image_size(config), _common(config)
+def _resnet(config: Any, axis: str | None) -> Chain:
+    model, image, common = config.model, image_size(config), _common(config, axis)
     small = image < resnet.SMALL
     # A Wide ResNet's name counts the two projections of a small net beside its 6n+2.
     extra = 4 if model.family == "wide" and small else 2
@@ -168,7 +185,6 @@ def _resnet(config: Any) -> Chain:
             "model.zero_init zeroes a norm's scale and norm.kind=none has none; "
             "use model.merge=rezero"
         )
-    dropped = model.merge in drop.FORMS and model.skip != "none"
     return resnet.resnet(
         stages,
         block=model.block,
@@ -179,9 +195,7 @@ def _resnet(config: Any) -> Chain:
         stem=model.stem,
         stride_at=model.stride_at,
         merge=merge(config, common["conv"], size=1),
-        survivals=(
-            drop.survivals(model.survival_rule, model.survival, sum(stages)) if dropped else ()
-        ),
+        survivals=_survivals(config, sum(stages)),
         skip_dropout=model.skip_dropout,
         zero=model.zero_init,
         **common,
@@ -241,8 +255,8 @@ def _choose_resnext(config: Any, block: str | None) -> None:
 # --- before
 
 
-def _vgg(config: Any) -> Chain:
-    model, image, common = config.model, image_size(config), _common(config)
+def _vgg(config: Any, axis: str | None) -> Chain:
+    model, image, common = config.model, image_size(config), _common(config, axis)
     small = image < resnet.SMALL
     return vgg.vgg(
         _given_stages(config, 1, 3) or vgg.vgg_stages(model.depth),
@@ -273,17 +287,17 @@ def _choose_vgg(config: Any, block: str | None) -> None:
     config.norm.kind = "batch" if model.family == "vgg_bn" else "none"
 
 
-def _lenet(config: Any) -> Chain:
+def _lenet(config: Any, axis: str | None) -> Chain:
     _check_fixed(config, lenet.DEPTH, lenet.SMALLEST)
-    common = _common(config)
+    common = _common(config, axis)
     return lenet.lenet(
         num_classes=common["num_classes"], image=image_size(config), conv=common["conv"]
     )
 
 
-def _alexnet(config: Any) -> Chain:
+def _alexnet(config: Any, axis: str | None) -> Chain:
     _check_fixed(config, alexnet.DEPTH, alexnet.SMALLEST)
-    model, image, common = config.model, image_size(config), _common(config)
+    model, image, common = config.model, image_size(config), _common(config, axis)
     return alexnet.alexnet(
         num_classes=common["num_classes"],
         image=image,
@@ -316,8 +330,8 @@ def _choose_fixed(config: Any, block: str | None) -> None:
 # --- beside and after
 
 
-def _highway(config: Any) -> Chain:
-    model, common = config.model, _common(config)
+def _highway(config: Any, axis: str | None) -> Chain:
+    model, common = config.model, _common(config, axis)
     meet = None if model.skip == "none" else merge(config, common["conv"], size=3)
     options = {"merge": meet, "width": model.width, **_loops(config)}
     if model.block == "dense":
@@ -337,7 +351,7 @@ def _choose_highway(config: Any, block: str | None) -> None:
     model.gate_bias, model.carry_bias, config.norm.kind = -2.0, 2.0, "none"
 
 
-def _densenet(config: Any) -> Chain:
+def _densenet(config: Any, axis: str | None) -> Chain:
     model = config.model
     bottleneck = model.block == "bottleneck"
     given = _given_stages(config, 2 if bottleneck else 1, len(model.stages) + 1)
@@ -349,7 +363,7 @@ def _densenet(config: Any) -> Chain:
         bottleneck=bottleneck,
         stem=model.stem,
         dropout=model.dropout,
-        **_common(config),
+        **_common(config, axis),
     )
 
 
@@ -363,6 +377,51 @@ def _choose_densenet(config: Any, block: str | None) -> None:
     model.block = block or ("bottleneck" if bottleneck else "basic")
     model.skip, model.merge = "A", "concat"
     model.growth = (48 if model.depth == 161 else 32) if large else 12
+
+
+def _vit(config: Any) -> Chain:
+    model = config.model
+    if model.depth < 1:
+        raise ValueError(
+            f"depth {model.depth} is no Vision Transformer of 1 or more; nearest 1 and 2"
+        )
+    high, wide = config.data.shape[:2]
+    _check_divides("patch", math.gcd(high, wide), f"images of {high}x{wide} pixels", config)
+    _check_divides("heads", model.width, f"model.width={model.width}", config)
+    norm = functools.partial(LayerNorm, epsilon=config.norm.epsilon)
+    return vit.vit(
+        model.depth,
+        num_classes=model.num_classes,
+        patch=model.patch,
+        width=model.width,
+        heads=model.heads,
+        dropout=model.dropout,
+        merge=plain if model.skip == "none" else merge(config, Conv, size=1),
+        survivals=_survivals(config, model.depth),
+        norm=NoNorm if config.norm.kind == "none" else norm,
+        dtype=jnp.dtype(config.dtype),
+        **_loops(config),
+    )
+
+
+def _check_divides(key: str, whole: int, what: str, config: Any) -> None:
+    given = config.model[key]
+    if whole % given:
+        near = min((d for d in range(1, whole + 1) if whole % d == 0), key=lambda d: abs(d - given))
+        raise ValueError(f"model.{key}={given} does not divide {what}; nearest that does: {near}")
+
+
+def _choose_vit(config: Any, block: str | None) -> None:
+    """ViT-B, L or H by the depth, B at another; 64 channels on small images, in patches of 4 or 2.
+
+    norm.kind=layer is over each token's channels.
+    """
+    model, image = config.model, image_size(config)
+    model.block, model.skip, model.merge = block or "transformer", "A", "add"
+    model.width, model.heads, model.patch = vit.SIZES.get(model.depth, vit.SIZES[12])
+    if image < resnet.SMALL:
+        model.width, model.heads, model.patch = 64, 4, (4 if image >= 16 else 2)
+    config.norm.kind, config.norm.epsilon = "layer", 1e-6
 
 
 def _ending(*shapes: str) -> tuple[str, ...]:
@@ -399,5 +458,14 @@ FAMILIES = {
         ("A",),
         ("concat",),
         uses=("stages", "growth", "dropout"),
+    ),
+    "vit": Family(
+        _vit,
+        _choose_vit,
+        12,
+        ("transformer",),
+        ("none", "A"),
+        uses=(*OF_TOKENS, "dropout"),
+        norms=("layer", "none"),
     ),
 }

@@ -1,10 +1,13 @@
 """What other libraries call our weights: one table of name patterns a library and family.
 
 A row pairs one of our modules with one of theirs; `{s}` and `{i}` are the stage (from 1) and the
-block in it (from 0), `{k}` a number within the block, and `{s-1}` is one less. The leaves follow:
+block in it (from 0), `{k}` a number within the block, and `{s-1}` is one less. The leaves follow,
+after a dot or as the end of a name that ends with `_`:
 
     kernel (HWIO or IO) <-> weight (OIHW or OI)     scale <-> weight     bias <-> bias
     mean <-> running_mean                           var <-> running_var
+
+A parameter that is called nothing of these (a class token) has a row of its own.
 
 A table also names the config values that its library's networks have: with others the same weights
 would fit and compute something else.
@@ -35,10 +38,11 @@ class Form(NamedTuple):
     ours: Callable[[np.ndarray], np.ndarray]
 
 
-# By the number of axes: a vector, a matrix, a convolution.
+# By the number of axes: a vector, a matrix, tokens (1, t, c), a convolution.
 PLAIN = {
     1: Form(lambda a: a, lambda a: a),
     2: Form(np.transpose, np.transpose),
+    3: Form(lambda a: a, lambda a: a),
     4: Form(lambda a: a.transpose(3, 2, 0, 1), lambda a: a.transpose(2, 3, 1, 0)),
 }
 # A classifier kept as a convolution of one tap: (O, I, 1, 1).
@@ -63,7 +67,10 @@ def flattened(size: int, axes: int = 2) -> Form:
 
 
 class Row(NamedTuple):
-    """One module of ours and its name there; `kernel` is the form of a kernel that is not PLAIN."""
+    """One module or parameter of ours and its name there.
+
+    `kernel` is the form of the module's kernel where that is not PLAIN.
+    """
 
     ours: str
     theirs: str
@@ -146,6 +153,41 @@ def vgg_timm(config: Config) -> tuple[Row, ...]:
     return *vgg_features(config), *head, Row("head.dense", "head.fc")
 
 
+def vit_torchvision(config: Config) -> tuple[Row, ...]:
+    """torchvision's: queries, keys and values are one matrix everywhere, in this order."""
+    layer, there = "encoder.{i}", "encoder.layers.encoder_layer_{i}"
+    return (
+        Row("stem.patches", "conv_proj", flattened(config.model.patch, 4)),
+        Row("stem.class_token", "class_token"),
+        Row("stem.positions", "encoder.pos_embedding"),
+        Row(f"{layer}.attention.body.norm", f"{there}.ln_1"),
+        Row(f"{layer}.attention.body.attention.qkv", f"{there}.self_attention.in_proj_"),
+        Row(f"{layer}.attention.body.attention.out", f"{there}.self_attention.out_proj"),
+        Row(f"{layer}.mlp.body.norm", f"{there}.ln_2"),
+        Row(f"{layer}.mlp.body.mlp.dense1", f"{there}.mlp.0"),
+        Row(f"{layer}.mlp.body.mlp.dense2", f"{there}.mlp.3"),
+        Row("norm", "encoder.ln"),
+        Row("head.dense", "heads.head"),
+    )
+
+
+def vit_timm(config: Config) -> tuple[Row, ...]:
+    """timm's vit_*_patch*; most of its weights saw pixels of mean and deviation 0.5."""
+    layer, there = "encoder.{i}", "blocks.{i}"
+    return (
+        Row("stem.patches", "patch_embed.proj", flattened(config.model.patch, 4)),
+        Row("stem.class_token", "cls_token"),
+        Row("stem.positions", "pos_embed"),
+        Row(f"{layer}.attention.body.norm", f"{there}.norm1"),
+        Row(f"{layer}.attention.body.attention.qkv", f"{there}.attn.qkv"),
+        Row(f"{layer}.attention.body.attention.out", f"{there}.attn.proj"),
+        Row(f"{layer}.mlp.body.norm", f"{there}.norm2"),
+        Row(f"{layer}.mlp.body.mlp.dense{{k}}", f"{there}.mlp.fc{{k}}"),
+        Row("norm", "norm"),
+        Row("head.dense", "head"),
+    )
+
+
 _RESNETS = ("resnet", "ladder")
 _BOTTLENECKS = (*_RESNETS, "wide", "resnext")
 _VGGS = ("vgg", "vgg_bn")
@@ -160,6 +202,13 @@ _CIFAR = _IMAGENET | {"model.skip": "A_split", "model.stem": "3x3"}
 _V15 = _IMAGENET | {"model.stride_at": "3x3"}
 _PLAIN = {"model.skip": "none", "norm.epsilon": 1e-5}
 _DENSE = {"model.stem": "7x7", "norm.epsilon": 1e-5}
+_VIT = {
+    "model.skip": "A",
+    "model.merge": "add",
+    "model.gains": (1.0, 1.0),
+    "norm.kind": "layer",
+    "norm.epsilon": 1e-6,
+}
 
 TABLES = (
     # torchvision.models.resnet and timm.models.resnet: the same names.
@@ -168,10 +217,12 @@ TABLES = (
     Table("torchvision", _VGGS, ("single",), _PLAIN, vgg_torchvision),
     Table("torchvision", ("alexnet",), ("single",), _PLAIN, lambda _: ALEXNET),
     Table("torchvision", ("densenet",), ("bottleneck",), _DENSE, lambda _: DENSENET),
+    Table("torchvision", ("vit",), ("transformer",), _VIT, vit_torchvision),
     Table("timm", _RESNETS, ("basic",), _IMAGENET, lambda _: RESNET),
     Table("timm", _BOTTLENECKS, ("bottleneck",), _V15, lambda _: RESNET),
     Table("timm", _VGGS, ("single",), _PLAIN, vgg_timm),
     Table("timm", ("densenet",), ("bottleneck",), _DENSE, lambda _: DENSENET),
+    Table("timm", ("vit",), ("transformer",), _VIT, vit_timm),
     # timm.models.resnetv2, resnetv2_50 and deeper. Its basic blocks project where ours keep.
     Table("timm", _RESNETS, ("preact_bottleneck",), _V15, lambda _: RESNETV2),
     # github.com/akamaster/pytorch_resnet_cifar10
@@ -203,26 +254,33 @@ def rows(layout: str, config: Config) -> Sequence[Row]:
     return table.rows(config)
 
 
-def translate(name: str, rows: Sequence[Row]) -> tuple[str, Form | None]:
-    """Their name of the module that we call `name`, and the form of its kernel if not PLAIN.
+def translate(module: str, leaf: str, rows: Sequence[Row]) -> tuple[str, Form | None]:
+    """Their name of the `leaf` of our `module`, and its form if not PLAIN.
 
     Raises: ValueError where no row fits.
     """
+    ours = module if leaf in LEAVES else f"{module}.{leaf}"
     for row in rows:
-        found = re.fullmatch(_pattern(row.ours), name)
+        found = re.fullmatch(_pattern(row.ours), ours)
         if found:
-            return _fill(row.theirs, {k: int(v) for k, v in found.groupdict().items()}), row.kernel
-    raise ValueError(f"this layout has no place for our {name}; its networks have no such part")
+            theirs = _fill(row.theirs, {k: int(v) for k, v in found.groupdict().items()})
+            if leaf in LEAVES:
+                theirs += LEAVES[leaf] if theirs.endswith("_") else f".{LEAVES[leaf]}"
+            return theirs, row.kernel if leaf == "kernel" else None
+    raise ValueError(f"this layout has no place for our {ours}; its networks have no such part")
 
 
 def stages(names: Sequence[str], rows: Sequence[Row]) -> tuple[int, ...]:
-    """Blocks per stage, by the names that a library gives to a network's tensors."""
+    """Blocks per stage, by the names that a library gives to a network's tensors.
+
+    What is numbered without a stage, a Transformer's layers, is one stage.
+    """
     last: dict[int, int] = {}
     for row in rows:
         for name in names if "{i}" in row.theirs else ():
             found = re.match(_pattern(row.theirs) + r"\.", name)
             if found:
-                stage = int(found["s"]) + row.theirs.count("{s-1}")
+                stage = int(found.groupdict().get("s", 1)) + row.theirs.count("{s-1}")
                 last[stage] = max(last.get(stage, 0), int(found["i"]))
     return tuple(last[stage] + 1 for stage in sorted(last))
 

@@ -1,6 +1,6 @@
 """Say what a run's newest checkpoint sees in image files.
 
-python -m resnet_jax.predict --workdir=DIR [--data_dir=DIR] IMAGE...
+python -m resnet_jax.predict --workdir=DIR [--data_dir=DIR] [--replica=0] IMAGE...
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
+from etils import epath
 from jaxtyping import Float, UInt8
 
 from resnet_jax import command, trained
@@ -22,10 +23,10 @@ from resnet_jax.training.compile import program
 BATCH = 16
 
 
-def main(workdir: Path, data_dir: str | None, files: Sequence[str]) -> None:
+def main(workdir: epath.Path, data_dir: str | None, files: Sequence[str], replica: int = 0):
     """Print the likeliest classes of every file, five or all there are."""
     with command.refusals():
-        run = trained.load(workdir, data_dir)
+        run = trained.load(workdir, data_dir, replica)
         shape = tuple(run.config.data.shape)
         images = np.stack([photographs.read(Path(file), shape) for file in files])
         names = _names(run.config, required=data_dir is not None)
@@ -72,5 +73,9 @@ if __name__ == "__main__":
     # Defined here, not on import: flags are global, and other commands have these names too.
     workdir: Any = flags.DEFINE_string("workdir", None, "the run's directory")
     data_dir: Any = flags.DEFINE_string("data_dir", None, "tensorflow-datasets folder (data.dir)")
+    replica: Any = flags.DEFINE_integer("replica", 0, "of a run of several, from 0", lower_bound=0)
     flags.mark_flag_as_required("workdir")
-    command.run(lambda *files: main(Path(workdir.value), data_dir.value, files), takes="IMAGE")
+    command.run(
+        lambda *files: main(epath.Path(workdir.value), data_dir.value, files, replica.value),
+        takes="IMAGE",
+    )

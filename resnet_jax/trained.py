@@ -1,19 +1,18 @@
 """A work directory opened: its config, its network, its newest checkpoint, its normalisation."""
 
 import dataclasses
-import functools
 import json
-from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from resnet_jax import config as configs
 from resnet_jax import families
 from resnet_jax.checkpoint import Checkpoints
 from resnet_jax.config import Config
 from resnet_jax.data.normalise import Normalisation
-from resnet_jax.training import inputs
+from resnet_jax.training import directory, inputs, shard
 from resnet_jax.training import state as states
 from resnet_jax.training.optimizer import optimizer
 
@@ -22,38 +21,55 @@ from resnet_jax.training.optimizer import optimizer
 class Trained:
     """A network and what it has learned until its newest checkpoint."""
 
-    workdir: Path
+    workdir: directory.AnyPath
     config: Config
     net: Any
     state: states.TrainState
 
 
-def load(workdir: Path, data_dir: str | None = None) -> Trained:
+def load(workdir: directory.AnyPath, data_dir: str | None = None, replica: int = 0) -> Trained:
     """Open a work directory; nothing is written to it. `data_dir` replaces its config's data.dir.
 
-    Raises: ValueError where there is no run, none that this version can read, or no checkpoint.
+    Of a run of several replicas, the one of seed `seed + replica`, on one device.
+    Raises: ValueError where there is no run, none that this version can read, no checkpoint or no
+        such replica.
     """
     config, folder = read_config(workdir), workdir / "checkpoints"
     if data_dir is not None:
         config.data.dir = data_dir
+    if not 0 <= replica < config.replicas:
+        raise ValueError(
+            f"replica {replica} is not one of the {config.replicas} of {workdir}, which count "
+            "from 0"
+        )
     net, optim = families.build(config), optimizer(config)
-    create = functools.partial(states.create, config.seed, net, tuple(config.data.shape), optim)
+
+    def create(seed):
+        return states.create(seed, net, tuple(config.data.shape), optim)
+
+    seeds = config.seed + np.arange(config.replicas, dtype=np.uint32)
+    several = config.replicas > 1
+    shapes = jax.eval_shape(jax.vmap(create), seeds) if several else jax.eval_shape(create, 0)
+    # On this process's first device, wherever the run was.
+    like = shard.like(shard.mesh(devices=1), shard.WHOLE, shapes)
     # Opening makes the folder where there is none.
     if folder.is_dir():
         with Checkpoints(folder) as checkpoints:
             step = checkpoints.latest()
             if step is not None:
                 try:
-                    state = checkpoints.restore(step, jax.eval_shape(create))
+                    state = checkpoints.restore(step, like)
                 except Exception as error:  # orbax and its stores raise kinds of their own
                     raise ValueError(
                         f"the checkpoint of step {step} in {workdir} cannot be read: {error}"
                     ) from error
+                if several:
+                    state = jax.tree.map(lambda a: a[replica], state)
                 return Trained(workdir, config, net, state)
     raise ValueError(f"{workdir} has no checkpoint: its run has not saved its first one yet")
 
 
-def read_config(workdir: Path) -> Config:
+def read_config(workdir: directory.AnyPath) -> Config:
     """The config of the run in `workdir`, checked and locked.
 
     Raises: ValueError where there is none, or one of other keys than this version's.

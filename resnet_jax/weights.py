@@ -16,7 +16,7 @@ import numpy as np
 
 from resnet_jax import families
 from resnet_jax.config import Config
-from resnet_jax.layouts import LEAVES, PLAIN, Form, Row, rows, stages, translate
+from resnet_jax.layouts import PLAIN, Form, Row, rows, stages, translate
 from resnet_jax.models import resnet
 
 Tensors = Mapping[str, np.ndarray]
@@ -77,11 +77,11 @@ def _slots(leaves: Mapping[tuple[str, ...], Any], table: Sequence[Row]) -> dict[
     slots = {}
     for path, leaf in leaves.items():
         for module, layer in _modules(path, leaf.shape, leaves):
-            name, kernel = translate(module, table)
+            name, form = translate(module, path[-1], table)
             shape = leaf.shape if layer is None else leaf.shape[1:]
-            form = PLAIN[len(shape)] if kernel is None or path[-1] != "kernel" else kernel
+            form = form or PLAIN[len(shape)]
             there = form.theirs(np.broadcast_to(np.float32(0), shape)).shape
-            slots[f"{name}.{LEAVES[path[-1]]}"] = Slot(path, layer, form, there)
+            slots[name] = Slot(path, layer, form, there)
     return slots
 
 
@@ -121,6 +121,9 @@ def _remedy(tensors: Tensors, wanted, table: Sequence[Row], config: Config) -> s
     misfits = [(found, ours) for found, ours in pairs if found != ours]
     lengths = stages(list(tensors), table)
     if lengths and lengths != stages(list(wanted), table) and not misfits:
+        if config.model.family == "vit":
+            found = lengths[0]
+            return f"; the file's network has {found} layers: use --config.model.depth={found}"
         depth = resnet.depth_of(lengths, config.model.block)
         values = f"--config.model.depth={depth}"
         if not _published(lengths, depth, config):

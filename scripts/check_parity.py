@@ -23,7 +23,7 @@ from make_fixtures import randomise  # noqa: E402
 
 from resnet_jax import families, weights  # noqa: E402
 
-# Name there -> layout, our config's argument, pixels a side.
+# Name there -> layout, our config's argument, pixels a side, and what else our config changes.
 NETWORKS = {
     "resnet18": ("torchvision", "depth=18", 96),
     "resnet34": ("torchvision", "depth=34", 96),
@@ -44,12 +44,16 @@ NETWORKS = {
     "densenet169": ("torchvision", "family=densenet,depth=169", 96),
     "densenet201": ("torchvision", "family=densenet,depth=201", 96),
     "densenet161": ("torchvision", "family=densenet,depth=161", 96),
+    "vit_b_16": ("torchvision", "family=vit,depth=12", 224),
+    "vit_b_32": ("torchvision", "family=vit,depth=12", 224, {"model.patch": 32}),
+    "vit_l_16": ("torchvision", "family=vit,depth=24", 224),
     "timm/resnet50": ("timm", "depth=50", 96),
     "timm/wide_resnet50_2": ("timm", "family=wide,depth=50", 96),
     "timm/resnext50_32x4d": ("timm", "family=resnext,depth=50", 96),
     "timm/resnetv2_50": ("timm", "depth=50,block=preact_bottleneck", 96),
     "timm/vgg16_bn": ("timm", "family=vgg_bn,depth=16", 224),
     "timm/densenet121": ("timm", "family=densenet,depth=121", 96),
+    "timm/vit_base_patch16_224": ("timm", "family=vit,depth=12", 224),
 }
 LIMIT = 1e-4
 
@@ -72,11 +76,11 @@ def theirs(name: str) -> torch.nn.Module:
 
 def compare(name: str) -> tuple[int, float]:
     """Parameters, and the largest difference of a logit over the largest logit."""
-    layout, argument, size = NETWORKS[name]
+    layout, argument, size, *changes = NETWORKS[name]
     net = theirs(name)
     config = importlib.import_module("configs.imagenet_torchvision").get_config(argument)
     with config.unlocked():
-        config.data.shape = (size, size, 3)
+        config.update_from_flattened_dict({"data.shape": (size, size, 3), **dict(*changes)})
     kept = {k: v.numpy() for k, v in net.state_dict().items() if v.is_floating_point()}
     variables = weights.from_tensors(kept, layout, config)
     images = torch.randn((2, 3, size, size), generator=torch.Generator().manual_seed(1))
@@ -95,7 +99,7 @@ def main() -> None:
     """Compare and print; status 1 where a difference is beyond the limit."""
     markdown = "--markdown" in sys.argv
     names = [word for word in sys.argv[1:] if word != "--markdown"] or list(NETWORKS)
-    row = "| {} | {:,} | {:.1e} |" if markdown else "{:24} {:12,} {:.1e}"
+    row = "| {} | {:,} | {:.1e} |" if markdown else "{:26} {:12,} {:.1e}"
     worst = 0.0
     for name in names:
         count, difference = compare(name)

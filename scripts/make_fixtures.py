@@ -108,6 +108,20 @@ def timm_resnetv2(stages: tuple[int, ...], width: int) -> nn.Module:
     )
 
 
+def torchvision_vit(**sizes: int) -> nn.Module:
+    """torchvision's Vision Transformer, its MLP four times as wide."""
+    from torchvision.models import VisionTransformer
+
+    return VisionTransformer(mlp_dim=4 * sizes["hidden_dim"], num_classes=CLASSES, **sizes)
+
+
+def timm_vit(**sizes: int) -> nn.Module:
+    """timm's Vision Transformer as its vit_base_patch16_224 is made."""
+    from timm.models import VisionTransformer
+
+    return VisionTransformer(num_classes=CLASSES, **sizes)
+
+
 class AkamasterBlock(nn.Module):
     """As github.com/akamaster/pytorch_resnet_cifar10 has it, option A."""
 
@@ -157,6 +171,12 @@ class Akamaster(nn.Module):
 def resnet(stages: tuple[int, ...], width: int, layers: int = 2) -> dict[str, Any]:
     """What a narrow ResNet of ours changes in its config; `layers` of a block."""
     return {"model.stages": stages, "model.width": width, "model.depth": layers * sum(stages) + 2}
+
+
+def vit(depth: int, width: int, heads: int, patch: int) -> dict[str, int]:
+    """What a small Vision Transformer of ours changes in its config."""
+    sizes = {"depth": depth, "width": width, "heads": heads, "patch": patch}
+    return {f"model.{key}": value for key, value in sizes.items()}
 
 
 V15 = {"model.stride_at": "3x3"}
@@ -219,6 +239,20 @@ FIXTURES = {
         "imagenet:depth=50,block=preact_bottleneck",
         resnet((1, 3), 8, layers=3) | V15,
     ),
+    "torchvision_vit": Fixture(
+        "torchvision",
+        partial(
+            torchvision_vit, image_size=32, patch_size=8, num_layers=3, num_heads=2, hidden_dim=12
+        ),
+        "imagenet:family=vit",
+        vit(3, 12, 2, 8),
+    ),
+    "timm_vit": Fixture(
+        "timm",
+        partial(timm_vit, img_size=32, patch_size=8, depth=2, num_heads=3, embed_dim=12),
+        "imagenet:family=vit",
+        vit(2, 12, 3, 8),
+    ),
     "akamaster": Fixture(
         "akamaster",
         partial(Akamaster, (2, 1, 2), 4),
@@ -230,12 +264,17 @@ FIXTURES = {
 
 
 def randomise(net: nn.Module, generator: torch.Generator) -> None:
-    """Draw parameters and statistics: kernels of variance 2 / fan-in, the rest around 1 or 0."""
+    """Draw parameters and statistics: kernels of variance 2 / fan-in, the rest around 1 or 0.
+
+    Tokens and positions as wide as what they are added to.
+    """
     normal = lambda tensor: torch.randn(tensor.shape, generator=generator)
     for name, tensor in net.state_dict().items():
         if not tensor.is_floating_point():
             continue
-        if tensor.ndim > 1:
+        if tensor.ndim == 3:  # a token, or positions
+            tensor.copy_(normal(tensor))
+        elif tensor.ndim > 1:
             tensor.copy_(normal(tensor) * (2 / tensor[0].numel()) ** 0.5)
         elif name.endswith("var"):
             tensor.copy_(0.5 + torch.rand(tensor.shape, generator=generator))

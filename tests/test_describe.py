@@ -74,6 +74,18 @@ def test_imagenet_networks_count_as_published(
     assert round(found.macs / 1e9, 3) == giga
 
 
+def test_a_vision_transformer_counts_its_products_as_worked_out_by_hand():
+    """ViT-B/16, 17.564 G as torchvision's `_ops`: matrices and the two products of attention."""
+    patches, width, tokens = 14 * 14, 768, 14 * 14 + 1
+    matrices = width * 3 * width + width * width + 2 * width * 4 * width
+    scores, mixed = tokens * tokens * width, tokens * tokens * width  # all heads together
+    layer = tokens * matrices + scores + mixed
+    expected = patches * (16 * 16 * 3) * width + 12 * layer + width * 1000
+    found = counts(imagenet, "family=vit,depth=12")
+    assert found.macs == expected == 17_563_828_224
+    assert found[:3] == (1 + 12 * 4 + 1, 24, 24)
+
+
 class Gated(nn.Module):
     """A merge and a skip that own weights, which are no layers."""
 

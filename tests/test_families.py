@@ -82,6 +82,11 @@ PUBLISHED = [
     ("cifar10", "family=densenet,depth=100", {}, 769_162),
     slow("cifar10", "family=densenet,depth=250", {"model__growth": 24}, 15_324_406),
     slow("cifar10", "family=densenet,depth=190", {"model__growth": 40}, 25_624_430),
+    ("imagenet", "family=vit,depth=12", {}, 86_567_656),
+    ("imagenet", "family=vit,depth=12", {"model__patch": 32}, 88_224_232),
+    ("imagenet", "family=vit,depth=24", {}, 304_326_632),
+    ("imagenet", "family=vit,depth=24", {"model__patch": 32}, 306_535_400),
+    ("imagenet", "family=vit,depth=32", {}, 632_045_800),
     ("mnist", "family=lenet", {}, 61_706),
 ]
 
@@ -92,9 +97,11 @@ def test_parameters_and_depth_are_the_published_networks(name, argument, changes
     net, variables, logits = shapes(config)
     assert parameters(variables) == count
     assert logits.shape == (1, config.model.num_classes)
-    # The name of a small Wide ResNet counts two projections.
-    named = config.model.depth - (2 if argument == "family=wide" else 0)
-    assert measure.layers(net, variables["params"]) == named
+    # The name of a small Wide ResNet counts two projections, a Vision Transformer's its layers of
+    # four matrices each, without those of the patches and the classifier.
+    depth, family = config.model.depth, config.model.family
+    layers = {"family=wide": depth - 2}.get(argument, 4 * depth + 2 if family == "vit" else depth)
+    assert measure.layers(net, variables["params"]) == layers
 
 
 @pytest.mark.parametrize(
@@ -112,6 +119,8 @@ def test_parameters_and_depth_are_the_published_networks(name, argument, changes
         ("cifar10", "family=vgg,depth=19", 16, 0),
         ("cifar10", "family=densenet,depth=22", 9, 9),
         ("mnist", "family=highway,block=dense,depth=50", 50, 49),
+        ("cifar10", "family=vit,depth=12", 24, 24),
+        ("cifar10", "family=vit,depth=12,skip=none", 24, 0),
         ("imagenet", "depth=50", 16, 12),
     ],
 )
@@ -225,6 +234,11 @@ NARROW = [
         {"model__stages": (2,), "model__growth": 4, "model__dropout": 0.2, **FEW},
         (8, 8, 1),
     ),
+    (
+        "family=vit,depth=2",
+        {"model__width": 8, "model__dropout": 0.1, "model__merge": "drop_path", **FEW},
+        (8, 8, 1),
+    ),
 ]
 
 
@@ -299,6 +313,7 @@ def equations(jaxpr):
         ("family=vgg_bn,skip=A", (19, 34), {"model__width": 2}),
         ("family=highway", (19, 100), {}),
         ("family=highway,block=dense", (10, 900), {}),
+        ("family=vit", (4, 1000), {"model__merge": "drop_path"}),
     ],
 )
 def test_the_program_of_a_training_step_is_as_long_at_any_depth(argument, depths, changes):
@@ -327,6 +342,7 @@ def test_the_program_of_a_training_step_is_as_long_at_any_depth(argument, depths
         ("family=highway,depth=3", {}),
         ("family=highway,depth=1,block=dense", {}),
         ("family=densenet,depth=41", {}),
+        ("family=vit,depth=0", {}),
         ("family=densenet,depth=99,block=bottleneck", {}),
         ("imagenet:depth=35", {}),
         ("imagenet:depth=20,block=basic", {}),
@@ -402,6 +418,11 @@ def test_vgg_takes_images_of_every_data_set(size):
         ("family=lenet", {"norm__kind": "batch"}, "norm.kind='batch' is not of the family lenet"),
         ("depth=20,block=fixup_basic", {"model__zero_init": True}, "changes nothing"),
         ("depth=20,block=fixup_basic", {"norm__kind": "group"}, "norm.kind=group changes nothing"),
+        ("depth=20", {"model__patch": 4}, "model.patch=4 changes nothing in the family resnet"),
+        ("family=vgg", {"model__heads": 3}, "model.heads=3 changes nothing in the family vgg"),
+        ("family=vit", {"model__stages": (1, 2)}, "model.stages=(1, 2) changes nothing in the"),
+        ("family=vit", {"model__skip_dropout": 0.1}, "model.skip_dropout=0.1 changes nothing"),
+        ("family=vit", {"norm__kind": "batch"}, "norm.kind='batch' is not of the family vit"),
     ],
 )
 def test_a_value_that_would_change_nothing_is_refused(argument, changes, says):
@@ -427,6 +448,45 @@ def test_a_plain_twin_keeps_its_residual_nets_other_values(merge):
 def test_a_network_that_passes_nothing_on_is_refused(argument, changes):
     with pytest.raises(ValueError, match="pass nothing on and learn nothing"):
         recipe("cifar10", argument, **changes)
+
+
+@pytest.mark.parametrize(
+    "changes,says",
+    [
+        ({"model__patch": 5}, "model.patch=5 does not divide images of 32x32 pixels; .*: 4"),
+        ({"model__patch": 64}, "model.patch=64 does not divide images of 32x32 .*: 32"),
+        ({"data__shape": (32, 24, 3), "model__patch": 16}, "images of 32x24 pixels; .*: 8"),
+        ({"model__heads": 5}, "model.heads=5 does not divide model.width=64; .*: 4"),
+        ({"model__width": 66}, "model.heads=4 does not divide model.width=66; .*: 3"),
+    ],
+)
+def test_patches_and_heads_that_do_not_divide_are_refused_with_what_does(changes, says):
+    with pytest.raises(ValueError, match=says) as error:
+        recipe("cifar10", "family=vit", **changes)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("merge", families.MERGES)
+def test_a_vision_transformer_takes_every_merge_and_its_plain_twin_none(merge):
+    """Of width 64: two norms, four matrices with biases, a gate or a gain at each of two blocks."""
+    gate = 64 * 64 + 64
+    own = {"rezero": 2, "exclusive_gate": 2 * gate, "shortcut_gate": 2 * gate, "two_gate": 4 * gate}
+    layer = 2 * 2 * 64 + 12 * 64 * 64 + 9 * 64
+    rest = (4 * 4 * 3 + 1) * 64 + (1 + 1 + 64) * 64 + 2 * 64 + 65 * 10
+    residual, twin = (
+        parameters(shapes(recipe("cifar10", f"family=vit,depth=3,{skip}", model__merge=merge))[1])
+        for skip in ("skip=A", "skip=none")
+    )
+    assert twin == 3 * layer + rest
+    assert residual == twin + 3 * own.get(merge, 0)
+
+
+def test_a_vision_transformer_without_norms_has_none():
+    normed, bare = (
+        parameters(shapes(recipe("cifar10", "family=vit", norm__kind=kind))[1])
+        for kind in ("layer", "none")
+    )
+    assert normed - bare == (2 * 12 + 1) * 2 * 64
 
 
 def test_fixup_is_one_network_with_or_without_a_norm_to_leave_out():

@@ -17,6 +17,7 @@ from resnet_jax.data import normalise, sources
 
 FOLDER = Path(__file__).parent / "fixtures"
 FIXTURES = sorted(FOLDER.glob("*.safetensors"))
+VIT = FOLDER / "torchvision_vit.safetensors"
 BASIC, BOTTLENECK = (FOLDER / f"torchvision_{kind}.safetensors" for kind in ("basic", "bottleneck"))
 
 
@@ -59,8 +60,9 @@ def test_an_export_of_an_import_is_the_same_bit_for_bit(path):
     same(weights.to_tensors(variables, layout, config), kept)
 
 
-def test_how_a_network_is_compiled_does_not_change_its_import():
-    layout, config, kept, *_ = fixture(FIXTURES[0])
+@pytest.mark.parametrize("path", [FIXTURES[0], VIT], ids=["akamaster", "vit"])
+def test_how_a_network_is_compiled_does_not_change_its_import(path):
+    layout, config, kept, *_ = fixture(path)
     plain = weights.from_tensors(kept, layout, config)
     for unroll, remat in ((1, "none"), (3, "block")):
         config.unroll, config.remat = unroll, remat
@@ -109,6 +111,21 @@ def refused(kept, config, layout="akamaster"):
         weights.from_tensors(kept, layout, config)
     assert "\n" not in str(error.value) and len(str(error.value)) < 700
     return str(error.value)
+
+
+def test_another_number_of_transformer_layers_is_refused_with_the_one_that_fits():
+    layout, config, kept, *_ = fixture(VIT)
+    for depth in (2, 12):
+        config.model.depth = depth
+        message = refused(kept, config, layout)
+        assert message.endswith("the file's network has 3 layers: use --config.model.depth=3")
+
+
+def test_positions_of_an_image_of_another_size_are_named():
+    layout, config, kept, *_ = fixture(VIT)
+    config.data.shape = (64, 64, 3)
+    message = refused(kept, config, layout)
+    assert "encoder.pos_embedding (1, 17, 12), not (1, 65, 12)" in message
 
 
 def test_another_depth_is_refused_with_the_depth_that_fits(kept):
@@ -171,6 +188,8 @@ def test_tensors_that_are_left_over_missing_or_of_another_shape_are_named(kept):
             {},
             "has no resnet of bottleneck blocks, but resnet of basic",
         ),
+        ("torchvision", "imagenet:family=vit,skip=none", {}, "use --config.model.skip=A"),
+        ("timm", "imagenet:family=vit", {"norm__epsilon": 1e-5}, "--config.norm.epsilon=1e-06"),
         ("timm", "imagenet:depth=18", {"norm__epsilon": 1e-3}, "use --config.norm.epsilon=1e-05"),
     ],
 )

@@ -1,12 +1,17 @@
 """Pixels to what the network sees, (x / 255 - mean) / std, by statistics of the training split."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, UInt8
+
+from resnet_jax.data import stream
+from resnet_jax.data.records import Records
+
+BLOCK = 1000  # images
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,15 +44,51 @@ def statistics(
     is constant is not divided. constants: `mean` and `std`, one number a channel.
     Raises: ValueError for another kind, or constants that do not match the channels.
     """
-    channels = train_images.shape[-1]
+    return _statistics(kind, (train_images,), train_images.shape[-1], mean, std)
+
+
+def streamed_statistics(
+    kind: str, records: Records, mean: Sequence[float] = (), std: Sequence[float] = ()
+) -> Normalisation:
+    """As `statistics` of the same images in memory, bit for bit, in one pass over the split.
+
+    Raises: ValueError as `statistics`, and for what has to be computed from images that differ in
+        size: what a network sees of them are crops, drawn anew each time.
+    """
+    high, wide, channels = records.shape
+    if kind == "constants":
+        return _statistics(kind, (), channels, mean, std)
+    if high is None or wide is None:
+        raise ValueError(
+            f"data.normalisation={kind} needs images of one size; for photographs use constants, "
+            'such as --config.data.normalisation=constants --config.data.mean="(0.485, 0.456, '
+            '0.406)" --config.data.std="(0.229, 0.224, 0.225)", the usual ones of ImageNet'
+        )
+    rows = np.arange(min(BLOCK, len(records)))
+    with stream.eval_batches(records, len(rows), rows, (high, wide, channels)) as batches:
+        return _statistics(kind, (image[mask] for image, _, mask in batches), channels)
+
+
+def _statistics(
+    kind: str,
+    blocks: Iterable[UInt8[np.ndarray, "n h w c"]],
+    channels: int,
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+) -> Normalisation:
     if kind == "per_pixel":
-        # Integer sums are exact, and NumPy widens a buffer at a time.
-        means = train_images.sum(axis=0, dtype=np.int64) / (255 * len(train_images))
-        stds = np.ones(channels)
+        total, count = np.zeros((), np.int64), 0
+        for block in blocks:
+            # Integer sums are exact, and NumPy widens a buffer at a time.
+            total = total + block.sum(axis=0, dtype=np.int64)
+            count += len(block)
+        means, stds = total / (255 * count), np.ones(channels)
     elif kind == "channel":
-        counts = _histograms(train_images)
+        counts = np.zeros((channels, 256), np.int64)
+        for block in blocks:
+            _count(block, counts)
         levels = np.arange(256) / 255
-        pixels = train_images[..., 0].size
+        pixels = counts[0].sum()
         means = counts @ levels / pixels
         stds = np.sqrt((counts * (levels - means[:, None]) ** 2).sum(axis=1) / pixels)
         stds[np.count_nonzero(counts, axis=1) == 1] = 1
@@ -63,13 +104,12 @@ def statistics(
     return Normalisation(means.astype(np.float32), stds.astype(np.float32))
 
 
-def _histograms(images: UInt8[np.ndarray, "n h w c"]) -> np.ndarray:
-    """How often each channel takes each of the 256 levels: (c, 256)."""
-    counts = np.zeros((images.shape[-1], 256), np.int64)
-    for start in range(0, len(images), 1000):  # bincount widens what it counts to 8 bytes
+def _count(images: UInt8[np.ndarray, "n h w c"], counts: np.ndarray) -> None:
+    """Add to `counts` (c, 256) how often each channel takes each of the 256 levels."""
+    for start in range(0, len(images), BLOCK):  # bincount widens what it counts to 8 bytes
         for channel, count in enumerate(counts):
-            count += np.bincount(images[start : start + 1000, ..., channel].ravel(), minlength=256)
-    return counts
+            part = images[start : start + BLOCK, ..., channel]
+            count += np.bincount(part.ravel(), minlength=256)
 
 
 def apply(normalisation: Normalisation, images: UInt8[Array, "b h w c"]) -> Float[Array, "b h w c"]:

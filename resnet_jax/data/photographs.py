@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
-from resnet_jax.data.sources import MODES
+from resnet_jax.data.records import MODES
 
 # Networks for images of fewer pixels a side see the whole image; from here on the short side is
 # made 1 / 0.875 as long (256 for 224) and the centre is cut out, the standard single-crop protocol.
@@ -25,7 +25,7 @@ def read(path: Path, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "h w c"]:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                return _fit(ImageOps.exif_transpose(image), shape)
+                return fit(ImageOps.exif_transpose(image), shape)
     except FileNotFoundError as error:
         raise ValueError(f"image {path} is not there") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -38,7 +38,8 @@ def read(path: Path, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "h w c"]:
         raise ValueError(f"image {path} cannot be read {why}") from error
 
 
-def _fit(image: Image.Image, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "h w c"]:
+def fit(image: Image.Image, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "h w c"]:
+    """An image of size and channels `shape`, as `read` says; one of that size is left as it is."""
     high, wide, channels = shape
     if image.mode.startswith("I;16"):  # Pillow would cut what is brighter than 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -57,3 +58,10 @@ def _fit(image: Image.Image, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "
         image = image.resize(size, Image.Resampling.BILINEAR)
         image = image.crop((left, top, left + wide, top + high))
     return np.asarray(image).reshape(high, wide, channels)
+
+
+def fit_pixels(
+    pixels: UInt8[np.ndarray, "h w c"], shape: tuple[int, int, int]
+) -> UInt8[np.ndarray, "high wide c"]:
+    """As `fit`, of an image that is decoded already."""
+    return fit(Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels), shape)

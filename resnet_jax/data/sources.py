@@ -4,9 +4,7 @@ import dataclasses
 import difflib
 import functools
 import hashlib
-import io
 import json
-import math
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +13,9 @@ from typing import Any
 
 import jax
 import numpy as np
-import simplejpeg
-from jaxtyping import Int32, UInt8
-from PIL import Image
+from jaxtyping import Int, Int32, UInt8
 
-# Pillow's mode of an image by its number of channels.
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+from resnet_jax.data.records import MODES, Records
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,14 +28,29 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(h, w, c) of an image."""
+        return self.images.shape[1:]
+
+    def read(
+        self, indices: Int[np.ndarray, "k"], images: UInt8[np.ndarray, "k h w c"], fit: Any = None
+    ) -> Int32[np.ndarray, "k"]:
+        """As `Records.read`, so that what is in memory can be streamed too."""
+        images[:] = self.images[indices]
+        return self.labels[indices]
+
 
 @dataclasses.dataclass(frozen=True)
 class DatasetInfo:
-    """What a data set says of itself: shape (h, w, c) of an image, and examples in each split."""
+    """What a data set says of itself: shape (h, w, c) of an image, and examples in each split.
+
+    Height and width are None where images differ in size: such data can be streamed only.
+    """
 
     name: str
     version: str
-    shape: tuple[int, int, int]
+    shape: tuple[int | None, int | None, int]
     num_classes: int
     splits: dict[str, int]
 
@@ -52,12 +62,17 @@ class DatasetInfo:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set in memory; the fingerprint changes with its name, version, counts or content."""
+    """A data set: held in memory and on the device, or `streamed`, read as it is needed.
+
+    The fingerprint changes with its name, version, counts and files' sizes, and its second part,
+    after a +, with the content of what is in memory.
+    """
 
     info: DatasetInfo
-    train: Split
-    test: Split
+    train: Split | Records
+    test: Split | Records
     fingerprint: str
+    streamed: bool = False
 
 
 DIGITS = DatasetInfo("digits", "1", (8, 8, 1), 10, {"train": 1500, "test": 297})
@@ -97,19 +112,54 @@ def info(name: str, data_dir: str) -> DatasetInfo:
             "it needs train, and test or validation"
         )
     image = features["image"]["image"]
-    shape = tuple(map(int, image.get("shape", {}).get("dimensions", ())))
-    if len(shape) != 3 or min(shape) < 1:
+    sizes = [int(size) for size in image.get("shape", {}).get("dimensions", ())]
+    high, wide, channels = sizes if len(sizes) == 3 else (-1, -1, -1)
+    if image.get("dtype", "uint8") != "uint8" or channels not in MODES:
         raise ValueError(
-            f"the images of data set {name!r} differ in size, so that they cannot be held on the "
-            "device; streaming of such data is not supported yet"
-        )
-    if image.get("dtype", "uint8") != "uint8" or shape[-1] not in MODES:
-        raise ValueError(
-            f"the images of data set {name!r} are {image.get('dtype')} with {shape[-1]} channels; "
+            f"the images of data set {name!r} are {image.get('dtype')} with "
+            f"{channels if channels > 0 else 'any number of'} channels; "
             "8 bits and 1, 3 or 4 channels are supported"
         )
+    shape = (high, wide, channels) if min(high, wide) > 0 else (None, None, channels)
     num_classes = int(features["label"]["classLabel"]["numClasses"])
     return DatasetInfo(name, about["version"], shape, num_classes, splits)
+
+
+def records(about: DatasetInfo, data_dir: str, split: str) -> Records:
+    """A split of a tfds folder, to be read by index."""
+    folder = _folder(about.name, data_dir)
+    files = _files(folder, split)
+    return Records(about.name, split, files, about.shape, about.num_classes)
+
+
+def _files(folder: Path, split: str) -> list[tuple[Path, int]]:
+    """A split's record files in order, each with its number of examples."""
+    about = json.loads((folder / "dataset_info.json").read_text())
+    found = next(s for s in about["splits"] if s["name"] == split)
+    template = found.get("filepathTemplate") or "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+    names = {"DATASET": about["name"], "SPLIT": split, "FILEFORMAT": "array_record"}
+    files, shards = [], len(found["shardLengths"])
+    for i, count in enumerate(map(int, found["shardLengths"])):
+        index, total = f"{i:05d}", f"{shards:05d}"
+        names |= {"SHARD_INDEX": index, "NUM_SHARDS": total, "SHARD_X_OF_Y": f"{index}-of-{total}"}
+        files.append((folder / template.format_map(names), count))
+    return files
+
+
+def fingerprint(about: DatasetInfo, data_dir: str) -> str:
+    """Of a data set that is not read whole: it changes with its description and its files' sizes.
+
+    Content that changes while every file keeps its name and size goes unseen.
+    """
+    folder = _folder(about.name, data_dir)
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(repr((about.name, about.version, sorted(about.splits.items()))).encode())
+    for file in ("dataset_info.json", "features.json"):
+        digest.update((folder / file).read_bytes())
+    for split in ("train", about.test_split):
+        for path, count in _files(folder, split):
+            digest.update(repr((path.name, count, path.stat().st_size)).encode())
+    return digest.hexdigest()
 
 
 def class_names(name: str, data_dir: str) -> tuple[str, ...]:
@@ -157,6 +207,22 @@ def _prepare(name: str, data_dir: str) -> str:
     return f"prepare it with: scripts/prepare_tfds.sh {name} {data_dir or 'DATA_DIR'}"
 
 
+def open(name: str, data_dir: str, stream: str) -> Dataset:
+    """A data set, streamed 'always', 'never', or where it is too large for the device ('auto').
+
+    Raises: ValueError as `load` does.
+    """
+    about = info(name, data_dir)
+    size = _bytes(about)
+    limit = device_limit(jax.local_devices()[0])
+    if stream == "never" or (stream == "auto" and size is not None and _fits(size, limit)):
+        return load(name, data_dir)
+    if name == "digits":
+        return dataclasses.replace(load(name, data_dir), streamed=True)
+    train, test = (records(about, data_dir, split) for split in ("train", about.test_split))
+    return Dataset(about, train, test, fingerprint(about, data_dir), streamed=True)
+
+
 @functools.lru_cache(maxsize=2)
 def load(name: str, data_dir: str) -> Dataset:
     """Read and decode a data set, once a process; the arrays cannot be written to.
@@ -165,8 +231,13 @@ def load(name: str, data_dir: str) -> Dataset:
         that is damaged, of another shape or of no class: its split and index.
     """
     about = info(name, data_dir)
-    count = about.splits["train"] + about.splits[about.test_split]
-    check_fits(count * math.prod(about.shape), device_limit(jax.local_devices()[0]), name)
+    size = _bytes(about)
+    if size is None:
+        raise ValueError(
+            f"the images of data set {name!r} differ in size, so that they cannot be held on the "
+            "device; use data.stream=auto"
+        )
+    check_fits(size, device_limit(jax.local_devices()[0]), name)
     if name == "digits":
         train, test = _digits()
     else:
@@ -176,7 +247,20 @@ def load(name: str, data_dir: str) -> Dataset:
     for array in (train.images, train.labels, test.images, test.labels):
         array.flags.writeable = False
         digest.update(array.data)
-    return Dataset(about, train, test, digest.hexdigest())
+    content = digest.hexdigest()
+    found = content if name == "digits" else f"{fingerprint(about, data_dir)}+{content}"
+    return Dataset(about, train, test, found)
+
+
+def _bytes(about: DatasetInfo) -> int | None:
+    """Of the decoded data set; None where images differ in size."""
+    high, wide, channels = about.shape
+    count = about.splits["train"] + about.splits[about.test_split]
+    return None if high is None or wide is None else count * high * wide * channels
+
+
+def _fits(dataset_bytes: int, limit_bytes: int | None) -> bool:
+    return limit_bytes is None or 2 * dataset_bytes <= limit_bytes
 
 
 def check_fits(dataset_bytes: int, limit_bytes: int | None, name: str) -> None:
@@ -184,11 +268,11 @@ def check_fits(dataset_bytes: int, limit_bytes: int | None, name: str) -> None:
 
     Raises: ValueError with both sizes.
     """
-    if limit_bytes is not None and 2 * dataset_bytes > limit_bytes:
+    if limit_bytes is not None and not _fits(dataset_bytes, limit_bytes):
         raise ValueError(
             f"data set {name!r} needs {dataset_bytes / 1e9:.1f} GB on the device, which has "
             f"{limit_bytes / 1e9:.1f} GB, and half of that has to stay free; "
-            "streaming of larger data sets is not supported yet"
+            "use data.stream=auto"
         )
 
 
@@ -219,47 +303,14 @@ def _digits() -> tuple[Split, Split]:
 
 
 def _tfds(about: DatasetInfo, data_dir: str, split: str) -> Split:
-    # Imported here: half a second, and not to be had on Windows.
-    import tensorflow_datasets as tfds
-    from tensorflow_datasets.proto import tf_example_pb2
-
-    builder: Any = tfds.builder_from_directory(_folder(about.name, data_dir))
-    # Raw records: the parser of tfds spends 70 to 100 us on each, four times a small JPEG's.
-    raw = tfds.decode.DeserializeMethod.RAW_BYTES
-    records = builder.as_data_source(split=split, deserialize_method=raw)
-    parse = tf_example_pb2.Example.FromString  # pyright: ignore[reportAttributeAccessIssue]
-    where = f"data set {about.name!r}, split {split!r}"
-    images = np.empty((len(records), *about.shape), np.uint8)
-    labels = np.empty(len(records), np.int64)
+    found = records(about, data_dir, split)
+    shape: Any = (len(found), *about.shape)
+    images, labels = np.empty(shape, np.uint8), np.empty(len(found), np.int32)
 
     def read(row: int) -> None:
-        rows = range(row, min(row + 1000, len(records)))
-        try:
-            for row, record in zip(rows, records.__getitems__(rows), strict=True):
-                example = parse(record).features.feature
-                labels[row] = example["label"].int64_list.value[0]
-                image = _decode(example["image"].bytes_list.value[0], about.shape[-1])
-                if image.shape != about.shape:
-                    raise ValueError(f"its image is {image.shape}, not {about.shape}")
-                images[row] = image
-        except Exception as error:  # the reader and every codec raise kinds of their own
-            raise ValueError(f"{where}, example {row}: {error}") from error
+        part = slice(row, min(row + 1000, len(found)))
+        labels[part] = found.read(np.arange(part.start, part.stop), images[part])
 
     with ThreadPoolExecutor() as pool:  # the codecs let go of the GIL
-        list(pool.map(read, range(0, len(records), 1000)))
-    wrong = np.flatnonzero((labels < 0) | (labels >= about.num_classes))
-    if wrong.size:
-        raise ValueError(
-            f"{where}, example {wrong[0]}: its label {labels[wrong[0]]} is not in "
-            f"0..{about.num_classes - 1}"
-        )
-    return Split(images, labels.astype(np.int32))
-
-
-def _decode(data: bytes, channels: int) -> UInt8[np.ndarray, "h w c"]:
-    mode = MODES[channels]
-    if data.startswith(b"\xff\xd8"):
-        return simplejpeg.decode_jpeg(data, "GRAY" if mode == "L" else mode)
-    image = Image.open(io.BytesIO(data))
-    pixels = np.asarray(image if image.mode == mode else image.convert(mode))
-    return pixels.reshape(*pixels.shape[:2], channels)
+        list(pool.map(read, range(0, len(found), 1000)))
+    return Split(images, labels)

@@ -80,8 +80,8 @@ class Gated(nn.Module):
     zero is the residual connection, which the coupled form cannot be. `transform=False` leaves the
     body alone: x' = (1 - T) s + f, the shortcut-only gate.
 
-    W is a matrix for vectors and a `size` x `size` convolution for images, with the stride that
-    brings z to the size of s. Biases are the initial values of parameters, in logits.
+    W is a matrix for vectors and tokens and a `size` x `size` convolution for images, with the
+    stride that brings z to the size of s. Biases are the initial values of parameters, in logits.
 
     Shapes: s, f (b, ..., d) equal; z (b, ..., c). Raises: ValueError if s and f differ.
     Source: Srivastava et al. 2015, arXiv:1505.00387, eq. 2-3 (two gates, coupled); He et al. 2016,
@@ -111,7 +111,7 @@ class Gated(nn.Module):
 
     def _gate(self, name, bias, s, z):
         start = nn.initializers.constant(bias)
-        if z.ndim == 2:
+        if z.ndim < 4:
             return nn.Dense(
                 s.shape[-1], bias_init=start, param_dtype=wide_type(z), dtype=z.dtype, name=name
             )(z)

@@ -10,6 +10,7 @@ elsewhere.
 """
 
 import functools
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -18,13 +19,26 @@ from jax import lax
 from jaxtyping import Array, Float
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+class Span(NamedTuple):
+    """`size` neighbouring devices of the mesh axis `axis`, which share one group of examples."""
+
+    axis: str
+    size: int
+
+    def groups(self) -> list[list[int]]:
+        """The devices of the whole axis, by the group that they share."""
+        starts = range(0, lax.axis_size(self.axis), self.size)
+        return [list(range(start, start + self.size)) for start in starts]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def normalise(
     x: Float[Array, "g n *space c"],
     scale: Float[Array, "c"],
     bias: Float[Array, "c"],
     epsilon: float,
     relu: bool,
+    span: Span | None = None,
 ) -> tuple[Float[Array, "g n *space c"], Float[Array, "g c"], Float[Array, "g c"]]:
     """Normalise each group of examples by its own statistics; returns (y, mean, variance).
 
@@ -36,17 +50,26 @@ def normalise(
 
         dx = scale r (g - (sum g + xhat sum(g xhat)) / n),  dscale = sum(g xhat),  dbias = sum g
 
-    Statistics are float32 at least, whatever x is, and carry no gradient of their own.
+    Statistics are float32 at least, whatever x is, and carry no gradient of their own. Where a
+    group spans several devices, x is this one's part of it; two messages are exchanged, the moments
+    and the two sums above, and the gradients are of the sum of all these devices' objectives.
     Source: Ioffe & Szegedy 2015, arXiv:1502.03167, Algorithm 1 and the gradients of sec. 3.
     """
-    return _forward(x, scale, bias, epsilon, relu)[0]
+    return _forward(x, scale, bias, epsilon, relu, span)[0]
 
 
-def _moments(x):
+def _moments(x, span):
     axes = tuple(range(1, x.ndim - 1))
     wide = x.astype(wide_type(x))
     mean = wide.mean(axes)
     variance = jnp.square(wide - _spread(mean, wide)).mean(axes)
+    if span is not None:
+        # Equal parts: the group's variance is the mean of theirs and the variance of their means.
+        means, variances = lax.all_gather(
+            jnp.stack((mean, variance)), span.axis, axis=1, axis_index_groups=span.groups()
+        )
+        mean = means.mean(0)
+        variance = (variances + jnp.square(means - mean[None])).mean(0)
     return mean, variance
 
 
@@ -71,14 +94,14 @@ def _across(parameter, x):
     return parameter.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
 
 
-def _forward(x, scale, bias, epsilon, relu):
-    mean, variance = _moments(x)
+def _forward(x, scale, bias, epsilon, relu, span):
+    mean, variance = _moments(x, span)
     y = _affine(x, mean, variance, scale, bias, epsilon)[1]
     y = (nn.relu(y) if relu else y).astype(x.dtype)
     return (y, mean, variance), (x, mean, variance, scale, bias)
 
 
-def _backward(epsilon, relu, saved, cotangents):
+def _backward(epsilon, relu, span, saved, cotangents):
     x, mean, variance, scale, bias = saved
     g = cotangents[0].astype(mean.dtype)
     xhat, y, inverse = _affine(x, mean, variance, scale, bias, epsilon)
@@ -87,9 +110,15 @@ def _backward(epsilon, relu, saved, cotangents):
     axes = tuple(range(1, x.ndim - 1))
     count = x.size // mean.size
     sum_g, sum_gx = g.sum(axes), (g * xhat).sum(axes)
+    dscale, dbias = sum_gx.sum(0).astype(scale.dtype), sum_g.sum(0).astype(bias.dtype)
+    if span is not None:
+        count *= span.size
+        sum_g, sum_gx = lax.psum(
+            jnp.stack((sum_g, sum_gx)), span.axis, axis_index_groups=span.groups()
+        )
     centred = g - (_spread(sum_g, x) + xhat * _spread(sum_gx, x)) / count
     dx = _across(scale, xhat) * _spread(inverse, x) * centred
-    return dx.astype(x.dtype), sum_gx.sum(0).astype(scale.dtype), sum_g.sum(0).astype(bias.dtype)
+    return dx.astype(x.dtype), dscale, dbias
 
 
 normalise.defvjp(_forward, _backward)
@@ -98,12 +127,14 @@ normalise.defvjp(_forward, _backward)
 class BatchNorm(nn.Module):
     """Batch normalisation, followed by a ReLU where `relu`.
 
-    `group_size` examples are normalised together; 0 is the whole batch. The number, not the
-    hardware, fixes the mathematics. Running statistics follow
-    new = momentum * old + (1 - momentum) * batch, the variance being the biased one.
+    `group_size` examples are normalised together; 0 is the whole batch, -1 this device's share. The
+    number, not the hardware, fixes the mathematics: where the devices of the mesh axis `axis` share
+    a batch, groups within a device need no communication, and larger ones span devices. Running
+    statistics follow new = momentum * old + (1 - momentum) * batch, the variance being the biased
+    one; batch is the mean over the groups of this device.
 
-    Shapes: (b, ..., c) -> (b, ..., c).
-    Raises: ValueError if the batch is not a multiple of `group_size`.
+    Shapes: (b, ..., c) -> (b, ..., c), b being this device's share of the batch.
+    Raises: ValueError where neither of `group_size` and this share is a multiple of the other.
     Source: Ioffe & Szegedy 2015, arXiv:1502.03167. Differs: PyTorch keeps the unbiased variance.
     """
 
@@ -112,6 +143,7 @@ class BatchNorm(nn.Module):
     group_size: int = 0
     momentum: float = 0.9
     epsilon: float = 1e-5
+    axis: str | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *space c"]) -> Float[Array, "b *space c"]:
@@ -127,15 +159,10 @@ class BatchNorm(nn.Module):
             y = _affine(x[None], m, v, scale, bias, self.epsilon)[1]
             return (nn.relu(y) if self.relu else y)[0].astype(x.dtype)
         # Initialisation sees one example, whatever the group.
-        size = x.shape[0] if self.is_initializing() or not self.group_size else self.group_size
-        if x.shape[0] % size:
-            raise ValueError(
-                f"norm.group_size={size} does not divide the batch of {x.shape[0]}; "
-                f"nearest that does: {_nearest_divisor(x.shape[0], size)}"
-            )
+        size, span = (x.shape[0], None) if self.is_initializing() else self._group(x.shape[0])
         groups = x.reshape((x.shape[0] // size, size) + x.shape[1:])
         y, batch_mean, batch_variance = normalise(  # pyright: ignore[reportGeneralTypeIssues]
-            groups, scale, bias, self.epsilon, self.relu
+            groups, scale, bias, self.epsilon, self.relu, span
         )
         if not self.is_initializing():
             keep = lambda old, new: self.momentum * old + (1 - self.momentum) * new.mean(0)
@@ -143,8 +170,25 @@ class BatchNorm(nn.Module):
             variance.value = keep(variance.value, lax.stop_gradient(batch_variance))
         return y.reshape(x.shape)
 
+    def _group(self, share: int) -> tuple[int, Span | None]:
+        """The examples of a group on this device, and the devices that it spans if several do."""
+        devices = 1 if self.axis is None else lax.axis_size(self.axis)
+        if self.group_size < 0:
+            return share, None
+        size = self.group_size or share * devices
+        if share % size == 0:
+            return size, None
+        if self.axis is not None and size % share == 0 and (share * devices) % size == 0:
+            return share, Span(self.axis, size // share)
+        batch = f"the batch of {share}" + (f" on each of {devices} devices" if devices > 1 else "")
+        raise ValueError(
+            f"norm.group_size={size} does not divide {batch}; "
+            f"nearest that does: {nearest_divisor(share, size)}"
+        )
 
-def _nearest_divisor(n, target):
+
+def nearest_divisor(n: int, target: int) -> int:
+    """The divisor of `n` nearest to `target`."""
     return min((d for d in range(1, n + 1) if n % d == 0), key=lambda d: abs(d - target))
 
 
@@ -171,7 +215,7 @@ class GroupNorm(nn.Module):
         if x.shape[-1] % self.groups:
             raise ValueError(
                 f"norm.groups={self.groups} does not divide {x.shape[-1]} channels; "
-                f"nearest that does: {_nearest_divisor(x.shape[-1], self.groups)}"
+                f"nearest that does: {nearest_divisor(x.shape[-1], self.groups)}"
             )
         c, wide = x.shape[-1], wide_type(x)
         scale = self.param("scale", nn.initializers.constant(0.0 if self.zero else 1.0), (c,))
@@ -182,6 +226,29 @@ class GroupNorm(nn.Module):
         y = (centred * inverse).reshape(x.shape)
         y = (y * _across(scale, y) + _across(bias, y)).astype(x.dtype)
         return nn.relu(y) if self.relu else y
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation of each token by itself.
+
+    Mean and variance over the channels alone: over the space too it is `GroupNorm(1)`. Statistics
+    are float32 at least, whatever x is.
+
+    Shapes: (..., c) -> (..., c). Source: Ba et al. 2016, arXiv:1607.06450, eq. 3 and 4.
+    """
+
+    epsilon: float = 1e-6
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
+        """Normalise `x`, in training as in evaluation."""
+        c, wide = x.shape[-1], wide_type(x)
+        scale = self.param("scale", nn.initializers.ones, (c,), wide)
+        bias = self.param("bias", nn.initializers.zeros, (c,), wide)
+        centred = x.astype(wide) - x.astype(wide).mean(-1, keepdims=True)
+        inverse = lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.epsilon)
+        y = centred * inverse
+        return (y * _across(scale, y) + _across(bias, y)).astype(x.dtype)
 
 
 class NoNorm(nn.Module):

@@ -44,16 +44,20 @@ class Residual(nn.Module):
 
 
 class Chain(nn.Module):
-    """A fold of unequal blocks, each under its own name: x -> last(... second(first(x)))."""
+    """A fold of unequal blocks, each under its own name: x -> last(... second(first(x))).
+
+    `side` is what a block wants for itself, as in `Residual`, and reaches every one of them: a
+    Chain can be a Stack's block.
+    """
 
     blocks: Mapping[str, nn.Module]
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x, *side):
         """Pass `x` through every block in turn."""
         for name, block in self.blocks.items():
             # As a field it would be called blocks_<name>; a copy made here is called <name>.
-            x = block.copy(name=name)(x)
+            x = block.copy(name=name)(x, *side)
         return x
 
 

@@ -1,17 +1,24 @@
 """A run's directory: config.json (what it is), run.json (each start), metrics.jsonl, checkpoints/.
 
-The same command in the same directory goes on where it stopped; another run is refused.
+The same command in the same directory goes on where it stopped; another run is refused. Of many
+processes the first alone writes.
 """
 
 import json
 from pathlib import Path
 from typing import Any
 
+from etils import epath
+
 from resnet_jax import config as configs
 from resnet_jax.config import Config
+from resnet_jax.distributed import by_first
+
+# A work directory may be local or an object store's (gs://), which etils.epath reads and writes.
+AnyPath = Path | epath.Path
 
 
-def refuse_another(workdir: Path, config: Config) -> None:
+def refuse_another(workdir: AnyPath, config: Config) -> None:
     """Raise unless `workdir` is empty, absent, or a run of this very config.
 
     Raises: ValueError naming the keys that differ, with both values.
@@ -27,47 +34,61 @@ def refuse_another(workdir: Path, config: Config) -> None:
         raise ValueError(f"{workdir} is not empty and holds no run of ours; use another --workdir")
 
 
-def finished(workdir: Path, steps: int) -> bool:
+def finished(workdir: AnyPath, steps: int) -> bool:
     """Whether the run has saved its last step; a checkpoint's folder appears when it is whole."""
     return (workdir / "checkpoints" / str(steps)).is_dir()
 
 
-def refuse_other_data(workdir: Path, fingerprint: str) -> None:
+def refuse_other_data(workdir: AnyPath, fingerprint: str) -> None:
     """Raise where the run began on data of other content than there is now."""
     for start in read_starts(workdir)[-1:]:
-        if start["data_fingerprint"] != fingerprint:
+        # A streamed start knows less than one that had all of it in memory.
+        parts = zip(start["data_fingerprint"].split("+"), fingerprint.split("+"), strict=False)
+        if any(then != now for then, now in parts):
             raise ValueError(
                 f"the data of the run in {workdir} has changed since it began (fingerprint "
                 f"{start['data_fingerprint']} then, {fingerprint} now); use another --workdir"
             )
 
 
-def claim(workdir: Path, config: Config) -> None:
+@by_first
+def claim(workdir: AnyPath, config: Config) -> None:
     """Make the directory this run's: nothing else is written before its config.json."""
     workdir.mkdir(parents=True, exist_ok=True)
     write(workdir / "config.json", configs.to_json(config))
 
 
-def add_start(workdir: Path, start: dict[str, Any]) -> None:
+@by_first
+def add_start(workdir: AnyPath, start: dict[str, Any]) -> None:
     """Add this start to run.json."""
     write(workdir / "run.json", json.dumps([*read_starts(workdir), start], indent=2) + "\n")
 
 
-def close_run(workdir: Path, end: dict[str, Any]) -> None:
+@by_first
+def close_run(workdir: AnyPath, end: dict[str, Any]) -> None:
     """Add what this start measured to its entry in run.json."""
     starts = read_starts(workdir)
     starts[-1] |= end
     write(workdir / "run.json", json.dumps(starts, indent=2) + "\n")
 
 
-def read_starts(workdir: Path) -> list[dict[str, Any]]:
+def read_starts(workdir: AnyPath) -> list[dict[str, Any]]:
     """The entries of run.json, one a start; none before the first."""
     path = workdir / "run.json"
     return json.loads(path.read_text()) if path.exists() else []
 
 
-def write(path: Path, text: str) -> None:
+@by_first
+def write(path: AnyPath, text: str) -> None:
     """Replace a file whole, so that a kill leaves the old one or the new one."""
+    if is_remote(path):  # an object appears whole or not at all
+        path.write_text(text)
+        return
     temporary = path.with_suffix(path.suffix + ".tmp")
     temporary.write_text(text)
     temporary.replace(path)
+
+
+def is_remote(path: AnyPath) -> bool:
+    """Whether it is an object store's, which can neither append nor rename in one step."""
+    return "://" in str(path)

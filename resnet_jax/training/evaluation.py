@@ -5,12 +5,15 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
 
-from resnet_jax.data import normalise, order, sources
-from resnet_jax.training import metrics
+from resnet_jax import distributed
+from resnet_jax.data import normalise
+from resnet_jax.training import metrics, shard
 from resnet_jax.training import step as steps
 from resnet_jax.training.compile import program
+from resnet_jax.training.inputs import Feed
 from resnet_jax.training.state import TrainState
 
 
@@ -18,21 +21,33 @@ def evaluator(
     net: Any,
     normalisation: normalise.Normalisation,
     state: TrainState,
-    split: sources.Split,
-    batch_size: int,
+    feed: Feed,
+    mesh: Mesh,
     measure: Callable[..., metrics.Sums] = metrics.sums,
-) -> Callable[[TrainState], dict[str, float]]:
-    """state -> means over `split` of what `measure` sums; compiled here, for states like `state`.
+) -> Callable[[TrainState], list[dict[str, float]]]:
+    """state -> a replica's means over the split of what `measure` sums, in a list of replicas.
 
-    The split is put on the device; its last batch is padded and masked.
+    Compiled here, for states like `state`. The split's last batch is padded and masked.
     """
-    batches = order.eval_indices(len(split), batch_size)
-    source = jax.device_put(steps.Resident(jnp.asarray(split.images), jnp.asarray(split.labels)))
+    axis = shard.axis(mesh)
     step = functools.partial(
         steps.eval_step,
         apply=net.apply,
         prepare=lambda _, batch: normalise.apply(normalisation, batch.image),
         measure=measure,
     )
-    run = program(functools.partial(steps.evaluate, step=step), state, source, *batches)
-    return lambda state: metrics.mean(run(state, source, *batches))
+    one = functools.partial(steps.evaluate, step=step, fetch=feed.fetch, axis=axis)
+    whole = shard.spread(one, mesh, (shard.EACH, shard.WHOLE, shard.ROWS))
+    run = program(whole, state, feed.source, feed.piece)
+
+    def evaluate(state: TrainState) -> list[dict[str, float]]:
+        found, running = [], None
+        for inputs in feed.batches():
+            # The last piece's sums are fetched while this one runs.
+            found += [] if running is None else [distributed.fetch(running)]
+            running = run(state, feed.source, inputs)
+        found.append(distributed.fetch(running))
+        sums = jax.tree.map(lambda *pieces: np.concatenate(pieces, axis=-1), *found)
+        return metrics.means(sums, mesh.shape[shard.REPLICA])
+
+    return evaluate

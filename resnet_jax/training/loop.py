@@ -1,25 +1,27 @@
 """From a config and a directory to a trained network."""
 
+import contextlib
 import dataclasses
 import functools
 import json
 import math
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from tqdm import tqdm
 
-from resnet_jax import command, families
+from resnet_jax import command, distributed, families
 from resnet_jax import config as configs
 from resnet_jax.checkpoint import Checkpoints
 from resnet_jax.config import Config
-from resnet_jax.data import augment, normalise, order, sources
-from resnet_jax.training import directory, inputs, metrics
+from resnet_jax.data import augment, normalise, sources
+from resnet_jax.training import directory, inputs, metrics, shard
 from resnet_jax.training import state as states
 from resnet_jax.training import step as steps
 from resnet_jax.training.compile import ONCE, program
@@ -38,23 +40,47 @@ class Run:
     """A run that has been checked and may start."""
 
     config: Config
-    workdir: Path
+    workdir: directory.AnyPath
+    mesh: Mesh
     dataset: sources.Dataset
     normalisation: normalise.Normalisation
 
+    @property
+    def seeds(self) -> list[int]:
+        """One a replica."""
+        return [self.config.seed + replica for replica in range(self.config.replicas)]
 
-def prepare(config: Config, workdir: Path) -> Run | None:
+
+def prepare(config: Config, workdir: directory.AnyPath) -> Run | None:
     """Check everything that can be wrong, load the data, and write nothing; None: it is finished.
 
-    Raises: ValueError in one line: config, data set, batch, a directory of another run.
+    Raises: ValueError in one line: config, data set, batch, devices, a directory of another run.
     """
     configs.check(config)
+    mesh = shard.mesh(config.replicas)
+    config = resolved(config, workdir, mesh)
+    shard.check(config, mesh)
     directory.refuse_another(workdir, config)
-    if directory.finished(workdir, config.steps):
+    if distributed.agree(directory.finished(workdir, config.steps)):
         return None
     dataset = inputs.dataset(config)
     directory.refuse_other_data(workdir, dataset.fingerprint)
-    return Run(config, workdir, dataset, inputs.normalisation(config, dataset))
+    return Run(config, workdir, mesh, dataset, inputs.normalisation(config, dataset))
+
+
+def resolved(config: Config, workdir: directory.AnyPath, mesh: Mesh) -> Config:
+    """The config with norm.group_size=-1 made the number that it was when the run was created.
+
+    The number fixes the mathematics, on whatever devices the run goes on.
+    """
+    if config.norm.group_size != -1:
+        return config
+    config = config.copy_and_resolve_references()
+    config.norm.group_size = config.batch_size // mesh.shape[shard.DATA]
+    saved = workdir / "config.json"
+    if saved.exists():
+        config.norm.group_size = json.loads(saved.read_text())["norm"]["group_size"]
+    return config
 
 
 def train(run: Run) -> None:
@@ -66,92 +92,146 @@ def train(run: Run) -> None:
     Raises: FloatingPointError naming the step where the loss is not finite.
     """
     config, workdir, log = run.config, run.workdir, run.workdir / "metrics.jsonl"
-    print(command.devices(), flush=True)
+    say(command.devices())
     began = time.perf_counter()
     # First of all: a run that is killed from here on is known for what it is.
     directory.claim(workdir, config)
+    distributed.wait("claimed")
+    if not (workdir / "config.json").exists():
+        raise ValueError(
+            f"process {jax.process_index()} does not see what process 0 writes to {workdir}; "
+            "all processes need one shared --workdir"
+        )
 
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
+    with contextlib.ExitStack() as stack:
+        checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints"))
         # --- where to start
-        saved = checkpoints.latest()
+        saved = distributed.agree(checkpoints.latest())
         first = saved or 0
-        net, optim = families.build(config), optimizer(config)
-        create = functools.partial(states.create, config.seed, net, tuple(config.data.shape), optim)
+        axis, optim = shard.axis(run.mesh), optimizer(config)
+        net = families.build(config, axis)
+        make = shard.spread(
+            lambda seed: states.create(seed, net, tuple(config.data.shape), optim),
+            run.mesh,
+            (shard.EACH,),
+        )
+        seeds = np.array(run.seeds if len(run.seeds) > 1 else config.seed, np.uint32)
+        seeds = shard.place(run.mesh, shard.EACH, seeds)
         state = (
-            program(create, level=ONCE)()
+            program(make, seeds, level=ONCE)(seeds)
             if saved is None
-            else checkpoints.restore(saved, jax.eval_shape(create))
+            else checkpoints.restore(
+                saved, shard.like(run.mesh, shard.EACH, jax.eval_shape(make, seeds))
+            )
         )
         directory.add_start(workdir, _start(run, first))
         directory.write(workdir / "normalisation.json", json.dumps(run.normalisation.to_json()))
         metrics.cut(log, first)
 
-        # --- data, on the device
-        train = run.dataset.train
-        train_split = jax.device_put(
-            steps.Resident(jnp.asarray(train.images), jnp.asarray(train.labels))
-        )
-        draw = functools.partial(
-            order.chunk_indices,
-            config.seed,
-            batch_size=config.batch_size,
-            num_examples=len(train),
-        )
+        # --- data
+        feed = stack.enter_context(inputs.feed(run.mesh, run.dataset, "train", config, first))
+        tested = stack.enter_context(inputs.feed(run.mesh, run.dataset, "test", config))
 
         # --- compile
         lengths = _chunks(config, first)
         step = functools.partial(
             steps.train_step, apply=net.apply, prepare=_augmented(run), optimizer=optim
         )
-        chunk = functools.partial(steps.chunk, step=step)
-        indices = lambda n: jax.ShapeDtypeStruct((n, config.batch_size), jnp.int32)
+        chunk = SPREAD[config.parallel](
+            functools.partial(steps.chunk, step=step, fetch=feed.fetch, axis=axis),
+            run.mesh,
+            (shard.EACH, shard.WHOLE, shard.EACH_ROWS),
+            (shard.EACH, shard.EACH),
+        )
         chunks = {
-            n: program(chunk, state, train_split, indices(n), donate=(0,)) for n in set(lengths)
+            n: program(chunk, state, feed.source, feed.drawn(n), donate=(0,)) for n in set(lengths)
         }
-        evaluate = evaluator(net, run.normalisation, state, run.dataset.test, config.batch_size)
-        finite = program(_finite, state, level=ONCE)
+        refresh = _precise(run, state, feed)
+        evaluate = evaluator(net, run.normalisation, state, tested, run.mesh)
+        finite = program(shard.spread(_finite, run.mesh, (shard.EACH,)), state, level=ONCE)
         compile_seconds = time.perf_counter() - began
         where = f"resumes at step {first}" if first else "starts at step 0"
         where += ", from the weights that were imported" if saved == 0 else ""
-        print(f"{workdir}: {where}, ready after {compile_seconds:.1f} s", flush=True)
+        say(f"{workdir}: {where}, ready after {compile_seconds:.1f} s")
 
         # --- loop
-        from tensorboardX import SummaryWriter  # late: it imports torch where torch is installed
-
-        board = SummaryWriter(str(workdir / "tensorboard"), purge_step=first)
-        bar = tqdm(total=config.steps, initial=first, unit="step", disable=None)
-        write = functools.partial(_write, config, log, board)
-        at, pending, clock, test = first, [], time.perf_counter(), {}
+        board = _board(workdir, first)
+        quiet = None if distributed.first() else True  # None: unless it is a terminal
+        bar = tqdm(total=config.steps, initial=first, unit="step", disable=quiet)
+        write = functools.partial(_write, run, log, board)
+        at, pending, clock, test = first, [], time.perf_counter(), []
         for length in lengths:
-            state, sums = chunks[length](state, train_split, draw(at, length))
+            state, sums = chunks[length](state, feed.source, feed.draw(at, length))
             at += length
             # The last chunk's numbers are fetched while this one runs.
-            _flush(pending, write)
+            _flush(run, pending, write)
             pending = [(at, sums)]
             if at % config.eval_every == 0 or at == config.steps:
-                _flush(pending, write)
+                _flush(run, pending, write)
+                state = refresh(state)
                 test = evaluate(state)
                 write(at, "test", test)
             if at % config.checkpoint_every == 0 or at == config.steps:
-                _flush(pending, write)
-                if not finite(state):
+                _flush(run, pending, write)
+                if not distributed.fetch(finite(state)).all():
                     raise FloatingPointError(
                         f"a parameter or statistic is not finite after step {at}, which is not "
                         f"saved; {ADVICE}"
                     )
                 checkpoints.save(at, state)
-            speed = (at - first) * config.batch_size / (time.perf_counter() - clock)
-            board.add_scalar("images_per_second", speed, at)
+            images = (at - first) * config.batch_size * config.replicas
+            speed = images / (time.perf_counter() - clock)
             bar.update(length)
             bar.set_postfix_str(f"{speed:.0f} images/s" + _shown(test))
+            if board:
+                board.add_scalar("images_per_second", speed, at)
         bar.close()
-        board.close()
+        if board:
+            board.close()
 
     seconds = time.perf_counter() - began
     end = {"seconds": seconds, "compile_seconds": compile_seconds, "images_per_second": speed}
     directory.close_run(workdir, end)
-    error = metrics.last_epoch(metrics.read(log), len(run.dataset.train))["error"]
-    print(f"{workdir}: train error {error:.2%}{_shown(test)} in {seconds:.0f} s", flush=True)
+    if distributed.first():
+        records, size = metrics.read(log), len(run.dataset.train)
+        errors = [metrics.last_epoch(records, size, seed)["error"] for seed in run.seeds]
+        say(f"{workdir}: train error {np.mean(errors):.2%}{_shown(test)} in {seconds:.0f} s")
+
+
+SPREAD = {"shard_map": shard.spread, "pmap": shard.spread_by_pmap}
+
+
+@distributed.by_first
+def say(line: str) -> None:
+    """Tell who started the run."""
+    print(line, flush=True)
+
+
+@distributed.by_first
+def _board(workdir: directory.AnyPath, first: int) -> Any:
+    from tensorboardX import SummaryWriter  # late: it imports torch where torch is installed
+
+    return SummaryWriter(str(workdir / "tensorboard"), purge_step=first)
+
+
+def _precise(run: Run, state: states.TrainState, feed: inputs.Feed) -> Callable:
+    """state -> state with the statistics of norm.precise batches, the first that were drawn."""
+    config, axis = run.config.copy_and_resolve_references(), shard.axis(run.mesh)
+    batches = config.norm.precise
+    if not batches:
+        return lambda state: state
+    config.norm.group_size, config.norm.momentum = 0, 0.0
+    one = functools.partial(
+        steps.precise,
+        apply=families.build(config, axis).apply,
+        prepare=_augmented(run),
+        fetch=feed.fetch,
+        axis=axis,
+    )
+    specs = (shard.EACH, shard.WHOLE, shard.EACH_ROWS)
+    whole = shard.spread(one, run.mesh, specs)
+    compiled = program(whole, state, feed.source, feed.drawn(batches), donate=(0,))
+    return lambda state: compiled(state, feed.source, feed.draw(0, batches))
 
 
 def _chunks(config: Config, first: int) -> list[int]:
@@ -179,36 +259,48 @@ def _finite(state: states.TrainState):
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
 
 
-def _flush(pending, write) -> None:
+def _flush(run: Run, pending, write) -> None:
     """Fetch and write the chunks that were dispatched, and forget them."""
     while pending:
         at, sums = pending.pop(0)
-        sums = jax.device_get(sums)
-        bad = np.flatnonzero(~np.isfinite(sums["loss"]))
+        sums = distributed.fetch(sums)
+        losses = sums["loss"].reshape(len(run.seeds), -1)
+        bad = np.argwhere(~np.isfinite(losses.T))
         if bad.size:
-            step = at - len(sums["loss"]) + int(bad[0]) + 1
-            loss = float(sums["loss"][bad[0]])
-            raise FloatingPointError(f"the training loss is {loss} at step {step}; {ADVICE}")
-        write(at, "train", metrics.mean(sums))
+            step, replica = bad[0]
+            loss, step = float(losses[replica, step]), at - losses.shape[1] + int(step) + 1
+            whose = f" of seed {run.seeds[replica]}" if len(run.seeds) > 1 else ""
+            raise FloatingPointError(f"the training loss{whose} is {loss} at step {step}; {ADVICE}")
+        write(at, "train", metrics.means(sums, len(run.seeds)))
 
 
-def _write(config: Config, log: Path, board: Any, at: int, split: str, means) -> None:
-    if not math.isfinite(means["loss"]):
-        raise FloatingPointError(f"the {split} loss is {means['loss']} after step {at}; {ADVICE}")
-    metrics.append(log, [{"step": at, "split": split, "seed": config.seed, **means}])
-    for name in ("loss", "error"):
-        board.add_scalar(f"{split}/{name}", means[name], at)
+def _write(run: Run, log: directory.AnyPath, board: Any, at: int, split: str, means) -> None:
+    for seed, found in zip(run.seeds, means, strict=True):
+        if not math.isfinite(found["loss"]):
+            raise FloatingPointError(
+                f"the {split} loss of seed {seed} is {found['loss']} after step {at}; {ADVICE}"
+            )
+    records = [
+        {"step": at, "split": split, "seed": seed, **found}
+        for seed, found in zip(run.seeds, means, strict=True)
+    ]
+    metrics.append(log, records)
+    if not board:
+        return
+    for record in records:
+        place = f"{split}/seed{record['seed']}" if len(records) > 1 else split
+        for name in ("loss", "error"):
+            board.add_scalar(f"{place}/{name}", record[name], at)
     if split == "train":
-        board.add_scalar("learning_rate", np.asarray(schedule(config)(at - 1)), at)
+        board.add_scalar("learning_rate", np.asarray(schedule(run.config)(at - 1)), at)
 
 
-def _shown(test: dict[str, float]) -> str:
-    return f", test error {test['error']:.2%}" if test else ""
+def _shown(test: list[dict[str, float]]) -> str:
+    return f", test error {np.mean([t['error'] for t in test]):.2%}" if test else ""
 
 
 def _start(run: Run, first: int) -> dict[str, Any]:
     """One entry of run.json."""
-    labels = run.dataset.train.labels
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "step": first,
@@ -216,6 +308,13 @@ def _start(run: Run, first: int) -> dict[str, Any]:
         "devices": [f"{d.platform}:{d.device_kind}" for d in jax.devices()],
         "versions": command.versions(),
         "data_fingerprint": run.dataset.fingerprint,
-        # Of always naming the largest class.
-        "chance_error": 1 - float(np.bincount(labels).max()) / len(labels),
+        "chance_error": _chance_error(run.dataset),
     }
+
+
+def _chance_error(dataset: sources.Dataset) -> float:
+    """Of always naming the largest class; of a streamed data set, as if all were as large."""
+    if isinstance(dataset.train, sources.Split):
+        labels = dataset.train.labels
+        return 1 - float(np.bincount(labels).max()) / len(labels)
+    return 1 - 1 / dataset.info.num_classes

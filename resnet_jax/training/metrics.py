@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
+
+from resnet_jax.distributed import by_first
+from resnet_jax.training.directory import AnyPath, is_remote, write
 
 Sums = dict[str, Float[Array, ""]]
 
@@ -40,13 +42,25 @@ def mean(sums: Mapping[str, Any]) -> dict[str, float]:
     return {name: value / examples for name, value in total.items()} | {"examples": int(examples)}
 
 
-def append(path: Path, records: Iterable[dict[str, Any]]) -> None:
+def means(sums: Mapping[str, Any], replicas: int) -> list[dict[str, float]]:
+    """`mean` of each replica's sums, whose first axis are the replicas where there are several."""
+    if replicas == 1:
+        return [mean(sums)]
+    return [mean({name: value[r] for name, value in sums.items()}) for r in range(replicas)]
+
+
+@by_first
+def append(path: AnyPath, records: Iterable[dict[str, Any]]) -> None:
     """Add records to a metrics.jsonl, one JSON object a line."""
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    if is_remote(path):
+        write(path, (path.read_text() if path.exists() else "") + lines)
+        return
     with path.open("a") as file:
-        file.writelines(json.dumps(record) + "\n" for record in records)
+        file.write(lines)
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read(path: AnyPath) -> list[dict[str, Any]]:
     """The records of a metrics.jsonl; a last line that a kill cut short is left out."""
     if not path.exists():
         return []
@@ -54,22 +68,22 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def cut(path: Path, step: int) -> None:
+@by_first
+def cut(path: AnyPath, step: int) -> None:
     """Forget the records after `step`: the run goes on from there and writes them again."""
     kept = [record for record in read(path) if record["step"] <= step]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
-    temporary.replace(path)
+    write(path, "".join(json.dumps(record) + "\n" for record in kept))
 
 
-def last_epoch(records: Iterable[dict[str, Any]], examples: int) -> dict[str, float]:
-    """Loss and error over the last epoch's training batches, as seen in training.
+def last_epoch(records: Iterable[dict[str, Any]], examples: int, seed: int) -> dict[str, float]:
+    """Loss and error over the last epoch's training batches of one seed, as seen in training.
 
     He et al. 2015's training error. Whole records are taken, from the last one backwards, until
     they cover `examples`; a run shorter than an epoch gives all it has.
     """
     taken, seen = [], 0
-    for record in sorted((r for r in records if r["split"] == "train"), key=lambda r: -r["step"]):
+    own = [r for r in records if r["split"] == "train" and r["seed"] == seed]
+    for record in sorted(own, key=lambda r: -r["step"]):
         if seen >= examples:
             break
         taken.append(record)

@@ -20,14 +20,14 @@ class TrainState:
 
 
 def create(
-    seed: int, net: Any, shape: tuple[int, ...], optimizer: optax.GradientTransformation
+    seed: Any, net: Any, shape: tuple[int, ...], optimizer: optax.GradientTransformation
 ) -> TrainState:
     """The state at step 0: everything drawn from `seed`; `shape` (h, w, c) of one image."""
     key = jax.random.fold_in(jax.random.key(seed), 0)
     return begin(seed, net.init(key, jnp.zeros((1, *shape))), optimizer)
 
 
-def begin(seed: int, variables: Any, optimizer: optax.GradientTransformation) -> TrainState:
+def begin(seed: Any, variables: Any, optimizer: optax.GradientTransformation) -> TrainState:
     """The state at step 0 with the given parameters and statistics."""
     params = variables["params"]
     return TrainState(

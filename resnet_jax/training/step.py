@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from resnet_jax.training import metrics
 from resnet_jax.training.state import TrainState
@@ -42,8 +42,8 @@ def train_step(
     """One step of gradient descent on the mean cross-entropy of the batch.
 
     Pure and per device: gradients, statistics and metrics are averaged (summed) over `axis` once,
-    at the end; None is one device. Each device's share of the batch is equal, and whole: the mask
-    is for evaluation.
+    at the end, in one message; None is one device. Each device's share of the batch is equal, and
+    whole: the mask is for evaluation.
     """
     key = jax.random.fold_in(state.key, state.step)
     image = prepare(jax.random.fold_in(key, 0), batch)
@@ -58,8 +58,8 @@ def train_step(
 
     grads, (sums, batch_stats) = jax.grad(objective, has_aux=True)(state.params)
     if axis is not None:
-        grads, batch_stats = lax.pmean((grads, batch_stats), axis)
-        sums = lax.psum(sums, axis)
+        shared, sums = lax.psum(((grads, batch_stats), sums), axis)
+        grads, batch_stats = jax.tree.map(lambda a: a / lax.axis_size(axis), shared)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     state = dataclasses.replace(
         state,
@@ -94,28 +94,76 @@ class Resident:
     label: Any  # (n,) int32
 
 
-def gather(source: Resident, index: Int[Array, "b"], mask: Bool[Array, "b"]) -> Batch:
-    """The batch of these examples."""
-    row = jnp.arange(index.size, dtype=jnp.int32)
-    return Batch(source.image[index], source.label[index], row, mask)
+# (source, one step's input, axis) -> the batch: of this device, with its rows of the global batch.
+Fetch = Callable[[Any, Any, str | None], Batch]
+
+
+def gather(source: Resident, input: tuple[Any, Any], axis: str | None) -> Batch:
+    """The examples of a split on the device; the input holds their indices (b,) and mask (b,)."""
+    index, mask = input
+    return Batch(source.image[index], source.label[index], _rows(index.size, axis), mask)
+
+
+def streamed(source: None, input: tuple[Any, Any, Any], axis: str | None) -> Batch:
+    """A batch that came from the host: image, label and mask."""
+    image, label, mask = input
+    return Batch(image, label, _rows(label.size, axis), mask)
+
+
+def _rows(share: int, axis: str | None):
+    first = 0 if axis is None else lax.axis_index(axis) * share
+    return first + jnp.arange(share, dtype=jnp.int32)
 
 
 def chunk(
-    state: TrainState, source: Resident, indices: Int[Array, "k b"], *, step: Callable
+    state: TrainState, source: Any, inputs: Any, *, step: Callable, fetch: Fetch, axis: str | None
 ) -> tuple[TrainState, dict[str, Float[Array, "k"]]]:
-    """`k` training steps in one dispatch; metrics come back a row a step."""
-    whole = jnp.ones(indices.shape[1:], bool)
-    return lax.scan(lambda s, i: step(s, gather(source, i, whole), None), state, indices)
+    """A training step for each of the inputs (k, ...), in one dispatch; metrics a row a step."""
+    return lax.scan(lambda s, i: step(s, fetch(source, i, axis), axis), state, inputs)
 
 
 def evaluate(
-    state: TrainState,
-    source: Resident,
-    indices: Int[Array, "m b"],
-    masks: Bool[Array, "m b"],
-    *,
-    step: Callable,
+    state: TrainState, source: Any, inputs: Any, *, step: Callable, fetch: Fetch, axis: str | None
 ) -> dict[str, Float[Array, "m"]]:
-    """A whole split in one dispatch, every example once; metrics come back a row a batch."""
-    one = lambda _, batch: (None, step(state, gather(source, *batch), None))
-    return lax.scan(one, None, (indices, masks))[1]
+    """An evaluation step for each of the inputs (m, ...), in one dispatch; metrics a row a step."""
+    one = lambda _, i: (None, step(state, fetch(source, i, axis), axis))
+    return lax.scan(one, None, inputs)[1]
+
+
+def precise(
+    state: TrainState,
+    source: Any,
+    inputs: Any,
+    *,
+    apply: Callable,
+    prepare: Prepare,
+    fetch: Fetch,
+    axis: str | None,
+) -> TrainState:
+    """The state with its statistics recomputed from the batches i of `inputs` (m, ...).
+
+        mean = E[mean_i],   var = E[var_i] + E[(mean_i - mean)^2]
+
+    `apply` is that of the network with momentum 0 and groups of the whole batch: what it leaves
+    behind are the batch's own moments. Nothing is dropped, as in evaluation.
+    Source: Wu & Johnson 2021, arXiv:2105.07576, sec. 3 (PreciseBN).
+    """
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+
+    def one(index, input):
+        batch = fetch(source, input, axis)
+        key = jax.random.fold_in(state.key, index)
+        _, changed = apply(variables, prepare(key, batch), mutable=["batch_stats"])
+        return index + 1, changed["batch_stats"]
+
+    moments = lax.scan(one, jnp.zeros((), jnp.int32), inputs)[1]
+    return dataclasses.replace(state, batch_stats=_pooled(moments))
+
+
+def _pooled(moments):
+    """The moments of all batches together, in every norm of the tree."""
+    if "var" not in moments:
+        return {name: _pooled(inner) for name, inner in moments.items()}
+    mean = moments["mean"].mean(0)
+    between = jnp.square(moments["mean"] - mean[None]).mean(0)
+    return {"mean": mean, "var": moments["var"].mean(0) + between}

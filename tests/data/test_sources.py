@@ -1,5 +1,4 @@
 import dataclasses
-import io
 import json
 import os
 import shutil
@@ -21,44 +20,8 @@ GREY = RNG.integers(0, 256, (2100, 6, 4, 1)).astype(np.uint8)
 COLOUR = RNG.integers(0, 256, (9, 8, 8, 3)).astype(np.uint8)
 
 
-def encode(pixels, form):
-    file = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(file, form)
-    file.seek(0)
-    return file
-
-
-def prepare(folder, name, splits, form, shape):
-    """Write (images, labels) of every split as tfds does, in the given order; three classes."""
-    import tensorflow_datasets as tfds
-
-    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        VERSION = tfds.core.Version("1.0.0")
-
-        def _info(self):
-            features = {
-                "image": tfds.features.Image(shape=shape, encoding_format=form),
-                "label": tfds.features.ClassLabel(num_classes=3),
-            }
-            return tfds.core.DatasetInfo(
-                builder=self,
-                features=tfds.features.FeaturesDict(features),
-                disable_shuffling=True,
-            )
-
-        def _split_generators(self, dl_manager):
-            return {split: self._generate_examples(*data) for split, data in splits.items()}
-
-        def _generate_examples(self, images, labels):
-            for i, (image, label) in enumerate(zip(images, labels, strict=True)):
-                yield i, {"image": encode(image, form), "label": int(label)}
-
-    Builder.name = name
-    Builder(data_dir=folder, file_format="array_record").download_and_prepare()
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, prepare):
     """`grey` (PNG), `colour` (JPEG, no test split), `mixed` (PNG of two sizes)."""
     root = tmp_path_factory.mktemp("tfds")
     classes = np.arange(len(GREY)) % 3
@@ -106,7 +69,7 @@ def test_png_comes_back_exactly_in_order(folder):
     np.testing.assert_array_equal(grey.train.labels, np.arange(2050) % 3)
 
 
-def test_jpeg_is_decoded_as_pillow_does_and_validation_stands_in_for_test(folder):
+def test_jpeg_is_decoded_as_pillow_does_and_validation_stands_in_for_test(folder, encode):
     colour = sources.load("colour", folder)
     decoded = [np.asarray(Image.open(encode(image, "jpeg"))) for image in COLOUR]
     np.testing.assert_array_equal(colour.train.images, decoded[:6])
@@ -121,7 +84,7 @@ def test_a_loaded_data_set_is_kept_and_cannot_be_changed(folder):
         grey.train.images[0] = 0
 
 
-def test_the_fingerprint_is_of_name_version_and_content(folder, tmp_path):
+def test_the_fingerprint_is_of_name_version_and_content(folder, tmp_path, prepare):
     reference = sources.load("colour", folder).fingerprint
     assert sources.load.__wrapped__("colour", folder).fingerprint == reference
     fingerprints = {reference}
@@ -132,6 +95,19 @@ def test_the_fingerprint_is_of_name_version_and_content(folder, tmp_path):
         fingerprints.add(sources.load("colour", str(root)).fingerprint)
     shutil.copytree(Path(folder) / "colour", tmp_path / "renamed")
     fingerprints.add(sources.load("renamed", str(tmp_path)).fingerprint)
+    assert len(fingerprints) == 4
+
+
+def test_a_streamed_fingerprint_is_of_description_and_record_files(folder, tmp_path):
+    about = sources.info("colour", folder)
+    reference = sources.fingerprint(about, folder)
+    assert sources.fingerprint(about, folder) == reference
+    fingerprints = {reference, sources.fingerprint(sources.info("grey", folder), folder)}
+    for file in ("features.json", "colour-validation.array_record-00000-of-00001"):
+        shutil.copytree(Path(folder) / "colour", tmp_path / file / "colour")
+        with (tmp_path / file / "colour" / "1.0.0" / file).open("a") as text:
+            text.write("\n")
+        fingerprints.add(sources.fingerprint(about, str(tmp_path / file)))
     assert len(fingerprints) == 4
 
 
@@ -146,7 +122,6 @@ def test_the_fingerprint_is_of_name_version_and_content(folder, tmp_path):
         ("digit", "{folder}", r"nearest 'digits'"),
         ("grey", "", r"'grey' needs data.dir.*scripts/prepare_tfds.sh grey DATA_DIR.*'digits'"),
         ("grey", "/not/there", r"'/not/there' is not a folder.*scripts/prepare_tfds.sh grey"),
-        ("mixed", "{folder}", r"'mixed' differ in size.*streaming"),
     ],
 )
 def test_what_cannot_be_loaded_is_refused_with_what_to_do(folder, name, where, says):
@@ -154,6 +129,12 @@ def test_what_cannot_be_loaded_is_refused_with_what_to_do(folder, name, where, s
         with pytest.raises(ValueError, match=says) as error:
             look(name, where.format(folder=folder))
         assert "\n" not in str(error.value)
+
+
+def test_images_that_differ_in_size_cannot_be_held_as_one_array(folder):
+    assert sources.info("mixed", folder).shape == (None, None, 3)
+    with pytest.raises(ValueError, match="'mixed' differ in size, so that they cannot be held"):
+        sources.load("mixed", folder)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from resnet_jax.models.residual import Residual, Stack
 from resnet_jax.models.resnet import resnet
 from resnet_jax.models.skips import Projection, ZeroPad
 
-VECTORS, IMAGES = (3, 5), (3, 4, 6, 5)
+VECTORS, TOKENS, IMAGES = (3, 5), (3, 4, 5), (3, 4, 6, 5)
 
 
 def paths(shape):
@@ -36,7 +36,7 @@ def without_merges(tree):
     return {k: keep(v) for k, v in tree.items() if k != "merge"}
 
 
-@pytest.mark.parametrize("shape", [VECTORS, IMAGES])
+@pytest.mark.parametrize("shape", [VECTORS, TOKENS, IMAGES])
 def test_a_coupled_gate_shares_one_between_its_paths(shape):
     s, f, z = paths(shape)
     merge = Gated(transform_bias=-1.0)
@@ -48,7 +48,7 @@ def test_a_coupled_gate_shares_one_between_its_paths(shape):
     assert_trees_all_close(gains["carry"] + gains["transform"], jnp.float32(1), atol=1e-6)
 
 
-@pytest.mark.parametrize("shape", [VECTORS, IMAGES])
+@pytest.mark.parametrize("shape", [VECTORS, TOKENS, IMAGES])
 def test_a_shortcut_gate_leaves_the_body_alone(shape):
     s, f, z = paths(shape)
     coupled, _, gains = meet(Gated(-0.5), s, f, z)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from chex import assert_trees_all_close
 
-from resnet_jax.models.norm import BatchNorm, GroupNorm, NoNorm, Shift, normalise
+from resnet_jax.models.norm import BatchNorm, GroupNorm, LayerNorm, NoNorm, Shift, normalise
 
 
 def autodiff(x, scale, bias, relu):
@@ -126,6 +126,25 @@ def test_group_norm_keeps_its_statistics_in_float32():
 def test_groups_that_do_not_divide_the_channels_are_refused():
     with pytest.raises(ValueError, match=r"norm.groups=8 does not divide 12 channels; .*: 6"):
         GroupNorm(8).init(jax.random.key(0), jnp.ones((1, 2, 2, 12)))
+
+
+@pytest.mark.parametrize("shift", [0.0, 300.0])
+def test_layer_norm_is_its_definition_for_each_token_by_itself(shift):
+    """What GroupNorm(1) is not, which takes all tokens together."""
+    x = (
+        shift
+        + 2 * jax.random.normal(jax.random.key(0), (3, 4, 6)) * jnp.arange(1.0, 5)[None, :, None]
+    )
+    weights = {"params": {"scale": jnp.arange(6.0), "bias": jnp.arange(6.0) - 3}}
+    y = jax.jit(LayerNorm().apply)(weights, x)
+    wide = np.asarray(x, np.float64)
+    xhat = (wide - wide.mean(-1, keepdims=True)) / np.sqrt(wide.var(-1, keepdims=True) + 1e-6)
+    expected = xhat * np.arange(6.0) + np.arange(6.0) - 3
+    np.testing.assert_allclose(y, expected, atol=1e-3 if shift else 1e-5)
+    assert not jnp.allclose(y, GroupNorm(1, 1e-6).apply(weights, x), atol=0.1)
+    narrow, variables = LayerNorm().init_with_output(jax.random.key(0), x.astype(jnp.bfloat16))
+    assert narrow.dtype == jnp.bfloat16
+    assert {a.dtype for a in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
 
 
 def test_no_norm_is_the_relu_alone_and_owns_nothing():

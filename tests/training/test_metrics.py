@@ -20,15 +20,22 @@ def test_means_of_many_batches_weigh_examples_not_batches():
     assert means == {"loss": 0.9, "error": 0.5, "examples": 10}
 
 
-def record(step, error, split="train", examples=10):
-    return {"step": step, "split": split, "loss": error, "error": error, "examples": examples}
+def record(step, error, split="train", seed=0, examples=10):
+    return {
+        "step": step,
+        "split": split,
+        "seed": seed,
+        "loss": error,
+        "error": error,
+        "examples": examples,
+    }
 
 
 def test_the_last_epoch_is_taken_from_the_end_in_whole_records():
     records = [record(1, 0.9), record(2, 0.5), record(3, 0.3), record(3, 0.7, "test")]
-    assert metrics.last_epoch(records, 20)["error"] == pytest.approx(0.4)
-    assert metrics.last_epoch(records, 11)["error"] == pytest.approx(0.4)
-    assert metrics.last_epoch(records, 10**6)["error"] == pytest.approx(1.7 / 3)
+    assert metrics.last_epoch(records, 20, 0)["error"] == pytest.approx(0.4)
+    assert metrics.last_epoch(records, 11, 0)["error"] == pytest.approx(0.4)
+    assert metrics.last_epoch(records, 10**6, 0)["error"] == pytest.approx(1.7 / 3)
 
 
 def test_records_after_the_restored_step_are_cut_and_half_a_line_is_not_read(tmp_path):

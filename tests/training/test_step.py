@@ -54,17 +54,19 @@ def training(net, dtype=jnp.float32):
 def test_a_chunk_is_its_steps_in_turn_and_the_network_learns():
     first, one = training(network())
     images, indices = source(), chunk_indices(0, 0, 24, 16, 64)
-    last, sums = jax.jit(functools.partial(step.chunk, step=one))(first, images, indices)
+    inputs = indices, np.ones(indices.shape, bool)
+    chunk = functools.partial(step.chunk, step=one, fetch=step.gather, axis=None)
+    last, sums = jax.jit(chunk)(first, images, inputs)
     assert last.step == 24
     assert sums["loss"][-4:].sum() < 0.3 * sums["loss"][:4].sum()
     assert sums["examples"].tolist() == [16.0] * 24
 
     by_hand = first
     whole = jnp.ones(16, bool)
-    single = jax.jit(lambda s, i: one(s, step.gather(images, i, whole), None))
+    single = jax.jit(lambda s, i: one(s, step.gather(images, (i, whole), None), None))
     for row in indices[:3]:
         by_hand, _ = single(by_hand, row)
-    three, _ = jax.jit(functools.partial(step.chunk, step=one))(first, images, indices[:3])
+    three, _ = jax.jit(chunk)(first, images, jax.tree.map(lambda a: a[:3], inputs))
     assert_trees_all_close(three.params, by_hand.params, rtol=1e-4, atol=1e-6)
 
 
@@ -72,8 +74,9 @@ def test_evaluation_counts_every_example_once_whatever_the_batch():
     first, _ = training(network())
     images = source(50)
     test = functools.partial(step.eval_step, apply=network().apply, prepare=prepare)
-    evaluate = jax.jit(functools.partial(step.evaluate, step=test))
-    one, many = (metrics.mean(evaluate(first, images, *eval_indices(50, b))) for b in (50, 16))
+    evaluate = functools.partial(step.evaluate, step=test, fetch=step.gather, axis=None)
+    sums = lambda b: jax.jit(evaluate)(first, images, eval_indices(50, b))
+    one, many = (metrics.mean(sums(b)) for b in (50, 16))
     assert one["examples"] == many["examples"] == 50
     assert one["error"] == many["error"]
     assert one["loss"] == pytest.approx(many["loss"], rel=1e-5)
@@ -83,7 +86,7 @@ def test_two_devices_with_groups_of_their_own_take_one_devices_step(x64):
     """The axis averages gradients, statistics and metrics: the step is the same mathematics."""
     net = network(group_size=8, dtype=jnp.float64)
     first, one = training(net, jnp.float64)
-    batch = step.gather(source(), jnp.arange(16), jnp.ones(16, bool))
+    batch = step.gather(source(), (jnp.arange(16), jnp.ones(16, bool)), None)
     split = jax.tree.map(lambda a: a.reshape(2, 8, *a.shape[1:]), batch)
     alone, sums = jax.jit(lambda s, b: one(s, b, None))(first, batch)
     shared = jax.vmap(lambda s, b: one(s, b, "data"), (None, 0), axis_name="data")
@@ -108,7 +111,7 @@ def test_the_key_is_the_runs_and_each_step_draws_anew():
     one = jax.jit(
         lambda s, b: step.train_step(s, b, None, apply=net.apply, prepare=noisy, optimizer=optim)
     )
-    batch = step.gather(source(), jnp.arange(16), jnp.ones(16, bool))
+    batch = step.gather(source(), (jnp.arange(16), jnp.ones(16, bool)), None)
     second, a = one(first, batch)
     _, b = one(second, batch)
     _, again = one(first, batch)
@@ -123,7 +126,7 @@ def test_what_an_example_draws_follows_its_row_and_not_its_share_of_the_batch():
     net = resnet((2,), block="basic", skip="A", survivals=(0.5, 0.5), skip_dropout=0.3, **options)
     first, one = training(net)
     step_once = jax.jit(lambda batch: one(first, batch, None)[1]["loss"])
-    whole = step.gather(source(), jnp.arange(8), jnp.ones(8, bool))
+    whole = step.gather(source(), (jnp.arange(8), jnp.ones(8, bool)), None)
     halves = [jax.tree.map(lambda a, i=i: a[i : i + 4], whole) for i in (0, 4)]
     assert_trees_all_close(sum(map(step_once, halves)), step_once(whole), rtol=1e-5)
     twice = jax.tree.map(lambda a: jnp.concatenate([a[:4], a[:4]]), whole)

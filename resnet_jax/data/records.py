@@ -1,0 +1,147 @@
+"""Examples of a tfds split in array_record files, read and decoded by index from any thread."""
+
+import io
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import simplejpeg
+from jaxtyping import Int, Int32, UInt8
+from PIL import Image
+
+from resnet_jax.data import example
+
+# Pillow's mode of an image by its number of channels.
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+JPEG = b"\xff\xd8"  # how such a file begins
+
+# Position in what is read, and its image of any size -> an image of the size that is wanted.
+Fit = Callable[[int, UInt8[np.ndarray, "h w c"]], UInt8[np.ndarray, "high wide c"]]
+
+
+class Records:
+    """A split by index; `shape` is (h, w, c) of its images, h and w None where they differ."""
+
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        files: Sequence[tuple[Path, int]],
+        shape: tuple[int | None, int | None, int],
+        num_classes: int,
+    ):
+        """`files` are the record files in order, each with its number of examples."""
+        self.shape = shape
+        self._where = f"data set {name!r}, split {split!r}"
+        self._num_classes = num_classes
+        self._files = [file for file, _ in files]
+        self._ends = np.cumsum([count for _, count in files])
+        self._readers: dict[int, Any] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def read(
+        self,
+        indices: Int[np.ndarray, "n"],
+        images: UInt8[np.ndarray, "n h w c"],
+        fit: Fit | None = None,
+    ) -> Int32[np.ndarray, "n"]:
+        """Decode these examples' images into `images`, and return their labels.
+
+        Without `fit` an image has to be of the size of `images`.
+        Raises: ValueError with split and index of an example that is damaged, of another size or of
+            no class.
+        """
+        labels, files = self._files_of(indices)
+        at = 0
+        try:
+            for at, file in enumerate(files):
+                if fit is None:
+                    decode_into(file, images[at])
+                else:
+                    images[at] = fit(at, decode(file, self.shape[-1]))
+        except Exception as error:  # every codec raises kinds of its own
+            raise self._refusal(indices[at], error) from error
+        wrong = np.flatnonzero((labels < 0) | (labels >= self._num_classes))
+        if wrong.size:
+            says = f"its label {labels[wrong[0]]} is not in 0..{self._num_classes - 1}"
+            raise self._refusal(indices[wrong[0]], says)
+        return labels.astype(np.int32)
+
+    def _files_of(self, indices: Int[np.ndarray, "n"]) -> tuple[np.ndarray, list[bytes]]:
+        """Labels and image files of these examples."""
+        try:
+            return _label_and_file(self._raw(indices))
+        except Exception:  # the reader raises kinds of its own, and does not say where
+            for index in indices:
+                try:
+                    _label_and_file(self._raw(np.array([index])))
+                except Exception as error:
+                    raise self._refusal(index, error) from error
+            raise
+
+    def _refusal(self, index: Any, why: object) -> ValueError:
+        return ValueError(f"{self._where}, example {index}: {why}")
+
+    def _raw(self, indices: Int[np.ndarray, "n"]) -> list[bytes]:
+        """The examples as they are stored."""
+        files = np.searchsorted(self._ends, indices, side="right")
+        found = np.empty(len(indices), object)
+        for file in np.unique(files):
+            here = np.flatnonzero(files == file)
+            begin = self._ends[file - 1] if file else 0
+            found[here] = self._reader(int(file)).read((indices[here] - begin).tolist())
+        return found.tolist()
+
+    def _reader(self, file: int) -> Any:
+        with self._lock:
+            if file not in self._readers:
+                self._readers[file] = _open(self._files[file])
+            return self._readers[file]
+
+
+def _open(path: Path) -> Any:
+    # Imported here: not to be had on Windows.
+    from array_record.python.array_record_module import (  # pyright: ignore[reportMissingImports]
+        ArrayRecordReader,
+    )
+
+    # Nothing is read ahead, because what comes next is anywhere.
+    return ArrayRecordReader(str(path), options="readahead_buffer_size:0")
+
+
+def _label_and_file(records: list[bytes]) -> tuple[np.ndarray, list[bytes]]:
+    labels, *places = example.parse(records)
+    begins, ends = (place.tolist() for place in places)
+    return labels, [r[a:b] for r, a, b in zip(records, begins, ends, strict=True)]
+
+
+def decode(data: bytes, channels: int, buffer: Any = None) -> UInt8[np.ndarray, "h w c"]:
+    """The pixels of an image file in memory; those of a JPEG are in `buffer` where there is one."""
+    mode = MODES[channels]
+    if data.startswith(JPEG):
+        return simplejpeg.decode_jpeg(data, "GRAY" if mode == "L" else mode, buffer=buffer)
+    image = Image.open(io.BytesIO(data))
+    pixels = np.asarray(image if image.mode == mode else image.convert(mode))
+    return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def decode_into(data: bytes, image: UInt8[np.ndarray, "h w c"]) -> None:
+    """Fill `image` with an image of its size; a JPEG without a copy.
+
+    Raises: ValueError with both sizes where they differ.
+    """
+    channels = image.shape[-1]
+    try:
+        found = decode(data, channels, image)
+    except ValueError:  # damaged, which is said here again, or too large for the buffer
+        found = decode(data, channels)
+    if found.shape != image.shape:
+        raise ValueError(f"its image is {found.shape}, not {image.shape}")
+    if not data.startswith(JPEG):
+        image[:] = found

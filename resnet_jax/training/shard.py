@@ -1,0 +1,202 @@
+"""One mesh of devices, and one per-device function run on all of it.
+
+Axes: `replica` holds independent seeds, which never communicate; `data` splits each one's batch.
+A spec says how a global array lies on them. Where there are several replicas, an array whose spec
+begins with `replica` has a leading axis of them, which the per-device function does not see.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from resnet_jax.config import Config
+from resnet_jax.models.norm import nearest_divisor
+
+REPLICA, DATA = "replica", "data"
+WHOLE = PartitionSpec()  # the same on every device
+EACH = PartitionSpec(REPLICA)  # one a replica: states, metrics
+ROWS = PartitionSpec(None, DATA)  # (k, b, ...): the rows of k batches, alike for all replicas
+EACH_ROWS = PartitionSpec(REPLICA, None, DATA)  # (r, k, b, ...): of each replica's own batches
+
+
+def mesh(replicas: int = 1, devices: int | None = None) -> Mesh:
+    """All devices of all processes, or this process's first `devices`, in `replicas` equal rows.
+
+    Raises: ValueError where the replicas do not share them out evenly.
+    """
+    found = jax.devices() if devices is None else jax.local_devices()[:devices]
+    if len(found) % replicas:
+        near = nearest_divisor(len(found), replicas)
+        raise ValueError(
+            f"replicas={replicas} do not share {len(found)} devices evenly; nearest that do: "
+            f"{near}, or start JAX with another number of devices"
+        )
+    shape, names = (replicas, len(found) // replicas), (REPLICA, DATA)
+    # Auto: jax's default, explicit axes, would have flax's modules name shardings themselves.
+    return jax.make_mesh(shape, names, axis_types=(AxisType.Auto,) * 2, devices=found)
+
+
+def axis(mesh: Mesh) -> str | None:
+    """The axis to average over; None where a batch is on one device: no collective is compiled."""
+    return DATA if mesh.shape[DATA] > 1 else None
+
+
+def check(config: Config, mesh: Mesh) -> None:
+    """Refuse a batch, or groups of its norm, that the mesh's devices cannot share evenly.
+
+    Raises: ValueError with the nearest numbers that work.
+    """
+    batch, devices, group = config.batch_size, mesh.shape[DATA], config.norm.group_size
+    if batch % devices:
+        lower = batch - batch % devices
+        near = " and ".join(str(b) for b in (lower, lower + devices) if b)
+        raise ValueError(
+            f"batch_size={batch} is not divisible by the {devices} devices that share it; "
+            f"nearest {near}"
+        )
+    share = batch // devices
+    if config.norm.kind == "batch" and group > 0 and share % group and group % share:
+        sizes = [g for g in range(1, batch + 1) if batch % g == 0 and not (share % g and g % share)]
+        near = min(sizes, key=lambda g: abs(g - group))
+        raise ValueError(
+            f"norm.group_size={group} neither divides the {share} examples of each of {devices} "
+            f"devices nor is a multiple of them; nearest {near}"
+        )
+
+
+def spread(
+    function: Callable,
+    mesh: Mesh,
+    in_specs: Sequence[PartitionSpec],
+    out_specs: PartitionSpec | tuple[PartitionSpec, ...] = EACH,
+) -> Callable:
+    """The per-device `function` as one of global arrays, a spec for each argument and result.
+
+    `jax.shard_map`: what communicates is what the function itself sums or averages over `data`.
+    """
+    several = mesh.shape[REPLICA] > 1
+    alone = isinstance(out_specs, PartitionSpec)
+    outs = (out_specs,) if isinstance(out_specs, PartitionSpec) else out_specs
+
+    def one(*arguments):
+        results = function(
+            *(
+                jax.tree.map(lambda a: a[0], a) if several and _each(spec) else a
+                for a, spec in zip(arguments, in_specs, strict=True)
+            )
+        )
+        results = (results,) if alone else results
+        results = tuple(
+            jax.tree.map(lambda a: a[None], r) if several and _each(spec) else r
+            for r, spec in zip(results, outs, strict=True)
+        )
+        return results[0] if alone else results
+
+    local = lambda specs: tuple(_present(mesh, spec) for spec in specs)
+    # check_vma=False: our own gradients would have to say over which axes each result varies.
+    return jax.shard_map(
+        one,
+        mesh=mesh,
+        in_specs=local(in_specs),
+        out_specs=local(outs)[0] if alone else local(outs),
+        check_vma=False,
+    )
+
+
+def spread_by_pmap(
+    function: Callable,
+    mesh: Mesh,
+    in_specs: Sequence[PartitionSpec],
+    out_specs: PartitionSpec | tuple[PartitionSpec, ...] = EACH,
+) -> Callable:
+    """What `spread` does for one replica in one process, by `jax.pmap` (in maintenance since 0.8).
+
+    The very same per-device function: an argument's rows get an axis of devices, which pmap maps
+    over, and every result is the same on all of them.
+    Raises: ValueError for several replicas or processes.
+    """
+    if mesh.shape[REPLICA] > 1 or jax.process_count() > 1:
+        raise ValueError("parallel=pmap runs one replica in one process; use parallel=shard_map")
+    rows = [DATA in spec for spec in in_specs]
+    mapped = jax.pmap(
+        function,
+        axis_name=DATA,
+        in_axes=tuple(1 if spread else None for spread in rows),
+        out_axes=None,
+        devices=list(mesh.devices.flat),
+    )
+    split = lambda a: a.reshape(a.shape[0], mesh.shape[DATA], -1, *a.shape[2:])
+    return lambda *arguments: mapped(
+        *(jax.tree.map(split, a) if s else a for a, s in zip(arguments, rows, strict=True))
+    )
+
+
+def sharding(mesh: Mesh, spec: PartitionSpec) -> NamedSharding:
+    """How arrays of this spec lie on the mesh."""
+    return NamedSharding(mesh, _present(mesh, spec))
+
+
+def like(mesh: Mesh, spec: PartitionSpec, tree: Any) -> Any:
+    """The shapes and types of a tree's arrays, with their place on the mesh."""
+    place = sharding(mesh, spec)
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), tree)
+
+
+def place(mesh: Mesh, spec: PartitionSpec, tree: Any) -> Any:
+    """NumPy arrays put on the mesh; every process has them whole, and puts its devices' shares."""
+    where = sharding(mesh, spec)
+    put = lambda a: jax.make_array_from_callback(a.shape, where, lambda index: a[index])
+    return jax.tree.map(lambda a: put(np.asarray(a)), tree)
+
+
+def place_rows(
+    mesh: Mesh, spec: PartitionSpec, rows: dict[int, np.ndarray], parts: dict[int, Any], batch: int
+) -> Any:
+    """Batches of `batch` rows put on the mesh, of which each process has its own rows alone.
+
+    `parts` holds a replica's arrays (k, b, ...) of its `rows`, see `own_rows`; of ROWS, which are
+    alike for all replicas, replica 0 stands for all.
+    """
+    where, each = sharding(mesh, spec), _each(spec) and mesh.shape[REPLICA] > 1
+
+    def put(*arrays):
+        of = dict(zip(parts, arrays, strict=True))
+
+        def share(index):
+            replica = (index[0].start or 0) if each else 0
+            start, stop, _ = index[each + 1].indices(batch)
+            first = np.searchsorted(rows[replica], start)
+            found = of[replica][:, first : first + stop - start]
+            return found[None] if each else found
+
+        shape = (arrays[0].shape[0], batch, *arrays[0].shape[2:])
+        shape = (mesh.shape[REPLICA], *shape) if each else shape
+        return jax.make_array_from_callback(shape, where, share)
+
+    return jax.tree.map(put, *parts.values())
+
+
+def own_rows(mesh: Mesh, spec: PartitionSpec, batch: int) -> dict[int, np.ndarray]:
+    """replica -> the rows of its batches that lie on this process's devices, rising.
+
+    Of ROWS, which are alike for all replicas, under 0.
+    """
+    owned: dict[int, set[int]] = {}
+    share = batch // mesh.shape[DATA]
+    for (replica, column), device in np.ndenumerate(mesh.devices):
+        if device.process_index == jax.process_index():
+            rows = range(column * share, (column + 1) * share)
+            owned.setdefault(replica if _each(spec) else 0, set()).update(rows)
+    return {replica: np.array(sorted(rows)) for replica, rows in owned.items()}
+
+
+def _each(spec: PartitionSpec) -> bool:
+    return len(spec) > 0 and spec[0] == REPLICA
+
+
+def _present(mesh: Mesh, spec: PartitionSpec) -> PartitionSpec:
+    """The spec of the arrays themselves: one replica has no axis of its own."""
+    return PartitionSpec(*spec[1:]) if _each(spec) and mesh.shape[REPLICA] == 1 else spec

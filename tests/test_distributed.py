@@ -1,0 +1,211 @@
+"""Many processes: how they meet, what they end with, and what they say when one is lost."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from resnet_jax import distributed, trained
+from resnet_jax.training import metrics
+
+
+def free_port():
+    """The first of two ports that are free."""
+    for port in range(20000 + os.getpid() % 20000, 60000, 2):
+        try:
+            for one in (port, port + 1):
+                socket.create_server(("127.0.0.1", one)).close()
+            return port
+        except OSError:
+            continue
+    raise AssertionError("no free ports")
+
+
+def start(workdir, *words, devices=1):
+    """A training command of ten steps on digits, in float64 and in a process of its own."""
+    flags = "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count="
+    changes = "model.width=4 steps=10 chunk_steps=2 eval_every=4 checkpoint_every=4 batch_size=16"
+    changes += " schedule.boundaries=(6,8) data.flip=True dtype=float64 norm.group_size=0"
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "resnet_jax.train", "--config=configs/digits.py:depth=8"),
+            *(f"--config.{change}" for change in changes.split()),
+            *(f"--workdir={workdir}", *words),
+        ],
+        env=os.environ | {"JAX_ENABLE_X64": "1", "XLA_FLAGS": f"{flags}{devices}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def together(workdir, *words, processes=2, timeout=300):
+    port = free_port()
+    return [
+        start(
+            workdir,
+            f"--coordinator_address=127.0.0.1:{port}",
+            f"--num_processes={processes}",
+            f"--process_id={index}",
+            f"--initialization_timeout={timeout}",
+            *words,
+        )
+        for index in range(2)
+    ]
+
+
+def finish(processes, timeout=300):
+    said = [process.communicate(timeout=timeout) for process in processes]
+    return [(p.returncode, out, err) for p, (out, err) in zip(processes, said, strict=True)]
+
+
+def learned(workdir):
+    found = trained.load(workdir).state
+    return jax.tree.map(np.asarray, (found.params, found.batch_stats, found.opt_state))
+
+
+def test_two_processes_end_with_the_records_and_parameters_of_one(tmp_path):
+    """Streamed, so that each process reads its own rows; and the second start changes nothing."""
+    both = together(tmp_path / "two", "--config.data.stream=always")
+    alone = finish([start(tmp_path / "one", devices=2)])
+    found = finish(both)
+    assert [code for code, *_ in (*alone, *found)] == [0, 0, 0], (alone, found)
+    assert "starts at step 0" in found[0][1] and "starts" not in found[1][1]
+    records = [metrics.read(tmp_path / name / "metrics.jsonl") for name in ("one", "two")]
+    keys = [[(r["step"], r["split"], r["examples"]) for r in run] for run in records]
+    assert keys[0] == keys[1] and len(keys[0]) == 5 + 3
+    for one, two in zip(*records, strict=True):
+        assert one["loss"] == pytest.approx(two["loss"], abs=1e-10)
+    (entry,) = json.loads((tmp_path / "two" / "run.json").read_text())
+    assert entry["devices"] == ["cpu:cpu"] * 2
+    with jax.enable_x64(True):
+        one, two = learned(tmp_path / "one"), learned(tmp_path / "two")
+    gaps = jax.tree.map(lambda a, b: np.abs(a - b).max(), one, two)
+    assert max(jax.tree.leaves(gaps)) < 1e-10
+
+
+def test_a_process_that_is_killed_ends_the_other_in_one_line(tmp_path):
+    first, second = together(tmp_path, "--config.steps=1000000")
+    try:
+        for line in first.stdout:
+            if "ready after" in line:
+                break
+        second.send_signal(signal.SIGKILL)
+        began = time.monotonic()
+        (code, _, said), _ = finish([first, second], timeout=60)
+        assert time.monotonic() - began < 30
+    finally:
+        first.kill(), second.kill()
+    assert code == 1
+    assert "error: process 1 of 2 ended before the run did" in said
+    assert "same command" in said
+
+
+def test_processes_that_do_not_come_are_named_to_all_that_did(tmp_path):
+    found = finish(together(tmp_path / "run", processes=4, timeout=3), timeout=60)
+    for code, _, said in found:
+        assert code == 2
+        assert re.fullmatch(r"error: processes 2, 3 of 4 did not come to .* within 3 s .*\n", said)
+    assert not (tmp_path / "run").exists()
+
+
+def cluster(**given):
+    names = ("coordinator_address", "num_processes", "process_id")
+    return distributed.cluster(*(given.get(name) for name in names))
+
+
+def test_one_process_needs_no_flag_and_many_need_all_three(monkeypatch):
+    for name in [n for n in os.environ if n.startswith("SLURM_")]:
+        monkeypatch.delenv(name)
+    assert cluster() is None
+    one = cluster(coordinator_address="host:1234", num_processes=1, process_id=0)
+    assert one is None
+    many = {"coordinator_address": "host:1234", "num_processes": 4, "process_id": 3}
+    assert cluster(**many) == ("host:1234", 4, 3)
+    for name in many:
+        with pytest.raises(ValueError, match=f"--{name} missing"):
+            cluster(**{k: v for k, v in many.items() if k != name})
+    with pytest.raises(ValueError, match="--process_id=4 is not one of --num_processes=4"):
+        cluster(**many | {"process_id": 4})
+    for address in ("host", "host:", ":1234", "host:99999", "host:x"):
+        with pytest.raises(ValueError, match=f"--coordinator_address={address} is not HOST:PORT"):
+            cluster(**many | {"coordinator_address": address})
+
+
+def test_slurm_is_found_where_a_step_has_several_tasks(monkeypatch):
+    step = {"JOB_ID": "1000", "STEP_NODELIST": "node[03-05]", "NTASKS": "3", "PROCID": "2"}
+    step |= {"LOCALID": "0", "STEP_NUM_NODES": "3"}
+    for name, value in step.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    found = cluster()
+    assert found is not None and found.address.startswith("node03:")
+    assert (found.processes, found.index) == (3, 2)
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    assert cluster() is None
+
+
+def gather(processes, port, timeout=10):
+    """Process 0's wait in a thread; its outcome comes into the list."""
+    found = []
+    one = distributed.Cluster(f"127.0.0.1:{port}", processes, 0)
+
+    def wait():
+        try:
+            found.append(distributed._gather(one, time.monotonic() + timeout, timeout))
+        except ValueError as error:
+            found.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return found, thread
+
+
+def reach(index, processes, port, timeout=10):
+    one = distributed.Cluster(f"127.0.0.1:{port}", processes, index)
+    return distributed._reach(one, time.monotonic() + timeout, timeout)
+
+
+def test_a_second_process_of_one_number_is_refused_and_the_run_goes_on():
+    port = free_port()
+    found, thread = gather(3, port)
+    came = []
+    first = threading.Thread(target=lambda: came.append(reach(1, 3, port)[0]))
+    first.start()
+    time.sleep(0.5)
+    with pytest.raises(ValueError, match="process 1 of 3 came .* there already"):
+        reach(1, 3, port)
+    with pytest.raises(ValueError, match="process 2 of 4 came to a run of 3"):
+        reach(2, 4, port)
+    stranger = socket.create_connection(("127.0.0.1", port))
+    stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    stranger.close()
+    reach(2, 3, port)[0].close()
+    first.join(), thread.join()
+    assert set(found[0]) == {1, 2}
+    for peer in (*came, *found[0].values()):
+        peer.close()
+
+
+def test_a_missing_process_0_is_named_with_its_address():
+    port = free_port()
+    with pytest.raises(
+        ValueError, match=f"process 0 of 2 was not found at 127.0.0.1:{port} .* 1 s"
+    ):
+        reach(1, 2, port, timeout=1)
+
+
+def test_process_0_says_where_it_cannot_listen():
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)):
+        found, thread = gather(2, port, timeout=1)
+        thread.join()
+    assert re.search(f"process 0 cannot listen at 127.0.0.1:{port} .* another port", str(found[0]))
