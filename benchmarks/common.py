@@ -99,6 +99,9 @@ def run(name: str, measure: Callable[[], tuple[list[Row], Ratios]]) -> None:
     flags.DEFINE_string("json", None, "write the report to this file too")
 
     def main() -> None:
+        if flags.FLAGS.json:
+            with command.refusals():
+                command.check_file("--json", Path(flags.FLAGS.json), "report.json")
         # Kept programs would hide compile times, and what a program read back from disk needs.
         jax.config.update("jax_enable_compilation_cache", False)
         print(f"{name} on {device()}; load average {load_average()}", flush=True)

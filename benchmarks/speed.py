@@ -16,8 +16,9 @@ from benchmarks import common, roofs, timed
 from benchmarks.torch_worker import Worker
 from resnet_jax import command, families
 from resnet_jax.config import Config
-from resnet_jax.data import augment, normalise, order
+from resnet_jax.data import augment, normalise, sources
 from resnet_jax.models.resnet import form_and_shape, resnet_stages
+from resnet_jax.training import inputs, shard
 from resnet_jax.training import state as states
 from resnet_jax.training import step as steps
 from resnet_jax.training.compile import ONCE, program
@@ -47,33 +48,35 @@ class Program(Protocol):
 
 
 class Ours:
-    """Training by chunks of `turn` steps, as the training loop dispatches them."""
+    """Training by chunks of `turn` steps, as the training loop dispatches them, on one device."""
 
     def __init__(
         self, config: Config, examples: int, turn: int, options: Mapping[str, Any] | None = None
     ):
         net, optim, shape = families.build(config), optimizer(config), tuple(config.data.shape)
-        self.state = program(
-            functools.partial(states.create, config.seed, net, shape, optim), level=ONCE
-        )()
+        mesh, self.batch = shard.mesh(devices=1), config.batch_size
+        make = functools.partial(states.create, config.seed, net, shape, optim)
+        self.state = program(shard.spread(make, mesh, ()), level=ONCE)()
         draw, classes = np.random.default_rng(0), config.model.num_classes
-        self.source = steps.Resident(
-            jnp.asarray(draw.integers(0, 256, (examples, *shape), np.uint8)),
-            jnp.asarray(draw.integers(classes, size=examples, dtype=np.int32)),
+        split = sources.Split(
+            draw.integers(0, 256, (examples, *shape), np.uint8),
+            draw.integers(classes, size=examples, dtype=np.int32),
         )
-        self.batch = config.batch_size
-        self.indices = jnp.asarray(order.chunk_indices(0, 0, turn, self.batch, examples))
+        feed = inputs.resident(mesh, split, [config.seed], self.batch)
+        self.source, self.drawn = feed.source, feed.draw(0, turn)
         step = functools.partial(
             steps.train_step, apply=net.apply, prepare=_prepare(config), optimizer=optim
         )
-        chunk = functools.partial(steps.chunk, step=step)
+        chunk = shard.spread(
+            functools.partial(steps.chunk, step=step, fetch=feed.fetch, axis=shard.axis(mesh)),
+            mesh,
+            (shard.EACH, shard.WHOLE, shard.EACH_ROWS),
+            (shard.EACH, shard.EACH),
+        )
+        arguments = self.state, self.source, self.drawn
         began = time.perf_counter()
         self.compiled: Any = program(
-            chunk,
-            *(self.state, self.source, self.indices),
-            donate=(0,),
-            deterministic=config.deterministic,
-            options=options,
+            chunk, *arguments, donate=(0,), deterministic=config.deterministic, options=options
         )
         self.compile_s = time.perf_counter() - began
         used = self.compiled.memory_analysis()
@@ -91,7 +94,7 @@ class Ours:
         """Train, and wait for the end."""
         sums: Any = None
         for _ in range(turns):
-            self.state, sums = self.compiled(self.state, self.source, self.indices)
+            self.state, sums = self.compiled(self.state, self.source, self.drawn)
         self.loss = float(sums["loss"][-1]) / self.batch
 
 
@@ -243,12 +246,13 @@ class Contest:
         name: str,
         config: Config,
         options: Mapping[str, Any] | None,
+        kind: str,
         ours_over: str,
         expected: float | None = None,
     ) -> float | None:
         """Measure ours compiled from another config or with these options, as `against`."""
         make = lambda: Ours(config, self.examples, self.turn, options)
-        return self.against(name, make, "ours", expected=expected, ours_over=ours_over)
+        return self.against(name, make, kind, expected=expected, ours_over=ours_over)
 
     def torch(
         self, name: str, worker: Worker | None, mode: str, ours_over: str = "", over_ours: str = ""

@@ -18,8 +18,8 @@ measures a flag. A ratio is the median over the rounds of images/s over images/s
     throughput_options_NET_BATCH     with the options over without
     roof_share_NET_BATCH             of the copy's bandwidth, by the bytes a step moves (roofs.py)
 
-What --seconds leave no time for is null, and its row says why. On a CPU, for a try:
---case=resnet20:32 --dtype=float32.
+What --seconds leave no time for is null, and its row says why. `peak_mb` is of state, data and
+temporaries together, by the compiler. On a CPU, for a try: --case=resnet20:32 --dtype=float32.
 """
 
 import dataclasses
@@ -119,7 +119,8 @@ def measure(
         contests.append(contest)
         contest.begin("ours")
         if options:
-            contest.again("ours_options", one.config, options, f"throughput_options_{one.name}")
+            ratio = f"throughput_options_{one.name}"
+            contest.again("ours_options", one.config, options, "ours", ratio)
         _torch(contest, one, "torch", worker)
     for name in list(speed.MODES)[1:]:
         for one, contest in zip(cases, contests, strict=True):

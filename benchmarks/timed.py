@@ -80,17 +80,23 @@ def run(name: str, begin: Callable[[], Plan]) -> None:
 
     def main() -> tuple[list[common.Row], common.Ratios]:
         (sheet, measure, close), before = begin(), common.load_average()
+        report = lambda: common.report(name, before, sheet.rows, sheet.ratios)
 
         def leave() -> None:
-            common.report(name, before, sheet.rows, sheet.ratios)
-            close()
-            os._exit(0)
+            try:
+                report()
+                close()
+            finally:
+                os._exit(0)
 
         alarm = threading.Timer(seconds.value, leave)
         alarm.daemon = True
         alarm.start()
         try:
             measure(sheet, Clock(seconds.value))
+        except Exception:
+            report()  # minutes of measurements are not lost with what went wrong
+            raise
         finally:
             alarm.cancel()
             close()

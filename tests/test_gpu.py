@@ -1,12 +1,13 @@
 """What a GPU is given to compile, read on a machine that has none."""
 
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import common
+from benchmarks import common, speed
 from resnet_jax import families
 from resnet_jax.config import flatten
 from resnet_jax.training import compile
@@ -105,3 +106,12 @@ def test_determinism_is_a_config_value_and_part_of_a_runs_identity():
 
     assert flatten(common.recipe("depth=20", 4))["deterministic"] is False
     assert "deterministic" not in MAY_CHANGE
+
+
+def test_every_flag_that_the_documentation_names_is_one_of_xlas():
+    text = (Path(__file__).parents[1] / "docs" / "flags.md").read_text()
+    flags = set(re.findall(r"`(xla_\w+=[^`]*)`", text))
+    assert len(flags) > 10
+    lowered = jax.jit(lambda x: x + 1).lower(jnp.ones(3))
+    for flag in flags:
+        lowered.compile(speed.options([flag]))  # pyright: ignore[reportArgumentType]

@@ -125,12 +125,37 @@ def test_a_command_ends_in_time_and_reports_what_it_has(name, row, tmp_path):
     assert "out of time" in run.stdout
 
 
+BREAKS = """
+from benchmarks import timed
+
+def breaks(sheet, clock):
+    sheet.rows[0]["step_ms"] = 3.0
+    raise KeyError("what nobody thought of")
+
+sheet = timed.Sheet([{"program": "ours", "step_ms": None}], {"ratio": None})
+timed.run("breaks", lambda: timed.Plan(sheet, breaks, lambda: print("closed")))
+"""
+
+
+def test_a_command_that_breaks_reports_what_it_has_and_fails(tmp_path):
+    file, command = tmp_path / "report.json", [sys.executable, "-c", BREAKS, "--seconds=99"]
+    run = subprocess.run([*command, f"--json={file}"], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 1 and "what nobody thought of" in run.stderr
+    assert json.loads(file.read_text())["rows"] == [{"program": "ours", "step_ms": 3.0}]
+    assert run.stdout.endswith("closed\n")
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path):
+    command = [sys.executable, "-c", BREAKS, f"--json={tmp_path}/no/report.json"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 2 and run.stderr.startswith("error: --json=")
+
+
 # --- ours
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_ours_trains_by_turns_of_whole_steps(dtype):
-    one = speed.Ours(small(dtype=dtype), examples=8, turn=3, options=QUICK)
+def test_ours_trains_by_turns_of_whole_steps():
+    one = speed.Ours(small(dtype="bfloat16"), examples=8, turn=3, options=QUICK)
     assert int(one.state.step) == 3
     one.run(2)
     assert int(one.state.step) == 9
@@ -231,6 +256,22 @@ def test_a_sweep_out_of_time_leaves_the_deepest_unrolled_nets_out(stubs, monkeyp
     assert sheet.ratios["scan_over_unrolled_20"] is None
     why = sheet.row(depth=20, program="unrolled")["why"]
     assert why.startswith("out of time: ") and why.endswith("about 6 needed")
+
+
+def test_a_sweep_whose_shallowest_unrolled_net_fails_tries_no_deeper_one(stubs):
+    configs = {depth: small(depth, remat="none") for depth in (8, 14, 20)}
+    sheet, clock = depth_sweep.plan(configs), timed.Clock(100)
+    make, fails = clock.make, lambda: (_ for _ in ()).throw(RuntimeError("no memory"))
+
+    def unrolled_fails(row, kind, what, expected=None):
+        return make(row, kind, fails if row["program"] == "unrolled" else what, expected)
+
+    clock.make = unrolled_fails
+    depth_sweep.measure(sheet, clock, configs, {}, None, rounds=2)
+    whys = [sheet.row(depth=depth, program="unrolled")["why"] for depth in configs]
+    assert whys[0] == "no memory"
+    assert all(why.startswith("out of time") for why in whys[1:])
+    assert sheet.ratios["scan_over_block_20"] is not None
 
 
 def test_a_sweep_takes_a_depth_of_bottlenecks_and_refuses_another(capsys):

@@ -165,7 +165,12 @@ def conv(
     padding: Padding,
     groups: int = 1,
 ) -> Float[Array, "b p q d"]:
-    """The convolution of this backend: `canonical_conv` on the CPU, `lax_conv` elsewhere."""
+    """The convolution of this backend: `canonical_conv` on the CPU, `lax_conv` elsewhere.
+
+    It is JAX's default backend, asked when the network is traced: a program that is lowered for
+    another platform gets this one's. `lax.platform_dependent` would choose as late as lowering,
+    at the price of a branch around every convolution and of tracing both.
+    """
     one = canonical_conv if jax.default_backend() == "cpu" else lax_conv
     return one(x, kernel, stride, padding, groups)
 

@@ -70,12 +70,13 @@ def test_a_chunk_compiled_twice_gives_the_same_bits(dtype):
     examples = batch()
     source = steps.Resident(examples.image, examples.label)
     indices = jnp.tile(jnp.arange(16, dtype=jnp.int32), (3, 1))
+    inputs = indices, jnp.ones(indices.shape, bool)
 
     def run():
         first = state.create(0, net, (8, 8, 3), optim)
-        chunk = functools.partial(steps.chunk, step=one)
-        compiled = program(chunk, first, source, indices, deterministic=True, level=ONCE)
-        last, sums = compiled(first, source, indices)
+        chunk = functools.partial(steps.chunk, step=one, fetch=steps.gather, axis=None)
+        arguments = first, source, inputs
+        last, sums = program(chunk, *arguments, deterministic=True, level=ONCE)(*arguments)
         return jax.device_get((last.params, last.batch_stats, last.opt_state, sums))
 
     jax.tree.map(np.testing.assert_array_equal, run(), run())
