@@ -50,7 +50,9 @@ def define_flags() -> Callable[[], Any]:
     timeout = flags.DEFINE_integer(
         "initialization_timeout", 300, "seconds to wait for all processes", lower_bound=1
     )
-    return lambda: joined(cluster(address.value, processes.value, index.value), timeout.value)
+    return lambda: joined(
+        cluster(address.value, processes.value, index.value), float(timeout.value)
+    )
 
 
 def cluster(address: str | None, processes: int | None, index: int | None) -> Cluster | None:

@@ -379,7 +379,8 @@ def _choose_densenet(config: Any, block: str | None) -> None:
     model.growth = (48 if model.depth == 161 else 32) if large else 12
 
 
-def _vit(config: Any) -> Chain:
+def _vit(config: Any, axis: str | None) -> Chain:
+    del axis  # its norms see one token at a time
     model = config.model
     if model.depth < 1:
         raise ValueError(

@@ -166,7 +166,8 @@ def dataset(config: Config) -> sources.Dataset:
 
 def normalisation(config: Config, dataset: sources.Dataset) -> normalise.Normalisation:
     """The normalisation that the config names, by the data set's training split."""
-    data = config.data
-    return normalise.statistics(
-        data.normalisation, dataset.train.images, tuple(data.mean), tuple(data.std)
-    )
+    data, train = config.data, dataset.train
+    constants = tuple(data.mean), tuple(data.std)
+    if isinstance(train, sources.Split):
+        return normalise.statistics(data.normalisation, train.images, *constants)
+    return normalise.streamed_statistics(data.normalisation, train, *constants)

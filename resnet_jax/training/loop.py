@@ -109,6 +109,7 @@ def train(run: Run) -> None:
         saved = distributed.agree(checkpoints.latest())
         first = saved or 0
         axis, optim = shard.axis(run.mesh), optimizer(config)
+        compiled = functools.partial(program, deterministic=config.deterministic)
         net = families.build(config, axis)
         make = shard.spread(
             lambda seed: states.create(seed, net, tuple(config.data.shape), optim),
@@ -118,7 +119,7 @@ def train(run: Run) -> None:
         seeds = np.array(run.seeds if len(run.seeds) > 1 else config.seed, np.uint32)
         seeds = shard.place(run.mesh, shard.EACH, seeds)
         state = (
-            program(make, seeds, level=ONCE)(seeds)
+            compiled(make, seeds, level=ONCE)(seeds)
             if saved is None
             else checkpoints.restore(
                 saved, shard.like(run.mesh, shard.EACH, jax.eval_shape(make, seeds))
@@ -144,11 +145,13 @@ def train(run: Run) -> None:
             (shard.EACH, shard.EACH),
         )
         chunks = {
-            n: program(chunk, state, feed.source, feed.drawn(n), donate=(0,)) for n in set(lengths)
+            n: compiled(chunk, state, feed.source, feed.drawn(n), donate=(0,)) for n in set(lengths)
         }
         refresh = _precise(run, state, feed)
-        evaluate = evaluator(net, run.normalisation, state, tested, run.mesh)
-        finite = program(shard.spread(_finite, run.mesh, (shard.EACH,)), state, level=ONCE)
+        evaluate = evaluator(
+            net, run.normalisation, state, tested, run.mesh, deterministic=config.deterministic
+        )
+        finite = compiled(shard.spread(_finite, run.mesh, (shard.EACH,)), state, level=ONCE)
         compile_seconds = time.perf_counter() - began
         where = f"resumes at step {first}" if first else "starts at step 0"
         where += ", from the weights that were imported" if saved == 0 else ""
@@ -230,8 +233,15 @@ def _precise(run: Run, state: states.TrainState, feed: inputs.Feed) -> Callable:
     )
     specs = (shard.EACH, shard.WHOLE, shard.EACH_ROWS)
     whole = shard.spread(one, run.mesh, specs)
-    compiled = program(whole, state, feed.source, feed.drawn(batches), donate=(0,))
-    return lambda state: compiled(state, feed.source, feed.draw(0, batches))
+    recompute = program(
+        whole,
+        state,
+        feed.source,
+        feed.drawn(batches),
+        donate=(0,),
+        deterministic=config.deterministic,
+    )
+    return lambda state: recompute(state, feed.source, feed.draw(0, batches))
 
 
 def _chunks(config: Config, first: int) -> list[int]:
