@@ -103,22 +103,26 @@ def run(name: str, measure: Callable[[], tuple[list[Row], Ratios]]) -> None:
         jax.config.update("jax_enable_compilation_cache", False)
         print(f"{name} on {device()}; load average {load_average()}", flush=True)
         before = load_average()
-        rows, ratios = measure()
-        result = {
-            "benchmark": name,
-            "device": device(),
-            "versions": command.versions() | {"torch": version("torch")},
-            "load_average": {"before": before, "after": load_average()},
-            "rows": rows,
-            "ratios": ratios,
-        }
-        print(table(rows))
-        print("\n".join(f"{key} = {show(value)}" for key, value in ratios.items()))
-        print(f"load average {before} before, {load_average()} after")
-        if flags.FLAGS.json:
-            Path(flags.FLAGS.json).write_text(json.dumps(result, indent=2) + "\n")
+        report(name, before, *measure())
 
     command.run(main)
+
+
+def report(name: str, before: float | None, rows: Sequence[Row], ratios: Ratios) -> None:
+    """Print what was measured, and write it where --json says; `before`: the load at the start."""
+    result = {
+        "benchmark": name,
+        "device": device(),
+        "versions": command.versions() | {"torch": version("torch")},
+        "load_average": {"before": before, "after": load_average()},
+        "rows": rows,
+        "ratios": ratios,
+    }
+    print(table(rows))
+    print("\n".join(f"{key} = {show(value)}" for key, value in ratios.items()))
+    print(f"load average {before} before, {load_average()} after", flush=True)
+    if flags.FLAGS.json:
+        Path(flags.FLAGS.json).write_text(json.dumps(result, indent=2) + "\n")
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -92,7 +92,8 @@ def from_ours(params: Mapping[str, Any]) -> dict[str, Any]:
         blocks = []
         if first := params.get(f"stage{i + 1}_first"):
             lead = {"norm1": first["before"]} if "before" in first else {}
-            blocks.append({**first["body"], **lead})
+            skip = {f"skip_{part}": p for part, p in first.get("skip", {}).items()}
+            blocks.append({**first["body"], **lead, **skip})
         if rest := params.get(f"stage{i + 1}"):
             layers = rest["layers"]["body"]
             depth = jax.tree.leaves(layers)[0].shape[0]
