@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,11 @@ class Split:
         return self.images.shape[1:]
 
     def read(
-        self, indices: Int[np.ndarray, "k"], images: UInt8[np.ndarray, "k h w c"], fit: Any = None
+        self, indices: Int[np.ndarray, "k"], images: Iterable[np.ndarray], fit: Any = None
     ) -> Int32[np.ndarray, "k"]:
         """As `Records.read`, so that what is in memory can be streamed too."""
-        images[:] = self.images[indices]
+        for image, index in zip(images, indices, strict=True):
+            image[:] = self.images[index]
         return self.labels[indices]
 
 
@@ -126,10 +128,15 @@ def info(name: str, data_dir: str) -> DatasetInfo:
 
 
 def records(about: DatasetInfo, data_dir: str, split: str) -> Records:
-    """A split of a tfds folder, to be read by index."""
-    folder = _folder(about.name, data_dir)
-    files = _files(folder, split)
-    return Records(about.name, split, files, about.shape, about.num_classes)
+    """A split of a tfds folder, to be read by index.
+
+    One that takes little of the machine's memory stays there, encoded, once it has been read.
+    """
+    files, memory = _files(_folder(about.name, data_dir), split), _host_memory()
+    size = sum(path.stat().st_size for path, _ in files if path.exists())
+    # Several processes may share a machine, and each of them keeps what it reads.
+    keep = memory is not None and size <= memory / 32
+    return Records(about.name, split, files, about.shape, about.num_classes, keep)
 
 
 def _files(folder: Path, split: str) -> list[tuple[Path, int]]:
@@ -281,8 +288,11 @@ def device_limit(device: Any) -> int | None:
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"]
-    if device.platform != "cpu":
-        return None
+    return _host_memory() if device.platform == "cpu" else None
+
+
+def _host_memory() -> int | None:
+    """The machine's memory in bytes that is available now; None where nothing tells."""
     try:
         meminfo = Path("/proc/meminfo").read_text()
         return 1024 * int(re.findall(r"MemAvailable:\s*(\d+) kB", meminfo)[0])
