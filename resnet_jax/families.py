@@ -25,7 +25,8 @@ GATES = ("exclusive_gate", "shortcut_gate", "two_gate")
 MERGES = ("add", "rezero", *GATES, *drop.FORMS)
 NORMS = ("batch", "group", "layer", "none")
 
-# Keys of config.model that do something in some networks alone: the merge's and skip's, the rest.
+# Keys of config.model that do something in some networks alone: the merge's and skip's, a
+# Transformer's, the rest.
 OF_SKIP = ("gains", "gate_bias", "carry_bias", "survival", "survival_rule", "skip_dropout")
 OF_TOKENS = ("patch", "heads")
 OPTIONAL = (
