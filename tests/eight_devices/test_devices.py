@@ -228,7 +228,7 @@ def test_precise_statistics_are_those_of_the_batches_on_any_devices(x64, mesh):
     whole = shard.spread(one, mesh, (shard.WHOLE, shard.WHOLE, shard.ROWS), shard.WHOLE)
     found = jax.jit(whole)(first, None, batches)
     # The stem's convolution sees the images themselves, so that its moments are known.
-    kernel = first.params["stem"]["body"]["kernel"]
+    kernel = first.params["stem"]["conv"]["kernel"]
     y = jax.lax.conv_general_dilated(
         images.reshape(48, 8, 8, 1).astype(jnp.float64) / 255,
         kernel,
