@@ -9,6 +9,7 @@ import dataclasses
 import json
 import runpy
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -318,6 +319,16 @@ def curves(planned: Planned) -> list[dict[str, Any]]:
     return found
 
 
+def hardware(plan: Sequence[Planned]) -> str:
+    """What the runs were trained on; it need not be what reports."""
+    count = lambda found: ", ".join(f"{n} x {device}" for device, n in Counter(found).items())
+    starts = [s for planned in plan for s in directory.read_starts(planned.workdir)]
+    kinds = {count(start["devices"]) for start in starts}
+    if kinds <= {count(f"{d.platform}:{d.device_kind}" for d in jax.devices())}:
+        return command.devices().removeprefix("devices: ")
+    return "; ".join(sorted(kinds))
+
+
 @distributed.by_first
 def report(
     workdir: epath.Path, results: dict[str, Any], plan: Sequence[Planned], title: str
@@ -327,7 +338,7 @@ def report(
     figures.error_curves(lines, workdir / "figure.png", title)
     directory.write(workdir / "results.json", json.dumps(results, indent=2) + "\n")
     directory.write(workdir / "table.md", tables.summary_table(results))
-    versions = command.versions() | {"hardware": command.devices().removeprefix("devices: ")}
+    versions = command.versions() | {"hardware": hardware(plan)}
     picture = (workdir / "figure.png").read_bytes()
     text = page.report(results, lines, picture, command.command_line(), versions, title)
     directory.write(workdir / "report.html", text)
