@@ -47,7 +47,7 @@ def run(
             with refusals():
                 stack.enter_context(join())
             main(*rest)
-    except FloatingPointError as error:
+    except (FloatingPointError, OSError) as error:  # it diverged; its data or its disk failed
         fail(str(error), status=1)
 
 

@@ -1,5 +1,6 @@
 """What a config's network is fed: its data set on the mesh, and the normalisation of its pixels."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -92,6 +93,7 @@ def streamed(
     """A split that is read as it is needed: each process its own rows, as bytes, and ahead.
 
     Training steps are to be drawn in turn from `first`; others are read by themselves.
+    Drawing raises: OSError naming split and index of an example that cannot be read.
     """
     rows = shard.own_rows(mesh, shard.EACH_ROWS, batch_size)
     tested = shard.own_rows(mesh, shard.ROWS, batch_size)
@@ -107,7 +109,9 @@ def streamed(
     def take(streams: dict[int, stream.Batches], n: int) -> Any:
         parts = {}
         for replica, batches in streams.items():
-            images, labels = map(np.stack, zip(*(next(batches) for _ in range(n)), strict=True))
+            with _reading():
+                found = [next(batches) for _ in range(n)]
+            images, labels = map(np.stack, zip(*found, strict=True))
             parts[replica] = images, labels, np.ones(labels.shape, bool)
         return shard.place_rows(mesh, shard.EACH_ROWS, rows, parts, batch_size)
 
@@ -129,7 +133,7 @@ def streamed(
             close(aside)
 
     def batches() -> Iterator[Any]:
-        with stream.eval_batches(examples, batch_size, tested[0], shape) as found:
+        with _reading(), stream.eval_batches(examples, batch_size, tested[0], shape) as found:
             for batch in found:
                 part = tuple(a[None] for a in batch)
                 yield shard.place_rows(mesh, shard.ROWS, tested, {0: part}, batch_size)
@@ -147,6 +151,15 @@ def streamed(
         shapes(shard.ROWS, 1, batch_size),
         close,
     )
+
+
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    """Bad data met in the middle of a run, where a ValueError may be anything's."""
+    try:
+        yield
+    except ValueError as error:
+        raise OSError(str(error)) from error
 
 
 def _shapes(mesh: Mesh, spec: PartitionSpec, *arrays: tuple[tuple[int, ...], Any]) -> Any:

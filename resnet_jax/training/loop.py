@@ -89,7 +89,8 @@ def train(run: Run) -> None:
     Imported weights are a checkpoint of step 0.
 
     Writes config.json, run.json, normalisation.json, metrics.jsonl, tensorboard/ and checkpoints/.
-    Raises: FloatingPointError naming the step where the loss is not finite.
+    Raises: FloatingPointError naming the step where the loss is not finite; OSError for data that
+        cannot be read and a directory that cannot be written.
     """
     config, workdir, log = run.config, run.workdir, run.workdir / "metrics.jsonl"
     say(command.devices())
@@ -98,7 +99,7 @@ def train(run: Run) -> None:
     directory.claim(workdir, config)
     distributed.wait("claimed")
     if not (workdir / "config.json").exists():
-        raise ValueError(
+        raise FileNotFoundError(
             f"process {jax.process_index()} does not see what process 0 writes to {workdir}; "
             "all processes need one shared --workdir"
         )
