@@ -65,7 +65,7 @@ class Records:
         Raises: ValueError with split and index of an example that is damaged, of another size or of
             no class.
         """
-        labels, files = self._files_of(indices)
+        labels, files = self.files(indices)
         at = 0
         try:
             for at, (file, image) in enumerate(zip(files, images, strict=True)):
@@ -81,7 +81,7 @@ class Records:
             raise self._refusal(indices[wrong[0]], says)
         return labels.astype(np.int32)
 
-    def _files_of(self, indices: Int[np.ndarray, "n"]) -> tuple[np.ndarray, list[bytes]]:
+    def files(self, indices: Int[np.ndarray, "n"]) -> tuple[np.ndarray, list[bytes]]:
         """Labels and image files of these examples."""
         if not self._kept:
             return self._fetch(indices)

@@ -22,7 +22,8 @@ from resnet_jax.data.records import Fit, Records
 # they do themselves, and large blocks keep memory, the first batch and the end waiting.
 READ, READ_BYTES = 4096, 12 << 20
 
-Arrays = tuple[np.ndarray, ...]
+# A batch: arrays of as many rows.
+Arrays = tuple[Any, ...]
 Examples = Records | sources.Split
 
 
