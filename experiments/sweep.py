@@ -234,11 +234,14 @@ def execute(plan: Sequence[Planned]) -> None:
 
     Raises: FloatingPointError where runs diverged, after all the others.
     """
+    apart = JOBS.value > 1 and RUN.value is None
+    if apart:  # the accelerators are for the runs' processes, and this one would hold them
+        jax.config.update("jax_platforms", "cpu")
     with command.refusals():
         for planned in plan:
             configs.check(planned.config)
             directory.refuse_another(planned.workdir, planned.config)
-    if JOBS.value > 1 and RUN.value is None:
+    if apart:
         _execute_apart(plan)
         return
     failed = []
