@@ -57,15 +57,39 @@ def prepare(config: Config, workdir: directory.AnyPath) -> Run | None:
     Raises: ValueError in one line: config, data set, batch, devices, a directory of another run.
     """
     configs.check(config)
+    directory.refuse_without_clients(workdir)
+    refuse_different_processes(configs.flatten(json.loads(configs.to_json(config))))
     mesh = shard.mesh(config.replicas)
+    directory.refuse_another(workdir, config)
     config = resolved(config, workdir, mesh)
     shard.check(config, mesh)
-    directory.refuse_another(workdir, config)
     if distributed.agree(directory.finished(workdir, config.steps)):
         return None
     dataset = inputs.dataset(config)
     directory.refuse_other_data(workdir, dataset.fingerprint)
-    return Run(config, workdir, mesh, dataset, inputs.normalisation(config, dataset))
+    normalisation = inputs.normalisation(config, dataset)
+    data = {"data's fingerprint": dataset.fingerprint, "data.stream": dataset.streamed}
+    refuse_different_processes(data | {"normalisation": normalisation.to_json()})
+    return Run(config, workdir, mesh, dataset, normalisation)
+
+
+def refuse_different_processes(facts: dict[str, Any]) -> None:
+    """Raise where this process knows other facts than process 0: they would not be one run.
+
+    data.dir may differ. Raises: ValueError naming those that do, with both values.
+    """
+    theirs = json.loads(distributed.of_first(json.dumps(facts)))
+    ours = json.loads(json.dumps(facts))
+    lines = [
+        f"{key}: {str(theirs.get(key))[:80]} there, {str(ours[key])[:80]} here"
+        for key in ours
+        if ours[key] != theirs.get(key) and key != "data.dir"
+    ]
+    if lines:
+        raise ValueError(
+            f"process {jax.process_index()} is not of the run of process 0 ({'; '.join(lines)}); "
+            "give all processes the same command and the same data"
+        )
 
 
 def resolved(config: Config, workdir: directory.AnyPath, mesh: Mesh) -> Config:
@@ -78,8 +102,9 @@ def resolved(config: Config, workdir: directory.AnyPath, mesh: Mesh) -> Config:
     config = config.copy_and_resolve_references()
     config.norm.group_size = config.batch_size // mesh.shape[shard.DATA]
     saved = workdir / "config.json"
-    if saved.exists():
-        config.norm.group_size = json.loads(saved.read_text())["norm"]["group_size"]
+    if saved.exists():  # a positive number or -1, or it would have been refused
+        number = json.loads(saved.read_text())["norm"]["group_size"]
+        config.norm.group_size = number if number > 0 else config.norm.group_size
     return config
 
 
@@ -98,7 +123,7 @@ def train(run: Run) -> None:
     # First of all: a run that is killed from here on is known for what it is.
     directory.claim(workdir, config)
     distributed.wait("claimed")
-    if not (workdir / "config.json").exists():
+    if not _appears(workdir / "config.json"):
         raise FileNotFoundError(
             f"process {jax.process_index()} does not see what process 0 writes to {workdir}; "
             "all processes need one shared --workdir"
@@ -160,6 +185,8 @@ def train(run: Run) -> None:
 
         # --- loop
         board = _board(workdir, first)
+        if board:
+            stack.callback(board.close)
         quiet = None if distributed.first() else True  # None: unless it is a terminal
         bar = tqdm(total=config.steps, initial=first, unit="step", disable=quiet)
         write = functools.partial(_write, run, log, board)
@@ -190,8 +217,6 @@ def train(run: Run) -> None:
             if board:
                 board.add_scalar("images_per_second", speed, at)
         bar.close()
-        if board:
-            board.close()
 
     seconds = time.perf_counter() - began
     end = {"seconds": seconds, "compile_seconds": compile_seconds, "images_per_second": speed}
@@ -209,6 +234,16 @@ SPREAD = {"shard_map": shard.spread, "pmap": shard.spread_by_pmap}
 def say(line: str) -> None:
     """Tell who started the run."""
     print(line, flush=True)
+
+
+def _appears(path: directory.AnyPath, seconds: float = 60.0) -> bool:
+    """Whether a file that another process wrote is seen; shared folders may be late with it."""
+    end = time.monotonic() + seconds
+    while not path.exists():
+        if time.monotonic() > end:
+            return False
+        time.sleep(1)
+    return True
 
 
 @distributed.by_first

@@ -49,6 +49,8 @@ def check(config: Config, mesh: Mesh) -> None:
 
     Raises: ValueError with the nearest numbers that work.
     """
+    if config.parallel == "pmap" and jax.process_count() > 1:
+        raise ValueError("parallel=pmap runs in one process; use parallel=shard_map")
     batch, devices, group = config.batch_size, mesh.shape[DATA], config.norm.group_size
     if batch % devices:
         lower = batch - batch % devices
