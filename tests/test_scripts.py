@@ -30,8 +30,8 @@ for word; do
 done
 echo "the report"
 """
-# Each notes its words, one call a line, quoted.
-NOTE = '#!/usr/bin/env bash\nprintf \'%q \' "$@" >> "$STATE/{name}"; echo >> "$STATE/{name}"\n'
+# Each notes its words, one call a line, quoted, and at once: several may be called together.
+NOTE = '#!/usr/bin/env bash\nprintf "%s\\n" "$(printf "%q " "$@")" >> "$STATE/{name}"\n'
 SBATCH = NOTE.format(name="sbatch") + 'echo "$((40 + $(wc -l < "$STATE/sbatch")));cluster"\n'
 SRUN = NOTE.format(name="srun") + 'exec "$@"\n'
 GCLOUD = (
