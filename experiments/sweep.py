@@ -237,6 +237,8 @@ def execute(plan: Sequence[Planned]) -> None:
     apart = JOBS.value > 1 and RUN.value is None
     if apart:  # the accelerators are for the runs' processes, and this one would hold them
         jax.config.update("jax_platforms", "cpu")
+        if jax.process_count() > 1:
+            command.fail(f"--jobs={JOBS.value} is for one process; many do one run after another")
     with command.refusals():
         for planned in plan:
             configs.check(planned.config)
@@ -250,12 +252,12 @@ def execute(plan: Sequence[Planned]) -> None:
             run = loop.prepare(planned.config, planned.workdir)
         if run is not None:
             number = f"[{index + 1}/{len(plan)}] " if len(plan) > 1 else ""
-            print(f"{number}{planned.name}", flush=True)
+            loop.say(f"{number}{planned.name}")
             try:
                 loop.train(run)
             except FloatingPointError as error:
                 failed.append(f"{planned.name}: {error}")
-                print(failed[-1], flush=True)
+                loop.say(failed[-1])
     if failed:
         runs = f"{len(failed)} of {len(plan)} runs diverged. " if len(plan) > 1 else ""
         raise FloatingPointError(runs + failed[0])

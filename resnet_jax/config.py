@@ -260,8 +260,8 @@ def check(config: Config) -> None:
         )
     if config.norm.precise > config.chunk_steps:
         raise ValueError(
-            f"norm.precise={config.norm.precise} is more than chunk_steps={config.chunk_steps}, the "
-            "batches that are on the devices at once"
+            f"norm.precise={config.norm.precise} is more than chunk_steps={config.chunk_steps}, "
+            "the batches that are on the devices at once"
         )
     if config.parallel == "pmap" and config.replicas > 1:
         raise ValueError(

@@ -210,4 +210,27 @@ def test_process_0_says_where_it_cannot_listen():
     with socket.create_server(("127.0.0.1", port)):
         found, thread = gather(2, port, timeout=1.0)
         thread.join()
-    assert re.search(f"process 0 cannot listen at 127.0.0.1:{port} .* another port", str(found[0]))
+    assert re.search(f"process 0 cannot listen at 127.0.0.1:{port} .* another", str(found[0]))
+
+
+def test_a_process_of_another_command_ends_all_and_says_why(tmp_path):
+    port = free_port()
+    words = [f"--coordinator_address=127.0.0.1:{port}", "--num_processes=2"]
+    rates = ("0.1", "0.7")
+    found = finish(
+        [
+            start(
+                tmp_path / "run",
+                *words,
+                f"--process_id={index}",
+                f"--config.optimizer.learning_rate={rate}",
+            )
+            for index, rate in enumerate(rates)
+        ],
+        timeout=120,
+    )
+    (first, _, _), (second, _, said) = found
+    assert (first, second) == (1, 2)
+    assert "process 1 is not of the run of process 0 (optimizer.learning_rate: 0.1 there" in said
+    assert "ended before the run did" in found[0][2]
+    assert not (tmp_path / "run").exists()

@@ -214,7 +214,7 @@ def _prepare(name: str, data_dir: str) -> str:
     return f"prepare it with: scripts/prepare_tfds.sh {name} {data_dir or 'DATA_DIR'}"
 
 
-def open(name: str, data_dir: str, stream: str) -> Dataset:
+def dataset(name: str, data_dir: str, stream: str) -> Dataset:
     """A data set, streamed 'always', 'never', or where it is too large for the device ('auto').
 
     Raises: ValueError as `load` does.
@@ -260,10 +260,16 @@ def load(name: str, data_dir: str) -> Dataset:
 
 
 def _bytes(about: DatasetInfo) -> int | None:
-    """Of the decoded data set; None where images differ in size."""
+    """Of the decoded data set in one memory; None where images differ in size.
+
+    Each device has a copy, and all devices of a CPU share its memory.
+    """
     high, wide, channels = about.shape
+    if high is None or wide is None:
+        return None
+    copies = jax.local_device_count() if jax.local_devices()[0].platform == "cpu" else 1
     count = about.splits["train"] + about.splits[about.test_split]
-    return None if high is None or wide is None else count * high * wide * channels
+    return copies * count * high * wide * channels
 
 
 def _fits(dataset_bytes: int, limit_bytes: int | None) -> bool:

@@ -50,7 +50,7 @@ class Batches(contextlib.AbstractContextManager, Iterator[Arrays]):
         self._parts = -(-rows // examples)  # of a batch
         self._rows = -(-rows // self._parts)  # of a part
         self._workers, self._closed = set(), threading.Event()
-        threads = threads or _cores()
+        threads = threads or cores()
         ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
         num_blocks = -(-num_batches // self._batches) * self._parts
         blocks = grain.MapDataset.range(num_blocks).map(self._block).to_iter_dataset(ahead)
@@ -165,6 +165,6 @@ def _differ(records: Examples, shape: tuple[int, int, int]) -> bool:
     return None in records.shape
 
 
-def _cores() -> int:
+def cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -97,11 +97,12 @@ def streamed(
     """
     rows = shard.own_rows(mesh, shard.EACH_ROWS, batch_size)
     tested = shard.own_rows(mesh, shard.ROWS, batch_size)
+    threads = max(1, stream.cores() // len(rows))
 
     def start(first: int, last: int) -> dict[int, stream.Batches]:
         return {
             replica: stream.train_batches(
-                examples, seeds[replica], first, last, batch_size, own, shape
+                examples, seeds[replica], first, last, batch_size, own, shape, threads
             )
             for replica, own in rows.items()
         }
@@ -170,11 +171,11 @@ def dataset(config: Config) -> sources.Dataset:
     """The config's data set: in memory, or where it is streamed (data.stream) as records.
 
     Raises: ValueError before anything is read, for one that is not there or that the config does
-        not fit; and as `sources.open` does.
+        not fit; and as `sources.dataset` does.
     """
     info = sources.info(config.data.name, config.data.dir)
     configs.check_data(config, info.shape, info.num_classes, info.splits["train"])
-    return sources.open(config.data.name, config.data.dir, config.data.stream)
+    return sources.dataset(config.data.name, config.data.dir, config.data.stream)
 
 
 def normalisation(config: Config, dataset: sources.Dataset) -> normalise.Normalisation:
