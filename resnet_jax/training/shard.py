@@ -32,7 +32,8 @@ def mesh(replicas: int = 1, devices: int | None = None) -> Mesh:
         near = nearest_divisor(len(found), replicas)
         raise ValueError(
             f"replicas={replicas} do not share {len(found)} devices evenly; nearest that do: "
-            f"{near}, or start JAX with another number of devices"
+            f"{near}. A CPU is {replicas} devices with "
+            f"XLA_FLAGS=--xla_force_host_platform_device_count={replicas}"
         )
     shape, names = (replicas, len(found) // replicas), (REPLICA, DATA)
     # Auto: jax's default, explicit axes, would have flax's modules name shardings themselves.
