@@ -148,7 +148,9 @@ def _as_published(config: Config) -> bool:
     theirs = cifar10.get_config(f"depth={config.model.depth}")
     theirs.schedule.warmup_steps = config.schedule.warmup_steps  # the deepest net's
     lines = configs.differences(config, theirs.to_dict())
-    return config.steps == theirs.steps and all(line.startswith("seed:") for line in lines)
+    return config.steps == theirs.steps and all(
+        line.startswith(("seed:", "replicas:")) for line in lines
+    )
 
 
 def at_chance(error: float, chance: float) -> bool:

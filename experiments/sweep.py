@@ -9,6 +9,7 @@ import dataclasses
 import json
 import runpy
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -233,11 +234,16 @@ def execute(plan: Sequence[Planned]) -> None:
 
     Raises: FloatingPointError where runs diverged, after all the others.
     """
+    apart = JOBS.value > 1 and RUN.value is None
+    if apart:  # the accelerators are for the runs' processes, and this one would hold them
+        jax.config.update("jax_platforms", "cpu")
+        if jax.process_count() > 1:
+            command.fail(f"--jobs={JOBS.value} is for one process; many do one run after another")
     with command.refusals():
         for planned in plan:
             configs.check(planned.config)
             directory.refuse_another(planned.workdir, planned.config)
-    if JOBS.value > 1 and RUN.value is None:
+    if apart:
         _execute_apart(plan)
         return
     failed = []
@@ -246,12 +252,12 @@ def execute(plan: Sequence[Planned]) -> None:
             run = loop.prepare(planned.config, planned.workdir)
         if run is not None:
             number = f"[{index + 1}/{len(plan)}] " if len(plan) > 1 else ""
-            print(f"{number}{planned.name}", flush=True)
+            loop.say(f"{number}{planned.name}")
             try:
                 loop.train(run)
             except FloatingPointError as error:
                 failed.append(f"{planned.name}: {error}")
-                print(failed[-1], flush=True)
+                loop.say(failed[-1])
     if failed:
         runs = f"{len(failed)} of {len(plan)} runs diverged. " if len(plan) > 1 else ""
         raise FloatingPointError(runs + failed[0])
@@ -318,6 +324,16 @@ def curves(planned: Planned) -> list[dict[str, Any]]:
     return found
 
 
+def hardware(plan: Sequence[Planned]) -> str:
+    """What the runs were trained on; it need not be what reports."""
+    count = lambda found: ", ".join(f"{n} x {device}" for device, n in Counter(found).items())
+    starts = [s for planned in plan for s in directory.read_starts(planned.workdir)]
+    kinds = {count(start["devices"]) for start in starts}
+    if kinds <= {count(f"{d.platform}:{d.device_kind}" for d in jax.devices())}:
+        return command.devices().removeprefix("devices: ")
+    return "; ".join(sorted(kinds))
+
+
 @distributed.by_first
 def report(
     workdir: epath.Path, results: dict[str, Any], plan: Sequence[Planned], title: str
@@ -327,7 +343,7 @@ def report(
     figures.error_curves(lines, workdir / "figure.png", title)
     directory.write(workdir / "results.json", json.dumps(results, indent=2) + "\n")
     directory.write(workdir / "table.md", tables.summary_table(results))
-    versions = command.versions() | {"hardware": command.devices().removeprefix("devices: ")}
+    versions = command.versions() | {"hardware": hardware(plan)}
     picture = (workdir / "figure.png").read_bytes()
     text = page.report(results, lines, picture, command.command_line(), versions, title)
     directory.write(workdir / "report.html", text)

@@ -7,5 +7,6 @@ made a parameter):
     x_l+1  = after(merge(skip(z), body(z), z))
 
 Axes in shape annotations: b batch, h w space, c channels in, d channels out, l layers of a stack,
-k steps of a chunk, y classes. Errors are fractions in [0, 1] in files and percent in tables.
+t tokens, k steps of a chunk, y classes. Errors are fractions in [0, 1] in files and percent in
+tables.
 """

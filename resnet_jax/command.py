@@ -42,13 +42,13 @@ def run(
     if takes and not rest:
         fail(f"no {takes} is given")
     use_compilation_cache()
-    try:
-        with contextlib.ExitStack() as stack:
-            with refusals():
-                stack.enter_context(join())
+    with contextlib.ExitStack() as stack:
+        with refusals():
+            stack.enter_context(join())
+        try:
             main(*rest)
-    except FloatingPointError as error:
-        fail(str(error), status=1)
+        except (FloatingPointError, OSError) as error:  # it diverged; its data or its disk failed
+            fail(str(error), status=1)
 
 
 @contextlib.contextmanager

@@ -258,6 +258,11 @@ def check(config: Config) -> None:
             f"norm.precise={config.norm.precise} recomputes the statistics of norm.kind=batch; "
             f"norm.kind={config.norm.kind} has none, leave it at 0"
         )
+    if config.norm.precise > config.chunk_steps:
+        raise ValueError(
+            f"norm.precise={config.norm.precise} is more than chunk_steps={config.chunk_steps}, "
+            "the batches that are on the devices at once"
+        )
     if config.parallel == "pmap" and config.replicas > 1:
         raise ValueError(
             f"replicas={config.replicas} need parallel=shard_map: pmap has one axis, the batch's"
@@ -375,7 +380,9 @@ def differences(config: Config, saved: dict[str, Any]) -> list[str]:
     for key in sorted(now.keys() | then.keys()):
         old, new = then.get(key, "absent"), now.get(key, "absent")
         longer = key == "steps" and isinstance(old, int) and new >= old
-        if old != new and key not in MAY_CHANGE and not longer:
+        # One device's share became a number when the run was created, and keeps it.
+        kept = key == "norm.group_size" and new == -1 and isinstance(old, int) and old > 0
+        if old != new and key not in MAY_CHANGE and not longer and not kept:
             lines.append(f"{key}: {old} there, {new} now")
     return lines
 

@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -50,7 +51,9 @@ def define_flags() -> Callable[[], Any]:
     timeout = flags.DEFINE_integer(
         "initialization_timeout", 300, "seconds to wait for all processes", lower_bound=1
     )
-    return lambda: joined(cluster(address.value, processes.value, index.value), timeout.value)
+    return lambda: joined(
+        cluster(address.value, processes.value, index.value), float(timeout.value)
+    )
 
 
 def cluster(address: str | None, processes: int | None, index: int | None) -> Cluster | None:
@@ -77,9 +80,10 @@ def cluster(address: str | None, processes: int | None, index: int | None) -> Cl
             f"0 to {processes - 1}"
         )
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65535:
+    if not host or ":" in host or not port.isdecimal() or not 0 < int(port) < 65535:
         raise ValueError(
-            f"--coordinator_address={address} is not HOST:PORT with a port from 1 to 65534"
+            f"--coordinator_address={address} is not HOST:PORT, a name or an IPv4 address and a "
+            "port from 1 to 65534"
         )
     return Cluster(address, processes, index) if processes > 1 else None
 
@@ -112,26 +116,22 @@ def joined(cluster: Cluster | None, timeout: float) -> Iterator[None]:
     deadline = time.monotonic() + timeout
     meet = _gather if cluster.index == 0 else _reach
     peers = meet(cluster, deadline, timeout)
-    host, _, port = cluster.address.rpartition(":")
+    leaving = threading.Event()
+    threading.Thread(target=_watch, args=(cluster, peers, leaving), daemon=True).start()
+    host, port = _parts(cluster.address)
+    # JAX would catch SIGTERM for a service that nobody here asks.
+    jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
-        f"{host}:{int(port) + 1}",
+        f"{host}:{port + 1}",
         cluster.processes,
         cluster.index,
         initialization_timeout=max(1, round(timeout)),
-        # All have finished when they leave; one that failed need not wait for the others.
-        shutdown_timeout_seconds=MESSAGE,
-        coordinator_bind_address=f"{_interface(host)}:{int(port) + 1}",
+        coordinator_bind_address=f"{_interface(host)}:{port + 1}",
     )
-    leaving = threading.Event()
-    threading.Thread(target=_watch, args=(cluster, peers, leaving), daemon=True).start()
     try:
         yield
-    except (SystemExit, KeyboardInterrupt, FloatingPointError):
-        leaving.set()  # it has said why, or will
-        raise
-    except BaseException:
-        time.sleep(1)  # where a message failed because a process was killed: the watcher names it
-        raise
+    except BaseException as error:
+        _leave(error, peers, leaving)
     multihost_utils.sync_global_devices("finished")
     for peer in peers.values():
         with contextlib.suppress(OSError):
@@ -139,16 +139,38 @@ def joined(cluster: Cluster | None, timeout: float) -> Iterator[None]:
     jax.distributed.shutdown()
 
 
+def _leave(error: BaseException, peers: dict[int, socket.socket], leaving: threading.Event) -> None:
+    """End this process, and by its closed connections all others, without waiting for any of them.
+
+    Leaving the usual way, JAX would wait for processes that never come, and then abort them all.
+    """
+    if isinstance(error, SystemExit):
+        leaving.set()  # it has said why; others that met the same may say so too
+        status = error.code if isinstance(error.code, int) else 1
+    else:
+        time.sleep(1)  # where a message failed because a process was killed: the watcher names it
+        leaving.set()
+        status = 1
+        traceback.print_exception(error)
+    time.sleep(1)
+    for peer in peers.values():
+        peer.close()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 def _gather(cluster: Cluster, deadline: float, timeout: float) -> dict[int, socket.socket]:
     """Process 0: wait for the others, and tell them that all are here, or who is not."""
-    host, _, port = cluster.address.rpartition(":")
+    host, port = _parts(cluster.address)
     peers: dict[int, socket.socket] = {}
     try:
-        server = socket.create_server((_interface(host), int(port)))
+        socket.create_server((_interface(host), port + 1)).close()  # which JAX will take
+        server = socket.create_server((_interface(host), port))
     except OSError as error:
         raise ValueError(
-            f"process 0 cannot listen at {cluster.address} ({error.strerror}); give another port "
-            "in --coordinator_address to all processes"
+            f"process 0 cannot listen at {cluster.address} and the port after it "
+            f"({error.strerror}); give all processes another --coordinator_address"
         ) from error
     with server:
         while len(peers) < cluster.processes - 1 and time.monotonic() < deadline:
@@ -157,6 +179,7 @@ def _gather(cluster: Cluster, deadline: float, timeout: float) -> dict[int, sock
                 peer, _ = server.accept()
             except OSError:
                 continue
+            peer.settimeout(max(0.1, min(MESSAGE, deadline - time.monotonic())))
             refused = _refused(peer, cluster, peers)
             if refused is not None:
                 _tell(peer, refused)
@@ -178,7 +201,6 @@ def _gather(cluster: Cluster, deadline: float, timeout: float) -> dict[int, sock
 
 def _refused(peer: socket.socket, cluster: Cluster, peers: dict[int, socket.socket]) -> str | None:
     """Take a process that came into `peers`, or say why not."""
-    peer.settimeout(MESSAGE)
     try:
         index, processes = map(int, json.loads(_line(peer)))
     except (OSError, ValueError, TypeError):
@@ -195,11 +217,11 @@ def _refused(peer: socket.socket, cluster: Cluster, peers: dict[int, socket.sock
 
 def _reach(cluster: Cluster, deadline: float, timeout: float) -> dict[int, socket.socket]:
     """Another process: reach process 0, and hear whether all came."""
-    host, _, port = cluster.address.rpartition(":")
+    host, port = _parts(cluster.address)
     why = "no answer"
     while (left := deadline - time.monotonic()) > 0:
         try:
-            peer = socket.create_connection((host, int(port)), left)
+            peer = socket.create_connection((host, port), left)
         except OSError as error:
             why = error.strerror or str(error)
             time.sleep(RETRY)
@@ -226,11 +248,11 @@ def _reach(cluster: Cluster, deadline: float, timeout: float) -> dict[int, socke
 
 
 def _line(peer: socket.socket) -> str:
-    """What a process says until the end of its line."""
-    said = b""
+    """What a process says until the end of its line, within the connection's timeout."""
+    said, deadline = b"", time.monotonic() + (peer.gettimeout() or MESSAGE)
     while not said.endswith(b"\n"):
         part = peer.recv(4096)
-        if not part or len(said) > 4096:
+        if not part or len(said) > 4096 or time.monotonic() > deadline:
             raise ValueError("the connection was closed")
         said += part
     return said.decode()
@@ -279,6 +301,11 @@ def _names(indices: list[int]) -> str:
     return ("process " if len(indices) == 1 else "processes ") + ", ".join(map(str, indices))
 
 
+def _parts(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host, int(port)
+
+
 def _interface(host: str) -> str:
     """What process 0 listens on: the loopback alone where that is its address, else everything."""
     return host if host in ("localhost", "127.0.0.1") else "0.0.0.0"
@@ -305,6 +332,15 @@ def agree(number: int | None) -> int | None:
         return number
     found = multihost_utils.broadcast_one_to_all(np.int32(-1 if number is None else number))
     return None if int(found) < 0 else int(found)
+
+
+def of_first(text: str) -> str:
+    """Process 0's text, on every process."""
+    if jax.process_count() == 1:
+        return text
+    size = agree(len(text.encode())) or 0
+    data = np.frombuffer(text.encode()[:size].ljust(size), np.uint8)
+    return multihost_utils.broadcast_one_to_all(data).tobytes().decode()
 
 
 def wait(name: str) -> None:

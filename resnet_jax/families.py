@@ -25,7 +25,8 @@ GATES = ("exclusive_gate", "shortcut_gate", "two_gate")
 MERGES = ("add", "rezero", *GATES, *drop.FORMS)
 NORMS = ("batch", "group", "layer", "none")
 
-# Keys of config.model that do something in some networks alone: the merge's and skip's, the rest.
+# Keys of config.model that do something in some networks alone: the merge's and skip's, a
+# Transformer's, the rest.
 OF_SKIP = ("gains", "gate_bias", "carry_bias", "survival", "survival_rule", "skip_dropout")
 OF_TOKENS = ("patch", "heads")
 OPTIONAL = (
@@ -379,7 +380,8 @@ def _choose_densenet(config: Any, block: str | None) -> None:
     model.growth = (48 if model.depth == 161 else 32) if large else 12
 
 
-def _vit(config: Any) -> Chain:
+def _vit(config: Any, axis: str | None) -> Chain:
+    del axis  # its norms see one token at a time
     model = config.model
     if model.depth < 1:
         raise ValueError(

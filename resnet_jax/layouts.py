@@ -209,6 +209,8 @@ _VIT = {
     "norm.kind": "layer",
     "norm.epsilon": 1e-6,
 }
+# By width: a tensor does not tell how many heads share it out (Ti and S of timm, B, L and H).
+_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
 
 TABLES = (
     # torchvision.models.resnet and timm.models.resnet: the same names.
@@ -245,7 +247,10 @@ def rows(layout: str, config: Config) -> Sequence[Row]:
         there = dict.fromkeys(f"{f} of {b}" for t in known for f in t.families for b in t.blocks)
         raise ValueError(f"layout {layout} has no {family} of {block} blocks, but {_list(there)}")
     flat = flatten(config)
-    wrong = [(key, value) for key, value in table.values.items() if flat[key] != value]
+    values = dict(table.values)
+    if family == "vit" and config.model.width in _HEADS:
+        values["model.heads"] = _HEADS[config.model.width]
+    wrong = [(key, value) for key, value in values.items() if flat[key] != value]
     if wrong:
         raise ValueError(
             f"networks of layout {layout} have {_list(f'{k}={v}, not {flat[k]}' for k, v in wrong)}"

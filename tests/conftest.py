@@ -9,6 +9,9 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_opti
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+# A process of its own runs these: see training/test_shard.py.
+collect_ignore = [] if os.environ.get("RESNET_JAX_EIGHT_DEVICES") else ["eight_devices"]
+
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

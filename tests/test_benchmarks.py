@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 
-from benchmarks import common, compile_vs_depth, loop_convolutions, peers
+from benchmarks import common, compile_vs_depth, loop_convolutions, peers, streaming
 from resnet_jax.families import build
 from resnet_jax.models import conv
 from resnet_jax.models.resnet import resnet, resnet_stages
@@ -141,3 +141,19 @@ def test_a_depth_that_does_not_exist_is_one_line(capsys):
     with pytest.raises(SystemExit):
         compile_vs_depth.measure((21,), (), (), rounds=1)
     assert capsys.readouterr().err.startswith("error: depth 21 is not 6n+2")
+
+
+def test_streaming_measures_made_up_images_and_names_its_ratios(monkeypatch):
+    monkeypatch.setattr(streaming, "MADE", 300)
+    rows, ratios = streaming.main("", "", 1, 5, 2)
+    assert [row["program"] for row in rows] == ["decode", "stream", "stream_first"]
+    assert all(row["images"] == 2 * streaming.BATCH for row in rows)  # within an epoch
+    assert {"stream_over_decode", "stream_first_over_decode", "seconds_to_step_10000000"} <= set(
+        ratios
+    )
+
+
+def test_streaming_refuses_a_folder_that_is_not_there(capsys):
+    with pytest.raises(SystemExit):
+        streaming.main("cifar10_jpeg", "/not/there", 1, 1, 1)
+    assert capsys.readouterr().err.startswith("error: data.dir='/not/there' is not a folder")

@@ -96,7 +96,7 @@ def test_two_processes_end_with_the_records_and_parameters_of_one(tmp_path):
 def test_a_process_that_is_killed_ends_the_other_in_one_line(tmp_path):
     first, second = together(tmp_path, "--config.steps=1000000")
     try:
-        for line in first.stdout:
+        for line in first.stdout or ():
             if "ready after" in line:
                 break
         second.send_signal(signal.SIGKILL)
@@ -104,7 +104,8 @@ def test_a_process_that_is_killed_ends_the_other_in_one_line(tmp_path):
         (code, _, said), _ = finish([first, second], timeout=60)
         assert time.monotonic() - began < 30
     finally:
-        first.kill(), second.kill()
+        first.kill()
+        second.kill()
     assert code == 1
     assert "error: process 1 of 2 ended before the run did" in said
     assert "same command" in said
@@ -153,7 +154,7 @@ def test_slurm_is_found_where_a_step_has_several_tasks(monkeypatch):
     assert cluster() is None
 
 
-def gather(processes, port, timeout=10):
+def gather(processes, port, timeout=10.0):
     """Process 0's wait in a thread; its outcome comes into the list."""
     found = []
     one = distributed.Cluster(f"127.0.0.1:{port}", processes, 0)
@@ -169,7 +170,7 @@ def gather(processes, port, timeout=10):
     return found, thread
 
 
-def reach(index, processes, port, timeout=10):
+def reach(index, processes, port, timeout=10.0):
     one = distributed.Cluster(f"127.0.0.1:{port}", processes, index)
     return distributed._reach(one, time.monotonic() + timeout, timeout)
 
@@ -189,7 +190,8 @@ def test_a_second_process_of_one_number_is_refused_and_the_run_goes_on():
     stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
     stranger.close()
     reach(2, 3, port)[0].close()
-    first.join(), thread.join()
+    first.join()
+    thread.join()
     assert set(found[0]) == {1, 2}
     for peer in (*came, *found[0].values()):
         peer.close()
@@ -200,12 +202,35 @@ def test_a_missing_process_0_is_named_with_its_address():
     with pytest.raises(
         ValueError, match=f"process 0 of 2 was not found at 127.0.0.1:{port} .* 1 s"
     ):
-        reach(1, 2, port, timeout=1)
+        reach(1, 2, port, timeout=1.0)
 
 
 def test_process_0_says_where_it_cannot_listen():
     port = free_port()
     with socket.create_server(("127.0.0.1", port)):
-        found, thread = gather(2, port, timeout=1)
+        found, thread = gather(2, port, timeout=1.0)
         thread.join()
-    assert re.search(f"process 0 cannot listen at 127.0.0.1:{port} .* another port", str(found[0]))
+    assert re.search(f"process 0 cannot listen at 127.0.0.1:{port} .* another", str(found[0]))
+
+
+def test_a_process_of_another_command_ends_all_and_says_why(tmp_path):
+    port = free_port()
+    words = [f"--coordinator_address=127.0.0.1:{port}", "--num_processes=2"]
+    rates = ("0.1", "0.7")
+    found = finish(
+        [
+            start(
+                tmp_path / "run",
+                *words,
+                f"--process_id={index}",
+                f"--config.optimizer.learning_rate={rate}",
+            )
+            for index, rate in enumerate(rates)
+        ],
+        timeout=120,
+    )
+    (first, _, _), (second, _, said) = found
+    assert (first, second) == (1, 2)
+    assert "process 1 is not of the run of process 0 (optimizer.learning_rate: 0.1 there" in said
+    assert "ended before the run did" in found[0][2]
+    assert not (tmp_path / "run").exists()

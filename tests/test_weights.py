@@ -189,6 +189,7 @@ def test_tensors_that_are_left_over_missing_or_of_another_shape_are_named(kept):
             "has no resnet of bottleneck blocks, but resnet of basic",
         ),
         ("torchvision", "imagenet:family=vit,skip=none", {}, "use --config.model.skip=A"),
+        ("timm", "imagenet:family=vit", {"model__width": 384}, "heads=6, not 12; use --config."),
         ("timm", "imagenet:family=vit", {"norm__epsilon": 1e-5}, "--config.norm.epsilon=1e-06"),
         ("timm", "imagenet:depth=18", {"norm__epsilon": 1e-3}, "use --config.norm.epsilon=1e-05"),
     ],

@@ -53,9 +53,14 @@ def crop(
     numbers: Float[np.ndarray, "tries 4"],
     shape: tuple[int, int, int],
 ) -> UInt8[np.ndarray, "high wide c"]:
-    """A random part of a photograph, resized to `shape`: bilinear, with antialiasing."""
+    """A random part of a photograph, resized to `shape`: bilinear, with antialiasing.
+
+    The photograph is decoded whole: a JPEG's own scaling is another filter than this one, and few
+    photographs of ImageNet are so large that it would save much.
+    """
     height, width, _ = image.shape
-    part = box(height, width, numbers)
-    pixels = Image.fromarray(image[..., 0] if shape[-1] == 1 else image)
-    resized = pixels.resize((shape[1], shape[0]), Image.Resampling.BILINEAR, box=part)
-    return np.asarray(resized).reshape(shape)
+    left, top, right, bottom = box(height, width, numbers)
+    part = image[top:bottom, left:right]
+    found = Image.fromarray(part[..., 0] if shape[-1] == 1 else part)
+    found = found.resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
+    return np.asarray(found).reshape(shape)

@@ -24,8 +24,8 @@ Places = Int64[np.ndarray, "n"]
 def parse(records: Sequence[bytes]) -> tuple[Places, Places, Places]:
     """Of each record its label, and where its image file begins and ends in it.
 
-    All records go forward together, a feature at a time, in NumPy: the library that parses one at a
-    time takes several times as long, which is much beside a small image's decoding.
+    All records go forward together, a feature at a time, in NumPy: the library, which parses one at
+    a time, takes more than twice as long, and a sixth of what a small JPEG takes to decode.
     Raises: ValueError if a record is no Example that has an image and a label.
     """
     stops = np.cumsum([len(record) for record in records])
@@ -33,9 +33,7 @@ def parse(records: Sequence[bytes]) -> tuple[Places, Places, Places]:
     starts = np.concatenate([[0], stops[:-1]])
     labels, begins, ends = np.zeros((3, len(records)), np.int64)
     labelled = np.zeros(len(records), bool)
-    at, whole = _open(data, starts, 10, stops)
-    if (whole != stops).any():
-        raise ValueError(REFUSED)
+    at, _ = _open(data, starts, 10, stops)
     rows = np.arange(len(records))
     while rows.size:
         entry, at = _open(data, at, 10, stops)

@@ -2,7 +2,7 @@
 
 import io
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from resnet_jax.data import example
 
 # Pillow's mode of an image by its number of channels.
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+# And that of the JPEG library.
+SPACES = MODES | {1: "GRAY"}
 
 JPEG = b"\xff\xd8"  # how such a file begins
 
@@ -32,15 +34,21 @@ class Records:
         files: Sequence[tuple[Path, int]],
         shape: tuple[int | None, int | None, int],
         num_classes: int,
+        keep: bool = False,
     ):
-        """`files` are the record files in order, each with its number of examples."""
+        """`files` are the record files in order, each with its number of examples.
+
+        `keep`: image files stay in memory, encoded as they are, once they have been read.
+        """
         self.shape = shape
         self._where = f"data set {name!r}, split {split!r}"
         self._num_classes = num_classes
-        self._files = [file for file, _ in files]
+        self._files = files
         self._ends = np.cumsum([count for _, count in files])
         self._readers: dict[int, Any] = {}
         self._lock = threading.Lock()
+        self._kept: list[bytes | None] = [None] * (len(self) if keep else 0)
+        self._labels = np.empty(len(self._kept), np.int64)
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -48,23 +56,23 @@ class Records:
     def read(
         self,
         indices: Int[np.ndarray, "n"],
-        images: UInt8[np.ndarray, "n h w c"],
+        images: Iterable[UInt8[np.ndarray, "h w c"]],
         fit: Fit | None = None,
     ) -> Int32[np.ndarray, "n"]:
         """Decode these examples' images into `images`, and return their labels.
 
-        Without `fit` an image has to be of the size of `images`.
+        Without `fit` an image has to be of the size of its place in `images`.
         Raises: ValueError with split and index of an example that is damaged, of another size or of
             no class.
         """
-        labels, files = self._files_of(indices)
+        labels, files = self.files(indices)
         at = 0
         try:
-            for at, file in enumerate(files):
+            for at, (file, image) in enumerate(zip(files, images, strict=True)):
                 if fit is None:
-                    decode_into(file, images[at])
+                    decode_into(file, image)
                 else:
-                    images[at] = fit(at, decode(file, self.shape[-1]))
+                    image[:] = fit(at, decode(file, self.shape[-1]))
         except Exception as error:  # every codec raises kinds of its own
             raise self._refusal(indices[at], error) from error
         wrong = np.flatnonzero((labels < 0) | (labels >= self._num_classes))
@@ -73,8 +81,20 @@ class Records:
             raise self._refusal(indices[wrong[0]], says)
         return labels.astype(np.int32)
 
-    def _files_of(self, indices: Int[np.ndarray, "n"]) -> tuple[np.ndarray, list[bytes]]:
+    def files(self, indices: Int[np.ndarray, "n"]) -> tuple[np.ndarray, list[bytes]]:
         """Labels and image files of these examples."""
+        if not self._kept:
+            return self._fetch(indices)
+        files = [self._kept[i] for i in indices.tolist()]
+        new = [at for at, file in enumerate(files) if file is None]
+        if new:
+            self._labels[indices[new]], found = self._fetch(indices[new])
+            for at, index, file in zip(new, indices[new].tolist(), found, strict=True):
+                files[at] = self._kept[index] = file
+        return self._labels[indices], files
+
+    def _fetch(self, indices: Int[np.ndarray, "n"]) -> tuple[np.ndarray, list[bytes]]:
+        """The same, from the record files."""
         try:
             return _label_and_file(self._raw(indices))
         except Exception:  # the reader raises kinds of its own, and does not say where
@@ -92,27 +112,30 @@ class Records:
         """The examples as they are stored."""
         files = np.searchsorted(self._ends, indices, side="right")
         found = np.empty(len(indices), object)
-        for file in np.unique(files):
+        for file in np.unique(files).tolist():
             here = np.flatnonzero(files == file)
             begin = self._ends[file - 1] if file else 0
-            found[here] = self._reader(int(file)).read((indices[here] - begin).tolist())
+            found[here] = self._reader(file).read((indices[here] - begin).tolist())
         return found.tolist()
 
     def _reader(self, file: int) -> Any:
         with self._lock:
             if file not in self._readers:
-                self._readers[file] = _open(self._files[file])
+                self._readers[file] = _open(*self._files[file])
             return self._readers[file]
 
 
-def _open(path: Path) -> Any:
+def _open(path: Path, count: int) -> Any:
     # Imported here: not to be had on Windows.
     from array_record.python.array_record_module import (  # pyright: ignore[reportMissingImports]
         ArrayRecordReader,
     )
 
-    # Nothing is read ahead, because what comes next is anywhere.
-    return ArrayRecordReader(str(path), options="readahead_buffer_size:0")
+    # Nothing is read ahead, because what comes next is anywhere: about one record at a time.
+    size = max(1024, 2 * path.stat().st_size // count)
+    return ArrayRecordReader(
+        str(path), options="readahead_buffer_size:0", file_reader_buffer_size=size
+    )
 
 
 def _label_and_file(records: list[bytes]) -> tuple[np.ndarray, list[bytes]]:
@@ -121,12 +144,11 @@ def _label_and_file(records: list[bytes]) -> tuple[np.ndarray, list[bytes]]:
     return labels, [r[a:b] for r, a, b in zip(records, begins, ends, strict=True)]
 
 
-def decode(data: bytes, channels: int, buffer: Any = None) -> UInt8[np.ndarray, "h w c"]:
-    """The pixels of an image file in memory; those of a JPEG are in `buffer` where there is one."""
-    mode = MODES[channels]
+def decode(data: bytes, channels: int) -> UInt8[np.ndarray, "h w c"]:
+    """The pixels of an image file in memory."""
     if data.startswith(JPEG):
-        return simplejpeg.decode_jpeg(data, "GRAY" if mode == "L" else mode, buffer=buffer)
-    image = Image.open(io.BytesIO(data))
+        return simplejpeg.decode_jpeg(data, SPACES[channels])
+    image, mode = Image.open(io.BytesIO(data)), MODES[channels]
     pixels = np.asarray(image if image.mode == mode else image.convert(mode))
     return pixels.reshape(*pixels.shape[:2], channels)
 
@@ -136,12 +158,15 @@ def decode_into(data: bytes, image: UInt8[np.ndarray, "h w c"]) -> None:
 
     Raises: ValueError with both sizes where they differ.
     """
-    channels = image.shape[-1]
-    try:
-        found = decode(data, channels, image)
-    except ValueError:  # damaged, which is said here again, or too large for the buffer
-        found = decode(data, channels)
+    if data.startswith(JPEG):
+        try:
+            found = simplejpeg.decode_jpeg(data, SPACES[image.shape[-1]], buffer=image)
+        except ValueError:  # damaged, which is said here again, or too large for the buffer
+            found = simplejpeg.decode_jpeg(data, SPACES[image.shape[-1]])
+        if found.shape == image.shape:
+            return
+    else:
+        found = decode(data, image.shape[-1])
     if found.shape != image.shape:
         raise ValueError(f"its image is {found.shape}, not {image.shape}")
-    if not data.startswith(JPEG):
-        image[:] = found
+    image[:] = found

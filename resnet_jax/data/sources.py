@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,11 @@ class Split:
         return self.images.shape[1:]
 
     def read(
-        self, indices: Int[np.ndarray, "k"], images: UInt8[np.ndarray, "k h w c"], fit: Any = None
+        self, indices: Int[np.ndarray, "k"], images: Iterable[np.ndarray], fit: Any = None
     ) -> Int32[np.ndarray, "k"]:
         """As `Records.read`, so that what is in memory can be streamed too."""
-        images[:] = self.images[indices]
+        for image, index in zip(images, indices, strict=True):
+            image[:] = self.images[index]
         return self.labels[indices]
 
 
@@ -126,10 +128,15 @@ def info(name: str, data_dir: str) -> DatasetInfo:
 
 
 def records(about: DatasetInfo, data_dir: str, split: str) -> Records:
-    """A split of a tfds folder, to be read by index."""
-    folder = _folder(about.name, data_dir)
-    files = _files(folder, split)
-    return Records(about.name, split, files, about.shape, about.num_classes)
+    """A split of a tfds folder, to be read by index.
+
+    One that takes little of the machine's memory stays there, encoded, once it has been read.
+    """
+    files, memory = _files(_folder(about.name, data_dir), split), _host_memory()
+    size = sum(path.stat().st_size for path, _ in files if path.exists())
+    # Several processes may share a machine, and each of them keeps what it reads.
+    keep = memory is not None and size <= memory / 32
+    return Records(about.name, split, files, about.shape, about.num_classes, keep)
 
 
 def _files(folder: Path, split: str) -> list[tuple[Path, int]]:
@@ -207,7 +214,7 @@ def _prepare(name: str, data_dir: str) -> str:
     return f"prepare it with: scripts/prepare_tfds.sh {name} {data_dir or 'DATA_DIR'}"
 
 
-def open(name: str, data_dir: str, stream: str) -> Dataset:
+def dataset(name: str, data_dir: str, stream: str) -> Dataset:
     """A data set, streamed 'always', 'never', or where it is too large for the device ('auto').
 
     Raises: ValueError as `load` does.
@@ -253,10 +260,16 @@ def load(name: str, data_dir: str) -> Dataset:
 
 
 def _bytes(about: DatasetInfo) -> int | None:
-    """Of the decoded data set; None where images differ in size."""
+    """Of the decoded data set in one memory; None where images differ in size.
+
+    Each device has a copy, and all devices of a CPU share its memory.
+    """
     high, wide, channels = about.shape
+    if high is None or wide is None:
+        return None
+    copies = jax.local_device_count() if jax.local_devices()[0].platform == "cpu" else 1
     count = about.splits["train"] + about.splits[about.test_split]
-    return None if high is None or wide is None else count * high * wide * channels
+    return copies * count * high * wide * channels
 
 
 def _fits(dataset_bytes: int, limit_bytes: int | None) -> bool:
@@ -281,8 +294,11 @@ def device_limit(device: Any) -> int | None:
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"]
-    if device.platform != "cpu":
-        return None
+    return _host_memory() if device.platform == "cpu" else None
+
+
+def _host_memory() -> int | None:
+    """The machine's memory in bytes that is available now; None where nothing tells."""
     try:
         meminfo = Path("/proc/meminfo").read_text()
         return 1024 * int(re.findall(r"MemAvailable:\s*(\d+) kB", meminfo)[0])

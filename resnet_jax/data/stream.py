@@ -5,6 +5,7 @@ reads its own rows of the global batch and no others.
 """
 
 import contextlib
+import itertools
 import math
 import os
 import threading
@@ -21,7 +22,8 @@ from resnet_jax.data.records import Fit, Records
 # they do themselves, and large blocks keep memory, the first batch and the end waiting.
 READ, READ_BYTES = 4096, 12 << 20
 
-Arrays = tuple[np.ndarray, ...]
+# A batch: arrays of as many rows.
+Arrays = tuple[Any, ...]
 Examples = Records | sources.Split
 
 
@@ -29,12 +31,12 @@ class Batches(contextlib.AbstractContextManager, Iterator[Arrays]):
     """Tuples of arrays, a batch each, made ahead by threads which end when it is closed.
 
     A thread makes a block at a time: several batches, or where they are large a part of one.
-    `make(batches, part)` gives arrays (k, rows in the part, ...) of the batches with these numbers.
+    `make(batches, part)` gives the arrays of this part of the rows of the batches so numbered.
     """
 
     def __init__(
         self,
-        make: Callable[[range, slice], Arrays],
+        make: Callable[[range, slice], list[Arrays]],
         num_batches: int,
         rows: int,
         shape: tuple[int, int, int],
@@ -48,14 +50,14 @@ class Batches(contextlib.AbstractContextManager, Iterator[Arrays]):
         self._parts = -(-rows // examples)  # of a batch
         self._rows = -(-rows // self._parts)  # of a part
         self._workers, self._closed = set(), threading.Event()
-        threads = threads or _cores()
+        threads = threads or cores()
         ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
         num_blocks = -(-num_batches // self._batches) * self._parts
         blocks = grain.MapDataset.range(num_blocks).map(self._block).to_iter_dataset(ahead)
         self._blocks: Any = iter(blocks)
         self._found = self._split()
 
-    def _block(self, index: int) -> Arrays:
+    def _block(self, index: int) -> list[Arrays]:
         self._workers.add(threading.current_thread())
         if self._closed.is_set():
             raise RuntimeError("the stream is closed")
@@ -65,15 +67,13 @@ class Batches(contextlib.AbstractContextManager, Iterator[Arrays]):
         return self._make(batches, slice(part * self._rows, (part + 1) * self._rows))
 
     def _split(self) -> Iterator[Arrays]:
-        parts = []
-        for part in self._blocks:
-            parts.append(part)
-            if len(parts) == self._parts:
-                block = parts[0]
-                if self._parts > 1:
-                    block = tuple(np.concatenate(a, axis=1) for a in zip(*parts, strict=True))
-                parts = []
-                yield from zip(*block, strict=True)
+        if self._parts == 1:
+            for block in self._blocks:
+                yield from block
+        else:  # every block is a part of one batch
+            for first in self._blocks:
+                parts = [first, *itertools.islice(self._blocks, self._parts - 1)]
+                yield tuple(map(np.concatenate, zip(*(part for (part,) in parts), strict=True)))
 
     def __next__(self) -> Arrays:
         return next(self._found)
@@ -108,7 +108,7 @@ def train_batches(
     """
     rows, random = np.asarray(rows), _differ(records, shape)
 
-    def make(batches: range, part: slice) -> Arrays:
+    def make(batches: range, part: slice) -> list[Arrays]:
         step, own = first + batches.start, rows[part]
         indices = order.chunk_indices(seed, step, len(batches), batch_size, len(records))
         fit = None
@@ -141,19 +141,21 @@ def eval_batches(
         else None
     )
 
-    def make(batches: range, part: slice) -> Arrays:
+    def make(batches: range, part: slice) -> list[Arrays]:
         of = slice(batches.start, batches.stop), part
-        return *_read(records, indices[of], shape, fit), masks[of]
+        found = _read(records, indices[of], shape, fit)
+        return [(*arrays, mask) for arrays, mask in zip(found, masks[of], strict=True)]
 
     return Batches(make, len(indices), len(rows), shape, threads)
 
 
 def _read(
     records: Examples, indices: Int[np.ndarray, "k b"], shape: tuple[int, int, int], fit: Fit | None
-) -> Arrays:
-    images = np.empty((indices.size, *shape), np.uint8)
-    labels = records.read(indices.ravel(), images, fit)
-    return images.reshape(*indices.shape, *shape), labels.reshape(indices.shape)
+) -> list[Arrays]:
+    # An array each, because memory of this size is used again, and fresh memory takes time.
+    images = [np.empty((len(batch), *shape), np.uint8) for batch in indices]
+    labels = records.read(indices.ravel(), itertools.chain.from_iterable(images), fit)
+    return list(zip(images, labels.reshape(indices.shape), strict=True))
 
 
 def _differ(records: Examples, shape: tuple[int, int, int]) -> bool:
@@ -163,6 +165,6 @@ def _differ(records: Examples, shape: tuple[int, int, int]) -> bool:
     return None in records.shape
 
 
-def _cores() -> int:
+def cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

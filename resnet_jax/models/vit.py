@@ -36,7 +36,7 @@ from resnet_jax.models.residual import Chain, Remat, Stack
 SIZES = {12: (768, 12, 16), 24: (1024, 16, 16), 32: (1280, 16, 14)}
 
 
-class Tokens(nn.Module):
+class Embedding(nn.Module):
     """An image's patches as tokens behind a class token, each with its place added.
 
     The convolution of the papers' code, whose size is its stride, is one matrix product here, which
@@ -106,7 +106,7 @@ def vit(
     sides = (tuple(survivals),) if survivals else ()
     return Chain(
         {
-            "stem": Tokens(patch, width, dropout, dtype),
+            "stem": Embedding(patch, width, dropout, dtype),
             "encoder": Stack(layer, depth, sides=sides, remat=remat, unroll=unroll),
             "norm": norm(),
             "head": TokenHead(num_classes),

@@ -4,6 +4,7 @@ The same command in the same directory goes on where it stopped; another run is 
 processes the first alone writes.
 """
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -35,13 +36,31 @@ def refuse_another(workdir: AnyPath, config: Config) -> None:
 
 
 def finished(workdir: AnyPath, steps: int) -> bool:
-    """Whether the run has saved its last step; a checkpoint's folder appears when it is whole."""
-    return (workdir / "checkpoints" / str(steps)).is_dir()
+    """Whether the run has saved its last step.
+
+    A checkpoint's folder appears when it is whole; in an object store its mark does.
+    """
+    folder = workdir / "checkpoints" / str(steps)
+    return (folder / "commit_success.txt").exists() if is_remote(workdir) else folder.is_dir()
+
+
+def refuse_without_clients(workdir: AnyPath) -> None:
+    """Raise where `workdir` is an object store's and what reads and writes there is missing."""
+    needed = {"gcsfs": "gcsfs", "google.cloud.storage": "google-cloud-storage"}
+    if not is_remote(workdir):
+        return
+    for module, package in needed.items():
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ValueError(
+                f"--workdir={workdir} needs {package}: pip install {' '.join(needed.values())}"
+            ) from error
 
 
 def refuse_other_data(workdir: AnyPath, fingerprint: str) -> None:
     """Raise where the run began on data of other content than there is now."""
-    for start in read_starts(workdir)[-1:]:
+    for start in read_starts(workdir):
         # A streamed start knows less than one that had all of it in memory.
         parts = zip(start["data_fingerprint"].split("+"), fingerprint.split("+"), strict=False)
         if any(then != now for then, now in parts):

@@ -24,6 +24,7 @@ def evaluator(
     feed: Feed,
     mesh: Mesh,
     measure: Callable[..., metrics.Sums] = metrics.sums,
+    deterministic: bool = False,
 ) -> Callable[[TrainState], list[dict[str, float]]]:
     """state -> a replica's means over the split of what `measure` sums, in a list of replicas.
 
@@ -38,7 +39,7 @@ def evaluator(
     )
     one = functools.partial(steps.evaluate, step=step, fetch=feed.fetch, axis=axis)
     whole = shard.spread(one, mesh, (shard.EACH, shard.WHOLE, shard.ROWS))
-    run = program(whole, state, feed.source, feed.piece)
+    run = program(whole, state, feed.source, feed.piece, deterministic=deterministic)
 
     def evaluate(state: TrainState) -> list[dict[str, float]]:
         found, running = [], None

@@ -1,5 +1,6 @@
 """What a config's network is fed: its data set on the mesh, and the normalisation of its pixels."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -92,14 +93,16 @@ def streamed(
     """A split that is read as it is needed: each process its own rows, as bytes, and ahead.
 
     Training steps are to be drawn in turn from `first`; others are read by themselves.
+    Drawing raises: OSError naming split and index of an example that cannot be read.
     """
     rows = shard.own_rows(mesh, shard.EACH_ROWS, batch_size)
     tested = shard.own_rows(mesh, shard.ROWS, batch_size)
+    threads = max(1, stream.cores() // len(rows))
 
     def start(first: int, last: int) -> dict[int, stream.Batches]:
         return {
             replica: stream.train_batches(
-                examples, seeds[replica], first, last, batch_size, own, shape
+                examples, seeds[replica], first, last, batch_size, own, shape, threads
             )
             for replica, own in rows.items()
         }
@@ -107,7 +110,9 @@ def streamed(
     def take(streams: dict[int, stream.Batches], n: int) -> Any:
         parts = {}
         for replica, batches in streams.items():
-            images, labels = map(np.stack, zip(*(next(batches) for _ in range(n)), strict=True))
+            with _reading():
+                found = [next(batches) for _ in range(n)]
+            images, labels = map(np.stack, zip(*found, strict=True))
             parts[replica] = images, labels, np.ones(labels.shape, bool)
         return shard.place_rows(mesh, shard.EACH_ROWS, rows, parts, batch_size)
 
@@ -129,7 +134,7 @@ def streamed(
             close(aside)
 
     def batches() -> Iterator[Any]:
-        with stream.eval_batches(examples, batch_size, tested[0], shape) as found:
+        with _reading(), stream.eval_batches(examples, batch_size, tested[0], shape) as found:
             for batch in found:
                 part = tuple(a[None] for a in batch)
                 yield shard.place_rows(mesh, shard.ROWS, tested, {0: part}, batch_size)
@@ -149,6 +154,15 @@ def streamed(
     )
 
 
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    """Bad data met in the middle of a run, where a ValueError may be anything's."""
+    try:
+        yield
+    except ValueError as error:
+        raise OSError(str(error)) from error
+
+
 def _shapes(mesh: Mesh, spec: PartitionSpec, *arrays: tuple[tuple[int, ...], Any]) -> Any:
     return shard.like(mesh, spec, tuple(jax.ShapeDtypeStruct(*array) for array in arrays))
 
@@ -157,16 +171,17 @@ def dataset(config: Config) -> sources.Dataset:
     """The config's data set: in memory, or where it is streamed (data.stream) as records.
 
     Raises: ValueError before anything is read, for one that is not there or that the config does
-        not fit; and as `sources.open` does.
+        not fit; and as `sources.dataset` does.
     """
     info = sources.info(config.data.name, config.data.dir)
     configs.check_data(config, info.shape, info.num_classes, info.splits["train"])
-    return sources.open(config.data.name, config.data.dir, config.data.stream)
+    return sources.dataset(config.data.name, config.data.dir, config.data.stream)
 
 
 def normalisation(config: Config, dataset: sources.Dataset) -> normalise.Normalisation:
     """The normalisation that the config names, by the data set's training split."""
-    data = config.data
-    return normalise.statistics(
-        data.normalisation, dataset.train.images, tuple(data.mean), tuple(data.std)
-    )
+    data, train = config.data, dataset.train
+    constants = tuple(data.mean), tuple(data.std)
+    if isinstance(train, sources.Split):
+        return normalise.statistics(data.normalisation, train.images, *constants)
+    return normalise.streamed_statistics(data.normalisation, train, *constants)

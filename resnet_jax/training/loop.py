@@ -57,15 +57,39 @@ def prepare(config: Config, workdir: directory.AnyPath) -> Run | None:
     Raises: ValueError in one line: config, data set, batch, devices, a directory of another run.
     """
     configs.check(config)
+    directory.refuse_without_clients(workdir)
+    refuse_different_processes(configs.flatten(json.loads(configs.to_json(config))))
     mesh = shard.mesh(config.replicas)
+    directory.refuse_another(workdir, config)
     config = resolved(config, workdir, mesh)
     shard.check(config, mesh)
-    directory.refuse_another(workdir, config)
     if distributed.agree(directory.finished(workdir, config.steps)):
         return None
     dataset = inputs.dataset(config)
     directory.refuse_other_data(workdir, dataset.fingerprint)
-    return Run(config, workdir, mesh, dataset, inputs.normalisation(config, dataset))
+    normalisation = inputs.normalisation(config, dataset)
+    data = {"data's fingerprint": dataset.fingerprint, "data.stream": dataset.streamed}
+    refuse_different_processes(data | {"normalisation": normalisation.to_json()})
+    return Run(config, workdir, mesh, dataset, normalisation)
+
+
+def refuse_different_processes(facts: dict[str, Any]) -> None:
+    """Raise where this process knows other facts than process 0: they would not be one run.
+
+    data.dir may differ. Raises: ValueError naming those that do, with both values.
+    """
+    theirs = json.loads(distributed.of_first(json.dumps(facts)))
+    ours = json.loads(json.dumps(facts))
+    lines = [
+        f"{key}: {str(theirs.get(key))[:80]} there, {str(ours[key])[:80]} here"
+        for key in ours
+        if ours[key] != theirs.get(key) and key != "data.dir"
+    ]
+    if lines:
+        raise ValueError(
+            f"process {jax.process_index()} is not of the run of process 0 ({'; '.join(lines)}); "
+            "give all processes the same command and the same data"
+        )
 
 
 def resolved(config: Config, workdir: directory.AnyPath, mesh: Mesh) -> Config:
@@ -78,8 +102,9 @@ def resolved(config: Config, workdir: directory.AnyPath, mesh: Mesh) -> Config:
     config = config.copy_and_resolve_references()
     config.norm.group_size = config.batch_size // mesh.shape[shard.DATA]
     saved = workdir / "config.json"
-    if saved.exists():
-        config.norm.group_size = json.loads(saved.read_text())["norm"]["group_size"]
+    if saved.exists():  # a positive number or -1, or it would have been refused
+        number = json.loads(saved.read_text())["norm"]["group_size"]
+        config.norm.group_size = number if number > 0 else config.norm.group_size
     return config
 
 
@@ -89,7 +114,8 @@ def train(run: Run) -> None:
     Imported weights are a checkpoint of step 0.
 
     Writes config.json, run.json, normalisation.json, metrics.jsonl, tensorboard/ and checkpoints/.
-    Raises: FloatingPointError naming the step where the loss is not finite.
+    Raises: FloatingPointError naming the step where the loss is not finite; OSError for data that
+        cannot be read and a directory that cannot be written.
     """
     config, workdir, log = run.config, run.workdir, run.workdir / "metrics.jsonl"
     say(command.devices())
@@ -97,8 +123,8 @@ def train(run: Run) -> None:
     # First of all: a run that is killed from here on is known for what it is.
     directory.claim(workdir, config)
     distributed.wait("claimed")
-    if not (workdir / "config.json").exists():
-        raise ValueError(
+    if not _appears(workdir / "config.json"):
+        raise FileNotFoundError(
             f"process {jax.process_index()} does not see what process 0 writes to {workdir}; "
             "all processes need one shared --workdir"
         )
@@ -109,6 +135,7 @@ def train(run: Run) -> None:
         saved = distributed.agree(checkpoints.latest())
         first = saved or 0
         axis, optim = shard.axis(run.mesh), optimizer(config)
+        compiled = functools.partial(program, deterministic=config.deterministic)
         net = families.build(config, axis)
         make = shard.spread(
             lambda seed: states.create(seed, net, tuple(config.data.shape), optim),
@@ -118,7 +145,7 @@ def train(run: Run) -> None:
         seeds = np.array(run.seeds if len(run.seeds) > 1 else config.seed, np.uint32)
         seeds = shard.place(run.mesh, shard.EACH, seeds)
         state = (
-            program(make, seeds, level=ONCE)(seeds)
+            compiled(make, seeds, level=ONCE)(seeds)
             if saved is None
             else checkpoints.restore(
                 saved, shard.like(run.mesh, shard.EACH, jax.eval_shape(make, seeds))
@@ -144,11 +171,13 @@ def train(run: Run) -> None:
             (shard.EACH, shard.EACH),
         )
         chunks = {
-            n: program(chunk, state, feed.source, feed.drawn(n), donate=(0,)) for n in set(lengths)
+            n: compiled(chunk, state, feed.source, feed.drawn(n), donate=(0,)) for n in set(lengths)
         }
         refresh = _precise(run, state, feed)
-        evaluate = evaluator(net, run.normalisation, state, tested, run.mesh)
-        finite = program(shard.spread(_finite, run.mesh, (shard.EACH,)), state, level=ONCE)
+        evaluate = evaluator(
+            net, run.normalisation, state, tested, run.mesh, deterministic=config.deterministic
+        )
+        finite = compiled(shard.spread(_finite, run.mesh, (shard.EACH,)), state, level=ONCE)
         compile_seconds = time.perf_counter() - began
         where = f"resumes at step {first}" if first else "starts at step 0"
         where += ", from the weights that were imported" if saved == 0 else ""
@@ -156,6 +185,8 @@ def train(run: Run) -> None:
 
         # --- loop
         board = _board(workdir, first)
+        if board:
+            stack.callback(board.close)
         quiet = None if distributed.first() else True  # None: unless it is a terminal
         bar = tqdm(total=config.steps, initial=first, unit="step", disable=quiet)
         write = functools.partial(_write, run, log, board)
@@ -186,8 +217,6 @@ def train(run: Run) -> None:
             if board:
                 board.add_scalar("images_per_second", speed, at)
         bar.close()
-        if board:
-            board.close()
 
     seconds = time.perf_counter() - began
     end = {"seconds": seconds, "compile_seconds": compile_seconds, "images_per_second": speed}
@@ -205,6 +234,16 @@ SPREAD = {"shard_map": shard.spread, "pmap": shard.spread_by_pmap}
 def say(line: str) -> None:
     """Tell who started the run."""
     print(line, flush=True)
+
+
+def _appears(path: directory.AnyPath, seconds: float = 60.0) -> bool:
+    """Whether a file that another process wrote is seen; shared folders may be late with it."""
+    end = time.monotonic() + seconds
+    while not path.exists():
+        if time.monotonic() > end:
+            return False
+        time.sleep(1)
+    return True
 
 
 @distributed.by_first
@@ -230,8 +269,15 @@ def _precise(run: Run, state: states.TrainState, feed: inputs.Feed) -> Callable:
     )
     specs = (shard.EACH, shard.WHOLE, shard.EACH_ROWS)
     whole = shard.spread(one, run.mesh, specs)
-    compiled = program(whole, state, feed.source, feed.drawn(batches), donate=(0,))
-    return lambda state: compiled(state, feed.source, feed.draw(0, batches))
+    recompute = program(
+        whole,
+        state,
+        feed.source,
+        feed.drawn(batches),
+        donate=(0,),
+        deterministic=config.deterministic,
+    )
+    return lambda state: recompute(state, feed.source, feed.draw(0, batches))
 
 
 def _chunks(config: Config, first: int) -> list[int]:

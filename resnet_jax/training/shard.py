@@ -32,7 +32,8 @@ def mesh(replicas: int = 1, devices: int | None = None) -> Mesh:
         near = nearest_divisor(len(found), replicas)
         raise ValueError(
             f"replicas={replicas} do not share {len(found)} devices evenly; nearest that do: "
-            f"{near}, or start JAX with another number of devices"
+            f"{near}. A CPU is {replicas} devices with "
+            f"XLA_FLAGS=--xla_force_host_platform_device_count={replicas}"
         )
     shape, names = (replicas, len(found) // replicas), (REPLICA, DATA)
     # Auto: jax's default, explicit axes, would have flax's modules name shardings themselves.
@@ -49,6 +50,8 @@ def check(config: Config, mesh: Mesh) -> None:
 
     Raises: ValueError with the nearest numbers that work.
     """
+    if config.parallel == "pmap" and jax.process_count() > 1:
+        raise ValueError("parallel=pmap runs in one process; use parallel=shard_map")
     batch, devices, group = config.batch_size, mesh.shape[DATA], config.norm.group_size
     if batch % devices:
         lower = batch - batch % devices

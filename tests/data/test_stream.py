@@ -84,6 +84,20 @@ def test_a_process_reads_no_other_rows(folder, monkeypatch):
     assert sorted(read) == sorted(expected.ravel())
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_small_split_is_read_once_and_stays_in_memory_encoded(folder, monkeypatch, keep):
+    if not keep:
+        monkeypatch.setattr(sources, "_host_memory", lambda: 1000)
+    records, read = opened(folder, "colour"), []
+    raw = records._raw
+    monkeypatch.setattr(records, "_raw", lambda indices: read.extend(indices) or raw(indices))
+    once = train(records, 0, 15, batch=6, threads=1)  # one epoch
+    assert sorted(read) == list(range(90))
+    for before, after in zip(once, train(records, 0, 15, batch=6), strict=True):
+        np.testing.assert_array_equal(after, before)
+    assert len(read) == (90 if keep else 180)
+
+
 @pytest.mark.parametrize(("name", "shape"), [("colour", (8, 10, 3)), ("photographs", (16, 24, 3))])
 @pytest.mark.parametrize("small", [False, True])
 def test_values_do_not_depend_on_threads_blocks_and_where_it_starts(
@@ -150,7 +164,7 @@ def test_images_of_one_size_are_not_made_into_another(folder):
 
 def test_several_files_are_one_split(folder):
     parts = [opened(folder, "grey", split) for split in ("test", "train", "test")]
-    files = [(part._files[0], len(part)) for part in parts]
+    files = [file for part in parts for file in part._files]
     both = Records("grey", "all", files, (6, 4, 1), 3)
     expected = np.concatenate([GREY[:30], GREY, GREY[:30]])
     assert len(both) == len(expected)

@@ -106,7 +106,7 @@ def test_a_norm_of_one_group_size_is_one_function_on_any_devices(x64, mesh, grou
     assert_trees_all_close(found, jax.device_get(expected), atol=1e-12)
 
 
-@pytest.mark.parametrize("group", [2, 4, 0])
+@pytest.mark.parametrize("group", [2, 0])
 def test_fifty_steps_in_float64_are_one_devices_on_any_devices(x64, group):
     config = recipe("float64", group)
     alone = trained_for(50, config, shard.mesh(devices=1))
@@ -142,7 +142,7 @@ def test_each_of_eight_replicas_is_the_run_of_its_seed_bit_for_bit():
         assert jax.tree.all(jax.tree.map(np.array_equal, own, alone))
 
 
-@pytest.mark.parametrize("replicas", [1, 2, 8])
+@pytest.mark.parametrize("replicas", [1, 8])
 def test_a_step_is_one_message_and_replicas_exchange_none(replicas):
     first, feed, chunk = trainer(recipe(group=2), shard.mesh(replicas), tuple(range(replicas)))
     text = chunk.lower(first, feed.source, feed.draw(0, 3)).compile().as_text()
@@ -156,7 +156,7 @@ def test_a_step_is_one_message_and_replicas_exchange_none(replicas):
 
 
 def test_streamed_batches_are_the_resident_ones_on_every_mesh():
-    for replicas in (1, 2):
+    for replicas in (1, 4):
         options = {
             "config": recipe(),
             "mesh": shard.mesh(replicas),
@@ -193,6 +193,7 @@ def test_what_does_not_go_on_these_devices_is_refused():
 def test_a_run_of_replicas_records_each_seed_and_each_can_be_opened(tmp_path):
     config = recipe(replicas=2, seed=5, norm__precise=2, norm__group_size=-1)
     prepared = loop.prepare(config, tmp_path)
+    assert prepared is not None
     assert prepared.config.norm.group_size == 4
     loop.train(prepared)
     assert loop.prepare(config, tmp_path) is None
@@ -220,16 +221,16 @@ def test_precise_statistics_are_those_of_the_batches_on_any_devices(x64, mesh):
     one = functools.partial(
         steps.precise,
         apply=net.apply,
-        prepare=lambda key, batch: batch.image / jnp.asarray(255.0),
+        prepare=lambda key, batch: batch.image.astype(jnp.float64) / 255,
         fetch=steps.streamed,
         axis=axis,
     )
     whole = shard.spread(one, mesh, (shard.WHOLE, shard.WHOLE, shard.ROWS), shard.WHOLE)
     found = jax.jit(whole)(first, None, batches)
     # The stem's convolution sees the images themselves, so that its moments are known.
-    kernel = first.params["stem"]["body"]["kernel"]
+    kernel = first.params["stem"]["conv"]["kernel"]
     y = jax.lax.conv_general_dilated(
-        images.reshape(48, 8, 8, 1) / 255.0,
+        images.reshape(48, 8, 8, 1).astype(jnp.float64) / 255,
         kernel,
         (1, 1),
         ((1, 1), (1, 1)),

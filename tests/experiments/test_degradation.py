@@ -1,5 +1,6 @@
 """The verdict's rule, and a whole small sweep from a command to a report."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -8,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from experiments import sweep as sweeps
 from experiments.degradation import judge
+from resnet_jax.training import directory
 
 ROOT = Path(__file__).parent.parent.parent
 CHANCE = 0.9
@@ -153,3 +156,14 @@ def test_of_several_families_the_claim_holds_where_it_holds_of_each():
     assert judge(good + other(0.05), CHANCE)["holds"] is True
     assert judge(good + other(0.3), CHANCE)["holds"] is False
     assert judge(good + other(CHANCE), CHANCE)["holds"] is None
+
+
+def test_a_report_names_what_the_runs_were_trained_on(tmp_path):
+    config = importlib.import_module("configs.digits").get_config("depth=8")
+    plan = [sweeps.Planned(name, "resnet", config, tmp_path / name) for name in ("a", "b")]
+    assert sweeps.hardware(plan).startswith("cpu, ")
+    for planned, devices in zip(plan, (["cpu:cpu"], 4 * ["gpu:NVIDIA H100"]), strict=True):
+        planned.workdir.mkdir()
+        directory.add_start(planned.workdir, {"devices": devices})
+    assert sweeps.hardware(plan[:1]).startswith("cpu, ")
+    assert sweeps.hardware(plan) == "1 x cpu:cpu; 4 x gpu:NVIDIA H100"

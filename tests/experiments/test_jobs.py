@@ -118,6 +118,25 @@ def test_cores_are_not_divided_and_a_tpu_cannot_be():
         jobs.share(2, "tpu", 4, {})
 
 
+def test_the_sweep_itself_holds_no_accelerator(tmp_path):
+    script = (
+        "import sys, jax; from experiments import degradation, jobs, sweep\n"
+        "jobs.run = lambda runs, n: sys.exit(f'{jax.config.jax_platforms} {runs} {n}')\n"
+        "sweep.parse(degradation.main, degradation.depths)\n"
+    )
+    words = ("--depths=8", "--jobs=2", f"--workdir={tmp_path}")
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_PLATFORMS"}
+    done = subprocess.run(
+        (sys.executable, "-c", script, *words),
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.stderr == "cpu {0: 'plain-8, seed 0', 1: 'resnet-8, seed 0'} 2\n"
+
+
 def sweep(workdir, *words):
     command = (sys.executable, "-m", "experiments.degradation", f"--workdir={workdir}")
     return subprocess.Popen(

@@ -21,7 +21,7 @@ def drawn(net, x):
 
 
 def test_tokens_are_a_convolution_read_row_by_row_behind_the_class_token_with_places_added():
-    net, x = vit.Tokens(4, 5), image()
+    net, x = vit.Embedding(4, 5), image()
     params = drawn(net, x)["params"]
     y = net.apply({"params": params}, x)
     assert y.shape == (2, 1 + 2 * 3, 5)

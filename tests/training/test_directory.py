@@ -1,0 +1,67 @@
+"""A run's files, on a disk and in an object store."""
+
+import importlib
+import uuid
+
+import fsspec
+import pytest
+from etils import epath
+from fsspec.implementations.memory import MemoryFileSystem
+
+from resnet_jax.training import directory, metrics
+
+
+class Store(MemoryFileSystem):
+    """An object store in memory, under the name of Google's: nothing can be added to an object."""
+
+    protocol = ("gs", "gcs")
+    store: dict = {}  # noqa: RUF012 - shared by all instances, as a store is
+    pseudo_dirs = [""]  # noqa: RUF012
+
+    def __init__(self, *arguments, finalize_on_close=None, **options):
+        super().__init__(*arguments, **options)
+
+    def _open(self, path, mode="rb", **options):
+        assert "a" not in mode, "an object store cannot append"
+        return super()._open(path, mode, **options)
+
+
+@pytest.fixture(params=["local", "gs"])
+def workdir(request, tmp_path):
+    if request.param == "local":
+        yield epath.Path(tmp_path / "run")
+        return
+    for name in Store.protocol:  # for this process, in which nothing else goes there
+        fsspec.register_implementation(name, Store, clobber=True)
+    folder = uuid.uuid4().hex
+    yield epath.Path(f"gs://bucket/{folder}/run")
+    assert any(name.endswith(f"{folder}/run/config.json") for name in Store.store), Store.store
+
+
+def test_a_run_keeps_its_files_wherever_it_lives(workdir):
+    config = importlib.import_module("configs.digits").get_config("depth=8")
+    directory.refuse_another(workdir, config)
+    directory.claim(workdir, config)
+    directory.refuse_another(workdir, config)
+    other = importlib.import_module("configs.digits").get_config("depth=14")
+    with pytest.raises(ValueError, match="model.depth: 8 there, 14 now"):
+        directory.refuse_another(workdir, other)
+    assert not directory.finished(workdir, config.steps)
+    directory.add_start(workdir, {"step": 0, "data_fingerprint": "a+b"})
+    directory.close_run(workdir, {"seconds": 1.0})
+    assert directory.read_starts(workdir) == [
+        {"step": 0, "data_fingerprint": "a+b", "seconds": 1.0}
+    ]
+    log = workdir / "metrics.jsonl"
+    for step in (1, 2, 3):
+        metrics.append(log, [{"step": step, "split": "train"}])
+    metrics.cut(log, 2)
+    assert [record["step"] for record in metrics.read(log)] == [1, 2]
+
+
+def test_data_is_another_only_where_both_starts_know_that_part(tmp_path):
+    directory.add_start(tmp_path, {"data_fingerprint": "files+content"})
+    directory.refuse_other_data(tmp_path, "files")  # streamed now
+    for now in ("other", "files+other"):
+        with pytest.raises(ValueError, match="has changed since it began"):
+            directory.refuse_other_data(tmp_path, now)
