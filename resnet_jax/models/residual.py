@@ -78,8 +78,9 @@ class Stack(nn.Module):
     `remat` says what is kept for the backward pass, which computes the rest again: 'none' all that
     it needs, 'block' each block's input, 'sqrt' the input of each of round(sqrt(depth)) segments.
     A segment of more than WHOLE layers keeps its blocks' inputs when it is computed again, so that
-    they are computed a third time; layers that are left over keep what a segment at hand does. Layers that no loop holds are kept as by 'none', because the
-    compiler finds that the two computations are one.
+    they are computed a third time; layers that are left over keep what a segment at hand does.
+    Layers that no loop holds are kept as by 'none', because the compiler finds that the two
+    computations are one.
     None of these changes a parameter's shape, so a checkpoint moves between them.
 
     What a block sows (`gains`, `intermediates`) comes back stacked, shape (depth, ...).
