@@ -108,8 +108,8 @@ def base() -> Config:
 CHOICES = {
     "dtype": ("float32", "bfloat16", "float64"),
     "parallel": ("shard_map", "pmap"),
-    "remat": ("auto", "none", "block"),
     "data.stream": ("auto", "always", "never"),
+    "remat": ("auto", "none", "block", "sqrt"),
     "data.normalisation": ("per_pixel", "channel", "constants"),
     "model.family": tuple(families.FAMILIES),
     "model.block": (*resnet.BLOCKS, "dense", "transformer"),

@@ -64,7 +64,7 @@ def test_an_export_of_an_import_is_the_same_bit_for_bit(path):
 def test_how_a_network_is_compiled_does_not_change_its_import(path):
     layout, config, kept, *_ = fixture(path)
     plain = weights.from_tensors(kept, layout, config)
-    for unroll, remat in ((1, "none"), (3, "block")):
+    for unroll, remat in ((1, "none"), (3, "block"), (1, "sqrt")):
         config.unroll, config.remat = unroll, remat
         jax.tree.map(
             np.testing.assert_array_equal, weights.from_tensors(kept, layout, config), plain

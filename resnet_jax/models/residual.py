@@ -8,6 +8,7 @@ F the `body` and f the `after`; `before` is the activation that a pre-activation
 shares between its two paths (sec. 4.1, implementation details).
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Literal
 
@@ -20,7 +21,10 @@ from resnet_jax.models.drop import batch_collection
 from resnet_jax.models.merges import add
 from resnet_jax.models.skips import identity
 
-Remat = Literal["none", "block"]
+# By what a Stack keeps for its gradient, from most to least.
+Remat = Literal["none", "block", "sqrt"]
+# Layers of the longest segment that is computed again in one go.
+WHOLE = 6
 
 
 class Residual(nn.Module):
@@ -71,8 +75,12 @@ class Stack(nn.Module):
     `per_layer` inputs have the same leading axis and reach the block as further arguments; `sides`
     are such inputs known when the network is built, numbers, one a layer (a survival).
     `unroll` layers make up one turn of the loop; `unroll >= depth` leaves no loop.
-    `remat='block'` keeps only each block's input for the backward pass and computes the rest again.
-    Neither changes a parameter's shape, so a checkpoint moves between them.
+    `remat` says what is kept for the backward pass, which computes the rest again: 'none' all that
+    it needs, 'block' each block's input, 'sqrt' the input of each of round(sqrt(depth)) segments.
+    A segment of more than WHOLE layers keeps its blocks' inputs when it is computed again, so that
+    they are computed a third time; layers that are left over keep what a segment at hand does. Layers that no loop holds are kept as by 'none', because the
+    compiler finds that the two computations are one.
+    None of these changes a parameter's shape, so a checkpoint moves between them.
 
     What a block sows (`gains`, `intermediates`) comes back stacked, shape (depth, ...).
     Raises: ValueError if the block changes its input's shape or type.
@@ -121,16 +129,8 @@ class Stack(nn.Module):
             _check_same(block, x, y)
             return y, changed
 
-        if self.remat == "block":
-            # prevent_cse=False: the scan already keeps the two computations apart, at no cost.
-            step = jax.checkpoint(step, prevent_cse=False)
-        x, changed = lax.scan(
-            step,
-            x,
-            (jnp.arange(self.depth), sliced, per_layer),
-            length=self.depth,
-            unroll=min(self.unroll, self.depth),
-        )
+        layers = (jnp.arange(self.depth), sliced, per_layer)
+        x, changed = _fold(step, x, layers, self.remat, self.unroll)
         for col, tree in changed.items():
             self.put_variable(col, "layers", tree)
         return x
@@ -150,6 +150,37 @@ class Stack(nn.Module):
             if col in shared:
                 tree = jax.tree.map(lambda a: a[0], tree)
             self.put_variable(col, "layers", tree)
+
+
+def _fold(step, x, layers, remat, unroll):
+    """`lax.scan` of `step` over the layers, keeping for its gradient what `remat` says."""
+    depth = len(layers[0])
+    # prevent_cse=False: the scan already keeps the two computations apart, at no cost.
+    again = jax.checkpoint(step, prevent_cse=False)
+
+    def fold(step, x, start, n):
+        # Sliced here and not reshaped outside, which would copy all parameters.
+        part = jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, start, n), layers)
+        return lax.scan(step, x, part, n, unroll=min(unroll, n))
+
+    if remat != "sqrt":
+        step = again if remat == "block" else step
+        return lax.scan(step, x, layers, depth, unroll=min(unroll, depth))
+    segments, each, left = segmentation(depth)
+    inner = again if each > WHOLE else step
+    segment = jax.checkpoint(lambda x, start: fold(inner, x, start, each), prevent_cse=False)
+    x, changed = lax.scan(segment, x, each * jnp.arange(segments))
+    changed = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), changed)
+    if left:
+        x, last = fold(inner, x, depth - left, left)
+        changed = jax.tree.map(lambda *a: jnp.concatenate(a), changed, last)
+    return x, changed
+
+
+def segmentation(depth: int) -> tuple[int, int, int]:
+    """Segments, layers of each, and layers left over, whose inputs are the fewest together."""
+    segments = round(math.sqrt(depth))
+    return segments, *divmod(depth, segments)
 
 
 def _check_same(block, x, y):

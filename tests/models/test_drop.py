@@ -120,7 +120,8 @@ SAMPLED = {
     "name,fold",
     [(name, None) for name in ("stochastic_depth", "drop_path_unscaled", "dropout")]
     + [("drop_path", {}), ("drop_path", {"unroll": 9}), ("dropout_skip", {"unroll": 2})]
-    + [(name, {"remat": "block"}) for name in ("stochastic_depth_rescaled", "drop_path")],
+    + [(name, {"remat": "block"}) for name in ("stochastic_depth_rescaled", "drop_path")]
+    + [("drop_path_unscaled", {"remat": "sqrt"})],
 )
 def test_what_an_example_draws_depends_on_its_row_and_not_on_where_it_is_computed(name, fold):
     """Two halves with their rows are the whole batch, bit for bit, and so is any order."""
@@ -184,8 +185,9 @@ def test_remat_and_unrolling_change_no_draw_of_the_gradient():
         loss = lambda x: jnp.sin(applied(stack, x, jax.random.key(1), None, variables)).sum()
         return jax.jit(jax.grad(loss))(x)
 
-    plainly, otherwise = map(gradient, ({}, {"remat": "block", "unroll": 3}))
-    assert_trees_all_close(otherwise, plainly, atol=1e-5)
+    plainly = gradient({})
+    for options in ({"remat": "block", "unroll": 3}, {"remat": "sqrt"}):
+        assert_trees_all_close(gradient(options), plainly, atol=1e-5)
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])

@@ -1,17 +1,22 @@
 """The equation, and the folds."""
 
+from typing import get_args
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
 from chex import assert_trees_all_close
 
+from resnet_jax.models import measure, residual
 from resnet_jax.models.bodies import PostActivation, PreActivation, basic, bottleneck, single
 from resnet_jax.models.merges import Scaled, add, plain
-from resnet_jax.models.residual import Chain, Residual, Stack
+from resnet_jax.models.norm import BatchNorm
+from resnet_jax.models.residual import Chain, Remat, Residual, Stack
 from resnet_jax.models.skips import Projection, ZeroPad, identity
 
 DEPTH = 3
+POLICIES = get_args(Remat)
 
 
 class Noise(nn.Module):
@@ -44,7 +49,9 @@ def by_hand(block, variables, x):
     return x, {"batch_stats": {"layers": jax.tree.map(lambda *a: jnp.stack(a), *stats)}}
 
 
-@pytest.mark.parametrize("options", [{}, {"remat": "block"}, {"unroll": 2}, {"unroll": 99}])
+@pytest.mark.parametrize(
+    "options", [{}, {"remat": "block"}, {"remat": "sqrt"}, {"unroll": 2}, {"unroll": 99}]
+)
 def test_a_stack_is_the_unrolled_loop(x64, options):
     block = Residual(PreActivation(basic(4), conv=conv64))
     stack = Stack(block, DEPTH, **options)
@@ -68,9 +75,10 @@ def conv64(*args, **kwargs):
     return Conv(*args, dtype=jnp.float64, **kwargs)
 
 
-def test_unjitted_a_stack_equals_the_loop_bit_for_bit():
+@pytest.mark.parametrize("remat", POLICIES)
+def test_unjitted_a_stack_equals_the_loop_bit_for_bit(remat):
     block = Residual(PreActivation(basic(4)))
-    stack = Stack(block, DEPTH)
+    stack = Stack(block, DEPTH, remat=remat)
     x = image()
     variables = jax.jit(stack.init)(jax.random.key(0), x)
     with jax.disable_jit():
@@ -93,11 +101,97 @@ def test_draws_depend_on_the_layer_and_not_on_how_the_stack_is_run():
     run = lambda **options: Stack(Residual(Noise()), DEPTH, **options)
     variables = run().init({"params": jax.random.key(0), "drop": jax.random.key(1)}, x)
     apply = lambda stack: stack.apply(variables, x, rngs={"drop": jax.random.key(2)})
-    assert_trees_all_close(apply(run()), apply(run(unroll=DEPTH)), apply(run(remat="block")))
+    options = ({"unroll": DEPTH}, {"remat": "block"}, {"remat": "sqrt"})
+    assert_trees_all_close(apply(run()), *(apply(run(**option)) for option in options))
     layer = lambda i: Residual(Noise()).apply(
         slice_layer(variables, 0), x, rngs={"drop": jax.random.fold_in(jax.random.key(2), i)}
     )
     assert not jnp.allclose(layer(0), layer(1))
+
+
+class Everything(nn.Module):
+    """A block that draws, learns, sows, counts and takes a number of its layer's."""
+
+    @nn.compact
+    def __call__(self, x, weight):
+        f = BatchNorm()(nn.Dense(3, param_dtype=x.dtype)(x)) + Noise()(x)
+        self.sow("intermediates", "f", f)
+        return Scaled(0.5, 0.25, learned=True)(x, weight * f, x)
+
+
+# One segment, segments that leave a layer over, and equal ones that keep their blocks' inputs.
+@pytest.mark.parametrize("depth,whole", [(1, 6), (7, 6), (9, 0)])
+def test_segments_change_nothing_that_comes_out(monkeypatch, x64, depth, whole):
+    monkeypatch.setattr(residual, "WHOLE", whole)
+    x, weights = jnp.sin(jnp.arange(12.0).reshape(4, 3)), jnp.linspace(1, 2, depth)
+    keys = {"params": jax.random.key(0), "drop": jax.random.key(1)}
+    variables = jax.jit(Stack(Everything(), depth).init)(keys, x, weights)
+
+    def everything(remat):
+        stack = Stack(Everything(), depth, remat=remat)
+
+        def loss(params, x, weights):
+            y, changed = stack.apply(
+                {**variables, "params": params},
+                x,
+                weights,
+                mutable=["batch_stats", "gains", "intermediates"],
+                rngs={"drop": jax.random.key(2)},
+            )
+            sown = sum(jnp.cos(a).sum() for a in jax.tree.leaves(changed))
+            return jnp.sin(y).sum() + sown, (y, changed)
+
+        return jax.jit(jax.grad(loss, (0, 1, 2), has_aux=True))(variables["params"], x, weights)
+
+    plainly, by_segments = everything("none"), everything("sqrt")
+    assert_trees_all_close(plainly, by_segments, atol=1e-12)
+    assert all(a.shape[0] == depth for a in jax.tree.leaves(by_segments[1][1]))
+
+
+def test_segments_of_a_tied_stack_add_their_gradients_up():
+    x = jnp.ones((2, 5))
+    tied = lambda **options: Stack(Residual(nn.Dense(5)), 7, tied=True, **options)
+    variables = tied().init(jax.random.key(0), x)
+    gradient = lambda stack: jax.grad(lambda v: jnp.sin(stack.apply(v, x)).sum())(variables)
+    assert_trees_all_close(gradient(tied(remat="sqrt")), gradient(tied()), rtol=1e-4)
+
+
+def wide_gradient(remat, depth, width, batch):
+    """The gradient of a deep dense stack, its parameters, and its input."""
+    stack = Stack(Residual(nn.Dense(width), after=jnp.tanh), depth, remat=remat)
+    x = jax.ShapeDtypeStruct((batch, width), jnp.float32)
+    variables = jax.eval_shape(stack.init, jax.random.key(0), x)
+    return lambda v, x: stack.apply(v, x).sum(), variables, x
+
+
+@pytest.mark.parametrize("depth,segments", [(16, 4), (64, 8), (70, 8)])
+def test_a_policy_keeps_its_inputs_and_no_more(depth, segments):
+    held = {remat: measure.held_bytes(*wide_gradient(remat, depth, 8, 100)) for remat in POLICIES}
+    image = 100 * 8 * 4
+    left = depth - segments * (depth // segments)
+    assert held["block"] == depth * image
+    # And the index of each; what is left over keeps what a segment does when it is at hand.
+    assert held["sqrt"] == segments * (image + 4) + left * image
+    assert held["none"] >= 2 * held["block"]
+
+
+def temporary_bytes(remat, depth, width, batch):
+    loss, *inputs = wide_gradient(remat, depth, width, batch)
+    return jax.jit(jax.grad(loss)).lower(*inputs).compile().memory_analysis().temp_size_in_bytes
+
+
+def test_the_compiled_gradient_takes_less_with_every_policy():
+    none, block, by_segments = (temporary_bytes(remat, 101, 4, 1000) for remat in POLICIES)
+    image = 1000 * 4 * 4
+    assert none > 1.5 * block
+    # 10 segments, 10 blocks of one, and the block at hand.
+    assert block > 101 * image > 30 * image > by_segments
+
+
+def test_segments_copy_no_parameters():
+    depth, width = 101, 64
+    kernels = depth * width * width * 4
+    assert temporary_bytes("sqrt", depth, width, 1) < kernels / 2
 
 
 def test_a_tied_stack_owns_one_layer():
