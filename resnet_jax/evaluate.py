@@ -14,11 +14,11 @@ from etils import epath
 from resnet_jax import command, trained
 from resnet_jax.data import sources
 from resnet_jax.data.normalise import Normalisation
-from resnet_jax.training import inputs, metrics, shard
+from resnet_jax.training import directory, inputs, metrics, shard
 from resnet_jax.training.evaluation import evaluator
 
 
-def main(workdir: epath.Path, file: Path | None, data_dir: str | None, replica: int = 0):
+def main(workdir: directory.AnyPath, file: Path | None, data_dir: str | None, replica: int = 0):
     """Print what was measured, and write it to `file` as JSON."""
     with command.refusals():
         if file is not None:

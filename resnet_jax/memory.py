@@ -157,7 +157,7 @@ def largest(
     was tried and does not.
     """
     fits, too_large = 0, values[-1] + 1
-    tries: dict[int, float] = {}
+    tries: dict[int, float | int] = {}
     value = first
     while True:
         tries[value] = used(value) or math.inf
@@ -176,7 +176,7 @@ def largest(
         value = values[min(max(guess, beyond), high - 1)]
 
 
-def _meets(tries: dict[int, float], limit: int) -> float:
+def _meets(tries: dict[int, float | int], limit: int) -> float | int:
     """Where the line through the two tries nearest to the limit meets it; of one, through zero."""
     near = sorted((abs(used - limit), value) for value, used in tries.items() if used < math.inf)
     (x, y), *rest = [(value, tries[value]) for _, value in near[:2]]

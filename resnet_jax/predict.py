@@ -17,13 +17,14 @@ from jaxtyping import Float, UInt8
 from resnet_jax import command, trained
 from resnet_jax.config import Config
 from resnet_jax.data import normalise, photographs, sources
+from resnet_jax.training import directory
 from resnet_jax.training.compile import program
 
 # Images a call: all files make calls of one size, so that one program does for any number.
 BATCH = 16
 
 
-def main(workdir: epath.Path, data_dir: str | None, files: Sequence[str], replica: int = 0):
+def main(workdir: directory.AnyPath, data_dir: str | None, files: Sequence[str], replica: int = 0):
     """Print the likeliest classes of every file, five or all there are."""
     with command.refusals():
         run = trained.load(workdir, data_dir, replica)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import pytest
 
 from configs import cifar10, digits, imagenet
-from resnet_jax import describe, families
+from resnet_jax import describe, families, memory
 from resnet_jax.models import measure
 from resnet_jax.models.merges import Scaled, plain
 from resnet_jax.models.residual import Chain, Remat, Residual, Stack
@@ -139,10 +139,10 @@ def one_stage(blocks, **values):
 
 
 def held(blocks, **values):
-    return describe.activation_bytes(one_stage(blocks, **values))
+    return memory.activation_bytes(one_stage(blocks, **values))
 
 
-@pytest.mark.parametrize("remat", get_args(Remat))
+@pytest.mark.parametrize("remat", ["none", "block"])
 def test_activations_grow_by_as_much_with_every_block_and_example(remat):
     first, second, third = (held(blocks, remat=remat) for blocks in (2, 3, 4))
     assert second - first == third - second > 0
@@ -206,7 +206,7 @@ def test_a_step_that_does_not_fit_has_no_peak(small, said, monkeypatch):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: ran out of memory")
 
     monkeypatch.setattr(jax.stages.Lowered, "compile", refuse)
-    assert describe.peak_bytes(small) is None
+    assert memory.peak_bytes(small) is None
     assert "not known" in describe.text(said[1] | {"peak_bytes": None})
 
 

@@ -171,13 +171,16 @@ def test_a_policy_keeps_its_inputs_and_no_more(depth, segments):
     left = depth - segments * (depth // segments)
     assert held["block"] == depth * image
     # And the index of each; what is left over keeps what a segment does when it is at hand.
-    assert held["sqrt"] == segments * (image + 4) + left * image
+    rest = held["sqrt"] - segments * (image + 4)
+    assert rest == 0 if not left else left * image <= rest < (left + 1) * image
     assert held["none"] >= 2 * held["block"]
 
 
 def temporary_bytes(remat, depth, width, batch):
     loss, *inputs = wide_gradient(remat, depth, width, batch)
-    return jax.jit(jax.grad(loss)).lower(*inputs).compile().memory_analysis().temp_size_in_bytes
+    used = jax.jit(jax.grad(loss)).lower(*inputs).compile().memory_analysis()
+    assert used is not None
+    return used.temp_size_in_bytes
 
 
 def test_the_compiled_gradient_takes_less_with_every_policy():
