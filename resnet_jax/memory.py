@@ -28,6 +28,7 @@ POLICIES: tuple[str, ...] = get_args(Remat)
 UNITS = {f"{p}{b}B": n**i for i, p in enumerate("KMGT", 1) for b, n in (("", 1000), ("i", 1024))}
 # Depths are tried one by one up to here; a family that still has some goes on in equal steps.
 TRIED, DEEPEST = 1300, 1_000_000
+GUESSES = 6
 # Of the smaller number, between what fits and what does not: the search ends.
 NEAR = 1.01
 
@@ -152,9 +153,10 @@ def largest(
 ) -> int | None:
     """The largest of the rising `values` that uses at most `limit` bytes; None where none does.
 
-    Bytes grow almost along a line: each try is where the line through the two tries nearest to the
-    limit meets it. The answer was tried and fits, and the next value, or one at most 1 % larger,
-    was tried and does not.
+    Bytes grow almost along a line, and each try is where that line meets the limit; what a compiler
+    lays out may also step back by a tenth, so that after GUESSES tries the rest is halved. The
+    answer was tried and fits, and the next value, or one at most 1 % larger, was tried and does
+    not.
     """
     fits, too_large = 0, values[-1] + 1
     tries: dict[int, float | int] = {}
@@ -169,20 +171,22 @@ def largest(
         if low == high or (too_large in tries and fits and too_large <= NEAR * fits):
             return fits or None
         beyond = max(low, bisect.bisect_right(values, NEAR * fits) - 1)
-        # A compiler that gave up, having less memory, left no number to draw a line through.
-        unknown = tries.get(too_large) == math.inf
-        aim = (fits + too_large) / 2 if unknown else _meets(tries, limit)
-        guess = bisect.bisect_right(values, aim) - 1
+        guess = bisect.bisect_right(values, _aim(tries, fits, too_large, limit)) - 1
         value = values[min(max(guess, beyond), high - 1)]
 
 
-def _meets(tries: dict[int, float | int], limit: int) -> float | int:
-    """Where the line through the two tries nearest to the limit meets it; of one, through zero."""
-    near = sorted((abs(used - limit), value) for value, used in tries.items() if used < math.inf)
-    (x, y), *rest = [(value, tries[value]) for _, value in near[:2]]
-    x0, y0 = rest[0] if rest else (0, 0)
-    slope = (y - y0) / (x - x0)
-    return x + (limit - y) / slope if slope > 0 else 2 * x
+def _aim(tries: dict[int, float | int], fits: int, too_large: int, limit: int) -> float | int:
+    """Where to try next, between what fits and what does not."""
+    if too_large not in tries:
+        # The line through the two largest, or from zero; a short one may fall.
+        x0, x = sorted((0, *tries))[-2:]
+        slope = (tries[x] - tries.get(x0, 0)) / (x - x0)
+        return x + (limit - tries[x]) / slope if slope > 0 and len(tries) <= GUESSES else 2 * x
+    # A compiler that gave up, having less memory, left no number to draw a line to.
+    if tries[too_large] == math.inf or len(tries) > GUESSES:
+        return (fits + too_large) / 2
+    below = tries.get(fits, 0)
+    return fits + (too_large - fits) * (limit - below) / (tries[too_large] - below)
 
 
 def parse(text: str) -> int:

@@ -172,7 +172,7 @@ def test_a_policy_keeps_its_inputs_and_no_more(depth, segments):
     assert held["block"] == depth * image
     # And the index of each; what is left over keeps what a segment does when it is at hand.
     rest = held["sqrt"] - segments * (image + 4)
-    assert rest == 0 if not left else left * image <= rest < (left + 1) * image
+    assert left * image <= rest < (left + 1) * image, held
     assert held["none"] >= 2 * held["block"]
 
 
