@@ -10,7 +10,14 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 
-from benchmarks import common, compile_vs_depth, loop_convolutions, peers, streaming
+from benchmarks import (
+    common,
+    compile_vs_depth,
+    loop_convolutions,
+    memory_vs_depth,
+    peers,
+    streaming,
+)
 from resnet_jax.families import build
 from resnet_jax.models import conv
 from resnet_jax.models.resnet import resnet, resnet_stages
@@ -157,3 +164,13 @@ def test_streaming_refuses_a_folder_that_is_not_there(capsys):
     with pytest.raises(SystemExit):
         streaming.main("cifar10_jpeg", "/not/there", 1, 1, 1)
     assert capsys.readouterr().err.startswith("error: data.dir='/not/there' is not a folder")
+
+
+@pytest.mark.slow
+def test_memory_by_policy_is_of_one_network_and_falls():
+    rows, ratios = memory_vs_depth.measure((14,), rounds=1)
+    used = {row["remat"]: row["temp_mb"] for row in rows}
+    assert list(used) == ["plain", "none", "block", "sqrt"]
+    assert used["plain"] > used["none"] > used["block"]
+    assert ratios["temp_mb_14_none"] == used["none"]
+    assert ratios["step_block_over_none_14"] > 0
