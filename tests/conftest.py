@@ -44,3 +44,8 @@ def imported(tmp_path_factory):
     tensors.write(folder / "weights.safetensors", found)
     convert.import_weights("akamaster", folder / "weights.safetensors", config, folder / "run")
     return folder / "run", config, folder / "weights.safetensors"
+
+
+def pytest_collection_modifyitems(items):
+    """The longest test first: a worker that meets it last would run it alone."""
+    items.sort(key=lambda item: item.name != "test_eight_devices")
