@@ -203,7 +203,7 @@ def first_seeds(config: Config, seeds: int) -> range:
 
 def seeds(planned: Planned) -> range:
     """The seeds of a run, one a replica."""
-    return range(planned.config.seed, planned.config.seed + planned.config.replicas)
+    return configs.seeds(planned.config)
 
 
 def folder(model: str, seed: int) -> epath.Path:

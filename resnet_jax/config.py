@@ -24,9 +24,8 @@ def base() -> Config:
     """Every key, with He et al. 2015's CIFAR-10 recipe (arXiv:1512.03385, sec. 4.2)."""
     c: Config = ConfigDict()
     c.seed = 0
-    c.replicas = (
-        1  # networks trained at once, of seeds seed, seed + 1, ..., on as many devices each
-    )
+    # Networks trained at once, of the seeds seed, seed + 1, ..., each on its share of the devices.
+    c.replicas = 1
     c.steps = 64_000
     c.batch_size = 128
     c.parallel = "shard_map"  # what spreads a step over devices: shard_map, or pmap
@@ -364,6 +363,11 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = tuple(value) if isinstance(value, list) else value
     return flat
+
+
+def seeds(config: Config) -> range:
+    """The seed of each replica."""
+    return range(config.seed, config.seed + config.replicas)
 
 
 # What may change between two starts in one directory without changing what is computed.

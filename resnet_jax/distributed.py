@@ -27,7 +27,7 @@ from jax.experimental import multihost_utils
 
 # Seconds between two tries to reach process 0, and for a message that has begun to arrive whole.
 RETRY, MESSAGE = 0.2, 10
-# What a process says when it comes, and when it leaves and has finished.
+# What a process says when it leaves and all have finished.
 BYE = b"\0"
 
 
@@ -180,7 +180,7 @@ def _gather(cluster: Cluster, deadline: float, timeout: float) -> dict[int, sock
             except OSError:
                 continue
             peer.settimeout(max(0.1, min(MESSAGE, deadline - time.monotonic())))
-            refused = _refused(peer, cluster, peers)
+            refused = _admit(peer, cluster, peers)
             if refused is not None:
                 _tell(peer, refused)
                 peer.close()
@@ -199,7 +199,7 @@ def _gather(cluster: Cluster, deadline: float, timeout: float) -> dict[int, sock
     return peers
 
 
-def _refused(peer: socket.socket, cluster: Cluster, peers: dict[int, socket.socket]) -> str | None:
+def _admit(peer: socket.socket, cluster: Cluster, peers: dict[int, socket.socket]) -> str | None:
     """Take a process that came into `peers`, or say why not."""
     try:
         index, processes = map(int, json.loads(_line(peer)))

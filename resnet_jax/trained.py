@@ -47,7 +47,7 @@ def load(workdir: directory.AnyPath, data_dir: str | None = None, replica: int =
     def create(seed):
         return states.create(seed, net, tuple(config.data.shape), optim)
 
-    seeds = config.seed + np.arange(config.replicas, dtype=np.uint32)
+    seeds = np.array(configs.seeds(config), np.uint32)
     several = config.replicas > 1
     shapes = jax.eval_shape(jax.vmap(create), seeds) if several else jax.eval_shape(create, 0)
     # On this process's first device, wherever the run was.

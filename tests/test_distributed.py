@@ -76,7 +76,7 @@ def learned(workdir):
 def test_two_processes_end_with_the_records_and_parameters_of_one(tmp_path):
     """Streamed, so that each process reads its own rows; and the second start changes nothing."""
     both = together(tmp_path / "two", "--config.data.stream=always")
-    alone = finish([start(tmp_path / "one", devices=2)])
+    alone = finish([start(tmp_path / "one")])
     found = finish(both)
     assert [code for code, *_ in (*alone, *found)] == [0, 0, 0], (alone, found)
     assert "starts at step 0" in found[0][1] and "starts" not in found[1][1]

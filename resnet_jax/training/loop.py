@@ -48,7 +48,7 @@ class Run:
     @property
     def seeds(self) -> list[int]:
         """One a replica."""
-        return [self.config.seed + replica for replica in range(self.config.replicas)]
+        return list(configs.seeds(self.config))
 
 
 def prepare(config: Config, workdir: directory.AnyPath) -> Run | None:

@@ -171,6 +171,15 @@ def test_rows_that_one_process_owns_are_those_of_its_devices():
     assert placed.addressable_shards[0].data.shape == (1, 2, 4, 3)
 
 
+def test_an_example_knows_its_row_of_the_whole_batch_on_any_device(mesh):
+    index = np.arange(BATCH, dtype=np.int32)[::-1].copy()
+    split = steps.Resident(np.zeros((BATCH, 1, 1, 1), np.uint8), index)
+    here = lambda source, i, m: steps.gather(source, (i, m), shard.axis(mesh))
+    batch = shard.spread(here, mesh, (shard.WHOLE, ROWS, ROWS), ROWS)(split, index, index >= 0)
+    np.testing.assert_array_equal(batch.row, np.arange(BATCH))
+    np.testing.assert_array_equal(batch.label, np.arange(BATCH))
+
+
 def test_what_does_not_go_on_these_devices_is_refused():
     with pytest.raises(ValueError, match="replicas=3 do not share 8 devices .*: 2"):
         shard.mesh(3)
