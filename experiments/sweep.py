@@ -21,7 +21,7 @@ from etils import epath
 from ml_collections import config_flags
 
 from experiments import jobs
-from resnet_jax import command, distributed, families
+from resnet_jax import checkpoint, command, distributed, families
 from resnet_jax import config as configs
 from resnet_jax.config import Config
 from resnet_jax.data import sources
@@ -223,7 +223,7 @@ def show(plan: Sequence[Planned]) -> None:
     for index, planned in enumerate(plan):
         records, steps = metrics.read(planned.workdir / "metrics.jsonl"), planned.config.steps
         at = max((record["step"] for record in records), default=0)
-        state = "finished" if directory.finished(planned.workdir, steps) else f"{at}/{steps}"
+        state = "finished" if checkpoint.finished(planned.workdir, steps) else f"{at}/{steps}"
         seed = f"seed {planned.config.seed}"
         seed += f" to {seeds(planned)[-1]}" if planned.config.replicas > 1 else ""
         print(f"{index:4}  {planned.model:20} {seed}  {state:>12}  {planned.workdir}")
@@ -268,7 +268,7 @@ def _execute_apart(plan: Sequence[Planned]) -> None:
     missing = {
         index: planned.name
         for index, planned in enumerate(plan)
-        if not directory.finished(planned.workdir, planned.config.steps)
+        if not checkpoint.finished(planned.workdir, planned.config.steps)
     }
     if missing:
         with command.refusals():

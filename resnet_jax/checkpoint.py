@@ -1,41 +1,254 @@
-"""Checkpoints: the training state by step, saved in the background, the newest restored.
+"""Checkpoints: the training state by step, saved in the background, the newest good one restored.
 
-A thin hand on orbax, which writes each step into a folder of its own and renames it when whole.
+Orbax writes each step into a folder of its own and renames it when whole, but knows no checksums:
+a flipped bit would be restored in silence. So every step gets a manifest once it is whole, and then
+a line in a list of what was saved; what is listed and does not match is damage, and what is not
+listed and has no manifest is a save that was cut short.
+
+    checkpoints/STEP/                 orbax's
+    checkpoints/STEP/manifest.json    size and xxh64 of every file in it, and of this list
+    saved.jsonl                       {"step": STEP}, a line a step
 """
+
+import contextlib
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
+import xxhash
+from etils import epath
 
+from resnet_jax import distributed
+from resnet_jax.training import directory, metrics
 from resnet_jax.training.directory import AnyPath, is_remote
 from resnet_jax.training.state import TrainState
 
+MANIFEST, SAVED = "manifest.json", "saved.jsonl"
+BUFFER = 1 << 20  # bytes that are read and hashed at a time
+
+# Orbax logs each error four times with its trace; it reaches us as an exception too.
+logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
+
+
+class Found(NamedTuple):
+    """What is in a work directory: the newest good step, and what is newer and is not.
+
+    `damaged` says why of each step that was saved; `unfinished` are saves that were cut short.
+    """
+
+    step: int | None
+    damaged: dict[int, str]
+    unfinished: list[int]
+
+
+def find(workdir: AnyPath) -> Found:
+    """Look for the newest step whose files are all as they were written; nothing is changed.
+
+    Raises: OSError where steps were saved and none of them is good any more.
+    """
+    folder = workdir / "checkpoints"
+    inside = list(folder.iterdir()) if folder.is_dir() else []
+    there = {int(p.name) for p in inside if p.name.isdecimal() and p.is_dir()}
+    listed, torn = _listed(workdir)
+    damaged, unfinished = {}, []
+    for step in sorted(there | {max(listed, default=-1)} - {-1}, reverse=True):
+        wrong = verify(folder / str(step)) if step in there else "its folder is gone"
+        if wrong is None:
+            return Found(step, damaged, unfinished)
+        if step in listed or (folder / str(step) / MANIFEST).exists():
+            damaged[step] = wrong
+        else:
+            unfinished.append(step)
+    if damaged or torn:
+        why = "; ".join(f"step {step}: {wrong}" for step, wrong in damaged.items()) or torn
+        raise OSError(
+            f"steps were saved in {workdir} and none is good any more ({why}); bring "
+            f"{folder} back from a copy, or begin again in another --workdir"
+        )
+    return Found(None, {}, unfinished)
+
+
+def finished(workdir: AnyPath, steps: int) -> bool:
+    """Whether this step, a run's last, is saved and good."""
+    folder = workdir / "checkpoints" / str(steps)
+    return folder.is_dir() and verify(folder) is None
+
+
+def _listed(workdir: AnyPath) -> tuple[list[int], str]:
+    """The steps that were saved, and what is wrong with their list."""
+    try:
+        return [int(line["step"]) for line in metrics.read(workdir / SAVED)], ""
+    except (ValueError, KeyError, TypeError) as error:
+        return [], f"{SAVED} is damaged: {error}"
+
+
+def verify(folder: AnyPath) -> str | None:
+    """Why a step's folder is not what was written, in words; None: it is, to the last bit."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        files = manifest["files"]
+        if manifest["xxh64"] != _digest(files):
+            return f"{MANIFEST} has changed"
+        for name, (size, digest) in files.items():
+            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                return f"{MANIFEST} names {name}, which is outside of the step's folder"
+            found = _measure(folder / name)
+            if found[0] != size:
+                return f"{name} has {found[0]} bytes, and had {size}"
+            if found[1] != digest:
+                return f"the content of {name} has changed (xxh64 {found[1]}, and was {digest})"
+    except FileNotFoundError as error:
+        return f"{str(error.filename or error).removeprefix(str(folder)).lstrip('/')} is gone"
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{MANIFEST} is damaged: {error}"
+    except OSError as error:
+        return str(error)
+    return None
+
+
+def _measure(path: AnyPath) -> tuple[int, str]:
+    """A file's size in bytes and xxh64."""
+    size, digest = 0, xxhash.xxh64()
+    with path.open("rb") as file:
+        while part := file.read(BUFFER):
+            size += len(part)
+            digest.update(part)
+    return size, digest.hexdigest()
+
+
+def _digest(files: dict[str, Any]) -> str:
+    return xxhash.xxh64_hexdigest(json.dumps(files).encode())
+
+
+def _seal(workdir: AnyPath, step: int) -> None:
+    """Write the manifest of a step that is whole, and then list it."""
+    folder = workdir / "checkpoints" / str(step)
+    paths = [path for path in folder.rglob("*") if path.name != MANIFEST and path.is_file()]
+    files = {path.relative_to(folder).as_posix(): _measure(path) for path in sorted(paths)}
+    manifest = {"files": files, "xxh64": _digest(files)}
+    directory.write(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    metrics.append(workdir / SAVED, [{"step": step}])
+
+
+def restore(workdir: AnyPath, step: int, like: TrainState) -> TrainState:
+    """The state saved under `step`, with the shapes, types and placement of `like`.
+
+    Raises: ValueError naming the arrays of other shapes than those of `like`.
+    """
+    path = (workdir if is_remote(workdir) else workdir.absolute()) / "checkpoints" / str(step)
+    with ocp.StandardCheckpointer() as checkpointer:
+        saved: Any = checkpointer.metadata(path / "default")
+        _refuse_other_shapes(path, saved.item_metadata.tree, like)
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        return checkpointer.restore(path / "default", target)
+
+
+def _refuse_other_shapes(path: AnyPath, saved: Any, like: TrainState) -> None:
+    """Raise where an array is missing or of another shape: orbax would cut it, or fill it up."""
+    there, here = _shapes(saved), _shapes(like)
+    lines = [
+        f"{name}: {there.get(name, 'none')} there, {here.get(name, 'none')} here"
+        for name in sorted(
+            there.keys() | here.keys(), key=lambda name: ("params" not in name, name)
+        )
+        if there.get(name) != here.get(name)
+    ]
+    if lines:
+        more = f" and {len(lines) - 3} more" if len(lines) > 3 else ""
+        raise ValueError(f"{path} is of another network ({'; '.join(lines[:3])}{more})")
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
+    # A key is its two numbers where it is stored.
+    return {name(path): tuple(leaf.shape) for path, leaf in leaves if name(path) != "key"}
+
 
 class Checkpoints:
-    """The `checkpoints/` of one run. Use as a context: leaving it waits for unfinished saves."""
+    """What one run saves. Use as a context: leaving it waits for what is not saved yet.
 
-    def __init__(self, folder: AnyPath, keep: int = 2):
+    What `find` found to be damaged is moved to WORKDIR/damaged, and what is unfinished is removed.
+    Raises: OSError from `save`, `check` and leaving, where a save that was begun has failed.
+    """
+
+    def __init__(self, workdir: AnyPath, found: Found, keep: int = 2):
+        self._workdir = workdir if is_remote(workdir) else workdir.absolute()
+        _clear(self._workdir, found)
+        distributed.wait("cleared")
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True
         )
-        self._manager = ocp.CheckpointManager(
-            folder if is_remote(folder) else folder.absolute(), options=options
-        )
+        self._manager = ocp.CheckpointManager(self._workdir / "checkpoints", options=options)
+        self._sealing: threading.Thread | None = None
+        self._failed: OSError | None = None
+        self.saved = found.step  # the newest good step
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_) -> None:
-        self._manager.close()
-
-    def latest(self) -> int | None:
-        """The newest saved step, or None."""
-        return self._manager.latest_step()
+    def __exit__(self, kind, *_) -> None:
+        self._wait()
+        with contextlib.suppress(*() if kind is None else (Exception,)):
+            self._manager.close()
+            self.check()
 
     def save(self, step: int, state: TrainState) -> None:
         """Save `state` under `step`; returns once it is copied from the device."""
-        self._manager.save(step, args=ocp.args.StandardSave(state))  # pyright: ignore
+        self._wait()
+        self.check()
+        with self._saving(step):
+            self._manager.save(step, args=ocp.args.StandardSave(state))  # pyright: ignore
+        self._sealing = threading.Thread(target=self._finish, args=(step,))
+        self._sealing.start()
 
-    def restore(self, step: int, like: TrainState) -> TrainState:
-        """The state saved under `step`, with the shapes, types and placement of `like`."""
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        return self._manager.restore(step, args=ocp.args.StandardRestore(target))  # pyright: ignore
+    def check(self) -> None:
+        """Raise what a save in the background failed with."""
+        if self._failed is not None:
+            raise self._failed
+
+    def _finish(self, step: int) -> None:
+        try:
+            with self._saving(step):
+                self._manager.wait_until_finished()
+                if distributed.first():
+                    _seal(self._workdir, step)
+            self.saved = step
+        except OSError as error:
+            self._failed = error
+
+    def _wait(self) -> None:
+        if self._sealing is not None:
+            self._sealing.join()
+
+    @contextlib.contextmanager
+    def _saving(self, step: int) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # orbax and its stores raise kinds of their own
+            last = "none was before" if self.saved is None else f"the last is of step {self.saved}"
+            raise OSError(f"the checkpoint of step {step} cannot be saved, {last}: {error}") from (
+                error
+            )
+
+
+@distributed.by_first
+def _clear(workdir: AnyPath, found: Found) -> None:
+    """Out of the way: orbax counts every folder, and saves nothing older than the newest."""
+    for step in found.unfinished:
+        epath.Path(workdir / "checkpoints" / str(step)).rmtree()
+    for step, wrong in found.damaged.items():
+        folder = workdir / "checkpoints" / str(step)
+        number = sum(1 for _ in (workdir / "damaged").glob(f"{step}*"))
+        aside = workdir / "damaged" / (f"{step}-{number}" if number else str(step))
+        words = f"the checkpoint of step {step} is damaged: {wrong}"
+        if folder.exists():
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            folder.rename(aside)
+            words += f"; it is kept in {aside}"
+        print(f"warning: {words}; step {found.step} is used instead", flush=True)

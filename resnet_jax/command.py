@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -49,6 +50,8 @@ def run(
             main(*rest)
         except (FloatingPointError, OSError) as error:  # it diverged; its data or its disk failed
             fail(str(error), status=1)
+        except KeyboardInterrupt:
+            fail("interrupted", 128 + signal.SIGINT)
 
 
 @contextlib.contextmanager

@@ -40,6 +40,9 @@ def base() -> Config:
     c.chunk_steps = 100
     c.eval_every = 1_000
     c.checkpoint_every = 5_000
+    c.checkpoint_minutes = 10.0  # and at the end of a chunk where more would pass without one
+    # A step whose loss, gradients or statistics are not finite: stop the run, or skip the step.
+    c.nonfinite = "stop"
 
     c.data = ConfigDict()
     c.data.name = "cifar10"
@@ -106,6 +109,7 @@ def base() -> Config:
 
 CHOICES = {
     "dtype": ("float32", "bfloat16", "float64"),
+    "nonfinite": ("stop", "skip"),
     "parallel": ("shard_map", "pmap"),
     "data.stream": ("auto", "always", "never"),
     "remat": ("auto", "none", "block", "sqrt"),
@@ -131,6 +135,7 @@ POSITIVE = (
     "chunk_steps",
     "eval_every",
     "checkpoint_every",
+    "checkpoint_minutes",
     "model.width",
     "model.widen",
     "model.cardinality",
@@ -371,7 +376,10 @@ def seeds(config: Config) -> range:
 
 
 # What may change between two starts in one directory without changing what is computed.
-MAY_CHANGE = ("data.dir", "data.stream", "checkpoint_every", "remat", "unroll", "parallel")
+MAY_CHANGE = (
+    *("data.dir", "data.stream", "checkpoint_every", "checkpoint_minutes", "remat", "unroll"),
+    *("parallel", "nonfinite"),
+)
 
 
 def differences(config: Config, saved: dict[str, Any]) -> list[str]:

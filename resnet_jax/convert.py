@@ -21,7 +21,7 @@ from ml_collections import config_flags
 
 from resnet_jax import command, layouts, tensors, trained, weights
 from resnet_jax import config as configs
-from resnet_jax.checkpoint import Checkpoints
+from resnet_jax.checkpoint import Checkpoints, Found
 from resnet_jax.config import Config
 from resnet_jax.data import normalise
 from resnet_jax.training import directory
@@ -81,7 +81,7 @@ def import_weights(layout: str, file: Path, config: Config, workdir: Path) -> No
             mean, std = tuple(config.data.mean), tuple(config.data.std)
             saved = normalise.statistics("constants", none, mean, std).to_json()
             directory.write(made / "normalisation.json", json.dumps(saved))
-        with Checkpoints(made / "checkpoints") as checkpoints:
+        with Checkpoints(made, Found(None, {}, [])) as checkpoints:
             checkpoints.save(0, state)
         made.replace(workdir)
 

@@ -349,6 +349,54 @@ def wait(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
+class Wish:
+    """What any process may wish for, and all then do at the same boundary of the run.
+
+    Every process asks at every boundary. Process 0 sets the boundary two ahead of its own, in the
+    key-value store of `jax.distributed`, before it dispatches the next piece of work; a process
+    that gets there has seen that piece's results, to which process 0 contributed, and so finds it.
+    """
+
+    def __init__(self, name: str):
+        """Wishes for `name`, which is no other one's."""
+        self._name, self._number, self._at, self._told = name, 0, None, False
+
+    def granted(self, wished: bool, boundary: int) -> bool:
+        """Whether to do it now, at this boundary; of boundaries that rise by one."""
+        if jax.process_count() == 1:
+            return wished
+        key = f"{self._name}/{self._number}"
+        if not first() and wished and not self._told:
+            _store().key_value_set(f"{key}/wished", "1", allow_overwrite=True)
+            self._told = True
+        if self._at is None:
+            if first() and (wished or _read(f"{key}/wished")):
+                self._at = boundary + 2
+                _store().key_value_set(f"{key}/at", str(self._at))
+            elif not first() and (told := _read(f"{key}/at")):
+                self._at = int(told)
+        if self._at != boundary:
+            return False
+        self._number, self._at, self._told = self._number + 1, None, False
+        return True
+
+
+def _store() -> Any:
+    from jax._src.distributed import global_state  # private, and what orbax uses
+
+    return global_state.client
+
+
+def _read(key: str) -> str | None:
+    """What is in the store under a key now."""
+    try:
+        return _store().key_value_try_get(key)
+    except jax.errors.JaxRuntimeError as error:
+        if "NOT_FOUND" in str(error):
+            return None
+        raise
+
+
 def fetch(tree: Any) -> Any:
     """The arrays of a tree as NumPy's, on every process, wherever their parts lie."""
     if all(a.is_fully_addressable or a.is_fully_replicated for a in jax.tree.leaves(tree)):

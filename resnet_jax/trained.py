@@ -7,9 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from resnet_jax import checkpoint, families
 from resnet_jax import config as configs
-from resnet_jax import families
-from resnet_jax.checkpoint import Checkpoints
 from resnet_jax.config import Config
 from resnet_jax.data.normalise import Normalisation
 from resnet_jax.training import directory, inputs, shard
@@ -31,10 +30,11 @@ def load(workdir: directory.AnyPath, data_dir: str | None = None, replica: int =
     """Open a work directory; nothing is written to it. `data_dir` replaces its config's data.dir.
 
     Of a run of several replicas, the one of seed `seed + replica`, on one device.
+    Of its checkpoints the newest good one; one that is damaged is told.
     Raises: ValueError where there is no run, none that this version can read, no checkpoint or no
-        such replica.
+        such replica; OSError where no checkpoint is good any more.
     """
-    config, folder = read_config(workdir), workdir / "checkpoints"
+    config = read_config(workdir)
     if data_dir is not None:
         config.data.dir = data_dir
     if not 0 <= replica < config.replicas:
@@ -52,21 +52,15 @@ def load(workdir: directory.AnyPath, data_dir: str | None = None, replica: int =
     shapes = jax.eval_shape(jax.vmap(create), seeds) if several else jax.eval_shape(create, 0)
     # On this process's first device, wherever the run was.
     like = shard.like(shard.mesh(devices=1), shard.WHOLE, shapes)
-    # Opening makes the folder where there is none.
-    if folder.is_dir():
-        with Checkpoints(folder) as checkpoints:
-            step = checkpoints.latest()
-            if step is not None:
-                try:
-                    state = checkpoints.restore(step, like)
-                except Exception as error:  # orbax and its stores raise kinds of their own
-                    raise ValueError(
-                        f"the checkpoint of step {step} in {workdir} cannot be read: {error}"
-                    ) from error
-                if several:
-                    state = jax.tree.map(lambda a: a[replica], state)
-                return Trained(workdir, config, net, state)
-    raise ValueError(f"{workdir} has no checkpoint: its run has not saved its first one yet")
+    found = checkpoint.find(workdir)
+    for step, wrong in found.damaged.items():
+        print(f"warning: step {step} is damaged ({wrong}); step {found.step} is used instead")
+    if found.step is None:
+        raise ValueError(f"{workdir} has no checkpoint: its run has not saved its first one yet")
+    state = checkpoint.restore(workdir, found.step, like)
+    if several:
+        state = jax.tree.map(lambda a: a[replica], state)
+    return Trained(workdir, config, net, state)
 
 
 def read_config(workdir: directory.AnyPath) -> Config:

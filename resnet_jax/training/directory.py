@@ -4,8 +4,14 @@ The same command in the same directory goes on where it stopped; another run is 
 processes the first alone writes.
 """
 
+import contextlib
 import importlib
 import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +20,13 @@ from etils import epath
 from resnet_jax import config as configs
 from resnet_jax.config import Config
 from resnet_jax.distributed import by_first
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+LOCK = "lock"  # a file that the process of a run holds
 
 # A work directory may be local or an object store's (gs://), which etils.epath reads and writes.
 AnyPath = Path | epath.Path
@@ -31,17 +44,55 @@ def refuse_another(workdir: AnyPath, config: Config) -> None:
             raise ValueError(
                 f"{workdir} holds another run ({'; '.join(lines)}); use another --workdir"
             )
-    elif workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+    elif workdir.exists() and (
+        not workdir.is_dir()
+        or any(path.name not in (LOCK, "config.json.tmp") for path in workdir.iterdir())
+    ):
         raise ValueError(f"{workdir} is not empty and holds no run of ours; use another --workdir")
 
 
-def finished(workdir: AnyPath, steps: int) -> bool:
-    """Whether the run has saved its last step.
+@contextlib.contextmanager
+def locked(workdir: AnyPath) -> Iterator[None]:
+    """Hold the directory for this process, until it leaves or ends in whatever way.
 
-    A checkpoint's folder appears when it is whole; in an object store its mark does.
+    The kernel holds the lock (flock), also over NFS; in an object store there is none.
+    Raises: BlockingIOError naming the process that holds it.
     """
-    folder = workdir / "checkpoints" / str(steps)
-    return (folder / "commit_success.txt").exists() if is_remote(workdir) else folder.is_dir()
+    if fcntl is None or is_remote(workdir):
+        yield
+        return
+    with (workdir / LOCK).open("a+") as file:
+        _flock(workdir, file, fcntl.LOCK_EX)
+        file.truncate(0)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        file.write(f"process {os.getpid()} on {socket.gethostname()} since {now}\n")
+        file.flush()
+        yield
+
+
+def refuse_in_use(workdir: AnyPath) -> None:
+    """Raise as `locked` does, where another process holds the directory now; nothing is written."""
+    if fcntl is not None and not is_remote(workdir) and (workdir / LOCK).exists():
+        with (workdir / LOCK).open() as file:
+            _flock(workdir, file, fcntl.LOCK_SH)
+
+
+def _flock(workdir: AnyPath, file: Any, kind: int) -> None:
+    for last in (False, False, True):  # another process may only be looking
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)  # pyright: ignore
+            return
+        except BlockingIOError as error:
+            if last:
+                file.seek(0)
+                raise BlockingIOError(
+                    f"{workdir} is in use by {file.read().strip() or 'another process'}; wait for "
+                    "its end, or use another --workdir"
+                ) from error
+            time.sleep(0.1)
+        except OSError as error:
+            print(f"warning: {workdir} cannot be locked ({error}): start no second run in it")
+            return
 
 
 def refuse_without_clients(workdir: AnyPath) -> None:
@@ -94,7 +145,10 @@ def close_run(workdir: AnyPath, end: dict[str, Any]) -> None:
 def read_starts(workdir: AnyPath) -> list[dict[str, Any]]:
     """The entries of run.json, one a start; none before the first."""
     path = workdir / "run.json"
-    return json.loads(path.read_text()) if path.exists() else []
+    try:
+        return json.loads(path.read_text()) if path.exists() else []
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
 
 
 @by_first
@@ -104,8 +158,16 @@ def write(path: AnyPath, text: str) -> None:
         path.write_text(text)
         return
     temporary = path.with_suffix(path.suffix + ".tmp")
-    temporary.write_text(text)
+    with temporary.open("w") as file:
+        file.write(text)
+        flush(file)
     temporary.replace(path)
+
+
+def flush(file: Any) -> None:
+    """To the disk, so that it is there when a checkpoint is that counts on it."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def is_remote(path: AnyPath) -> bool:

@@ -5,23 +5,25 @@ import dataclasses
 import functools
 import json
 import math
+import signal
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from resnet_jax import command, distributed, families
+from resnet_jax import checkpoint, command, distributed, families
 from resnet_jax import config as configs
 from resnet_jax.checkpoint import Checkpoints
 from resnet_jax.config import Config
 from resnet_jax.data import augment, normalise, sources
-from resnet_jax.training import directory, inputs, metrics, shard
+from resnet_jax.interrupt import Interrupt
+from resnet_jax.training import diagnosis, directory, inputs, metrics, shard
 from resnet_jax.training import state as states
 from resnet_jax.training import step as steps
 from resnet_jax.training.compile import ONCE, program
@@ -31,7 +33,7 @@ from resnet_jax.training.optimizer import optimizer, schedule
 # What a run that diverged says last.
 ADVICE = (
     "earlier checkpoints are kept. A lower optimizer.learning_rate or a longer "
-    "schedule.warmup_steps may help"
+    "schedule.warmup_steps may help, or nonfinite=skip where such steps are few"
 )
 
 
@@ -61,9 +63,10 @@ def prepare(config: Config, workdir: directory.AnyPath) -> Run | None:
     refuse_different_processes(configs.flatten(json.loads(configs.to_json(config))))
     mesh = shard.mesh(config.replicas)
     directory.refuse_another(workdir, config)
+    directory.refuse_in_use(workdir)
     config = resolved(config, workdir, mesh)
     shard.check(config, mesh)
-    if distributed.agree(directory.finished(workdir, config.steps)):
+    if distributed.agree(checkpoint.finished(workdir, config.steps)):
         return None
     dataset = inputs.dataset(config)
     directory.refuse_other_data(workdir, dataset.fingerprint)
@@ -109,122 +112,203 @@ def resolved(config: Config, workdir: directory.AnyPath, mesh: Mesh) -> Config:
 
 
 def train(run: Run) -> None:
-    """Train to `config.steps`, from the last checkpoint where there is one, else from the seed.
+    """Train to `config.steps`, from the newest good checkpoint where there is one, else the seed.
 
     Imported weights are a checkpoint of step 0.
 
-    Writes config.json, run.json, normalisation.json, metrics.jsonl, tensorboard/ and checkpoints/.
-    Raises: FloatingPointError naming the step where the loss is not finite; OSError for data that
-        cannot be read and a directory that cannot be written.
+    Writes config.json, run.json, normalisation.json, metrics.jsonl, tensorboard/, checkpoints/ and
+    saved.jsonl. SIGTERM and SIGINT end it at the next chunk's end, saved: see interrupt.py.
+    Raises: FloatingPointError naming the step and the layer where something is not finite; OSError
+        for data that cannot be read, a directory that cannot be written or is in use, checkpoints
+        none of which is good; SystemExit of status 128 + the signal's number.
     """
-    config, workdir, log = run.config, run.workdir, run.workdir / "metrics.jsonl"
+    workdir = run.workdir
     say(command.devices())
     began = time.perf_counter()
-    # First of all: a run that is killed from here on is known for what it is.
-    directory.claim(workdir, config)
-    distributed.wait("claimed")
-    if not _appears(workdir / "config.json"):
-        raise FileNotFoundError(
-            f"process {jax.process_index()} does not see what process 0 writes to {workdir}; "
-            "all processes need one shared --workdir"
-        )
-
     with contextlib.ExitStack() as stack:
-        checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints"))
-        # --- where to start
-        saved = distributed.agree(checkpoints.latest())
-        first = saved or 0
-        axis, optim = shard.axis(run.mesh), optimizer(config)
-        compiled = functools.partial(program, deterministic=config.deterministic)
-        net = families.build(config, axis)
-        make = shard.spread(
-            lambda seed: states.create(seed, net, tuple(config.data.shape), optim),
-            run.mesh,
-            (shard.EACH,),
-        )
-        seeds = np.array(run.seeds if len(run.seeds) > 1 else config.seed, np.uint32)
-        seeds = shard.place(run.mesh, shard.EACH, seeds)
-        state = (
-            compiled(make, seeds, level=ONCE)(seeds)
-            if saved is None
-            else checkpoints.restore(
-                saved, shard.like(run.mesh, shard.EACH, jax.eval_shape(make, seeds))
-            )
-        )
+        interrupt = stack.enter_context(Interrupt(str(workdir)))
+        claim(run, stack)
+        found = found_by_all(workdir)
+        checkpoints = stack.enter_context(Checkpoints(workdir, found))
+        state, net = _begin(run, found.step)
+        first = found.step or 0
         directory.add_start(workdir, _start(run, first))
         directory.write(workdir / "normalisation.json", json.dumps(run.normalisation.to_json()))
-        metrics.cut(log, first)
-
-        # --- data
-        feed = stack.enter_context(inputs.feed(run.mesh, run.dataset, "train", config, first))
-        tested = stack.enter_context(inputs.feed(run.mesh, run.dataset, "test", config))
-
-        # --- compile
-        lengths = _chunks(config, first)
-        step = functools.partial(
-            steps.train_step, apply=net.apply, prepare=_augmented(run), optimizer=optim
-        )
-        chunk = SPREAD[config.parallel](
-            functools.partial(steps.chunk, step=step, fetch=feed.fetch, axis=axis),
-            run.mesh,
-            (shard.EACH, shard.WHOLE, shard.EACH_ROWS),
-            (shard.EACH, shard.EACH),
-        )
-        chunks = {
-            n: compiled(chunk, state, feed.source, feed.drawn(n), donate=(0,)) for n in set(lengths)
-        }
-        refresh = _precise(run, state, feed)
-        evaluate = evaluator(
-            net, run.normalisation, state, tested, run.mesh, deterministic=config.deterministic
-        )
-        finite = compiled(shard.spread(_finite, run.mesh, (shard.EACH,)), state, level=ONCE)
+        metrics.cut(workdir / "metrics.jsonl", first)
+        feed = stack.enter_context(inputs.feed(run.mesh, run.dataset, "train", run.config, first))
+        tested = stack.enter_context(inputs.feed(run.mesh, run.dataset, "test", run.config))
+        programs = _compile(run, net, state, feed, tested, first)
         compile_seconds = time.perf_counter() - began
         where = f"resumes at step {first}" if first else "starts at step 0"
-        where += ", from the weights that were imported" if saved == 0 else ""
+        where += ", from the weights that were imported" if found.step == 0 else ""
         say(f"{workdir}: {where}, ready after {compile_seconds:.1f} s")
-
-        # --- loop
         board = _board(workdir, first)
         if board:
             stack.callback(board.close)
-        quiet = None if distributed.first() else True  # None: unless it is a terminal
-        bar = tqdm(total=config.steps, initial=first, unit="step", disable=quiet)
-        write = functools.partial(_write, run, log, board)
-        at, pending, clock, test = first, [], time.perf_counter(), []
-        for length in lengths:
-            state, sums = chunks[length](state, feed.source, feed.draw(at, length))
-            at += length
-            # The last chunk's numbers are fetched while this one runs.
-            _flush(run, pending, write)
-            pending = [(at, sums)]
-            if at % config.eval_every == 0 or at == config.steps:
-                _flush(run, pending, write)
-                state = refresh(state)
-                test = evaluate(state)
-                write(at, "test", test)
-            if at % config.checkpoint_every == 0 or at == config.steps:
-                _flush(run, pending, write)
-                if not distributed.fetch(finite(state)).all():
-                    raise FloatingPointError(
-                        f"a parameter or statistic is not finite after step {at}, which is not "
-                        f"saved; {ADVICE}"
-                    )
-                checkpoints.save(at, state)
-            images = (at - first) * config.batch_size * config.replicas
-            speed = images / (time.perf_counter() - clock)
-            bar.update(length)
-            bar.set_postfix_str(f"{speed:.0f} images/s" + _shown(test))
-            if board:
-                board.add_scalar("images_per_second", speed, at)
-        bar.close()
+        interrupt.begin()
+        at, speed, test = _loop(run, state, feed, programs, checkpoints, board, first, interrupt)
 
+    # Everything is saved; a signal that came too late to stop anything changes nothing.
+    if at < run.config.steps and interrupt.received:
+        name = interrupt.received.name
+        say(f"{workdir}: {name}, saved at step {at}; the same command goes on")
+        sys.exit(128 + interrupt.received)
+    if at < run.config.steps:
+        sys.exit(128 + signal.SIGTERM)  # another process was asked
     seconds = time.perf_counter() - began
     end = {"seconds": seconds, "compile_seconds": compile_seconds, "images_per_second": speed}
     directory.close_run(workdir, end)
     if distributed.first():
-        records, size = metrics.read(log), len(run.dataset.train)
+        records = metrics.read(workdir / "metrics.jsonl")
+        size = len(run.dataset.train)
         errors = [metrics.last_epoch(records, size, seed)["error"] for seed in run.seeds]
         say(f"{workdir}: train error {np.mean(errors):.2%}{_shown(test)} in {seconds:.0f} s")
+
+
+def claim(run: Run, stack: contextlib.ExitStack) -> None:
+    """Make the directory this run's, for as long as the stack is open.
+
+    First of all: a run that is killed from here on is known for what it is.
+    """
+    if distributed.first():
+        run.workdir.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(directory.locked(run.workdir))
+        directory.refuse_another(run.workdir, run.config)
+        directory.claim(run.workdir, run.config)
+    distributed.wait("claimed")
+    if not _appears(run.workdir / "config.json"):
+        raise FileNotFoundError(
+            f"process {jax.process_index()} does not see what process 0 writes to {run.workdir}; "
+            "all processes need one shared --workdir"
+        )
+
+
+def found_by_all(workdir: directory.AnyPath) -> checkpoint.Found:
+    """What process 0 finds in the directory, for every process."""
+    found = checkpoint.find(workdir) if distributed.first() else checkpoint.Found(None, {}, [])
+    return found._replace(step=distributed.agree(found.step))
+
+
+def _begin(run: Run, saved: int | None) -> tuple[states.TrainState, Any]:
+    """The state to go on from, on the mesh, and the network."""
+    config, axis, optim = run.config, shard.axis(run.mesh), optimizer(run.config)
+    net = families.build(config, axis)
+    make = shard.spread(
+        lambda seed: states.create(seed, net, tuple(config.data.shape), optim),
+        run.mesh,
+        (shard.EACH,),
+    )
+    seeds = np.array(run.seeds if len(run.seeds) > 1 else config.seed, np.uint32)
+    seeds = shard.place(run.mesh, shard.EACH, seeds)
+    if saved is None:
+        compiled = program(make, seeds, level=ONCE, deterministic=config.deterministic)
+        return compiled(seeds), net
+    like = shard.like(run.mesh, shard.EACH, jax.eval_shape(make, seeds))
+    return checkpoint.restore(run.workdir, saved, like), net
+
+
+@dataclasses.dataclass(frozen=True)
+class Programs:
+    """What a run does with its state, compiled."""
+
+    chunks: dict[int, Callable]  # by their number of steps
+    refresh: Callable  # statistics, where they are recomputed before an evaluation
+    evaluate: Callable
+    finite: Callable
+    diagnose: Callable  # (state, step, replica) -> what was not finite, in words; compiled late
+
+
+def _compile(
+    run: Run, net: Any, state: states.TrainState, feed: inputs.Feed, tested: inputs.Feed, first: int
+) -> Programs:
+    config, axis = run.config, shard.axis(run.mesh)
+    compiled = functools.partial(program, deterministic=config.deterministic)
+    step = functools.partial(
+        steps.train_step,
+        apply=net.apply,
+        prepare=_augmented(run),
+        optimizer=optimizer(config),
+        skip=config.nonfinite == "skip",
+    )
+    chunk = SPREAD[config.parallel](
+        functools.partial(steps.chunk, step=step, fetch=feed.fetch, axis=axis),
+        run.mesh,
+        (shard.EACH, shard.WHOLE, shard.EACH_ROWS),
+        (shard.EACH, shard.EACH),
+    )
+    return Programs(
+        {
+            n: compiled(chunk, state, feed.source, feed.drawn(n), donate=(0,))
+            for n in set(_chunks(config, first))
+        },
+        _precise(run, state, feed),
+        evaluator(
+            net, run.normalisation, state, tested, run.mesh, deterministic=config.deterministic
+        ),
+        compiled(shard.spread(_finite, run.mesh, (shard.EACH,)), state, level=ONCE),
+        functools.partial(_diagnose, run, net, feed),
+    )
+
+
+def _loop(
+    run: Run,
+    state: states.TrainState,
+    feed: inputs.Feed,
+    programs: Programs,
+    checkpoints: Checkpoints,
+    board: Any,
+    first: int,
+    interrupt: Interrupt,
+) -> tuple[int, float, list[dict[str, float]]]:
+    """Chunk after chunk from step `first`: (the step reached, images/s, the last test means)."""
+    config, log = run.config, run.workdir / "metrics.jsonl"
+    quiet = None if distributed.first() else True  # None: unless it is a terminal
+    bar = tqdm(total=config.steps, initial=first, unit="step", disable=quiet)
+    write = functools.partial(_write, run, log, board)
+    stop, save = distributed.Wish("stop"), distributed.Wish("save")
+    at, pending, test, speed = first, [], [], 0.0
+    clock = saved = time.perf_counter()
+    for index, length in enumerate(_chunks(config, first), start=1):
+        dispatched = time.perf_counter()
+        state, sums = programs.chunks[length](state, feed.source, feed.draw(at, length))
+        at += length
+        # The last chunk's numbers are fetched while this one runs.
+        _flush(run, state, pending, write, programs)
+        pending = [(at, sums)]
+        if at % config.eval_every == 0 or at == config.steps:
+            _flush(run, state, pending, write, programs)
+            state = programs.refresh(state)
+            test = programs.evaluate(state)
+            write(at, "test", test)
+        checkpoints.check()
+        now = time.perf_counter()
+        # As if the next chunk took as long: no more than these minutes are ever lost.
+        late = 2 * now - dispatched - saved > 60 * config.checkpoint_minutes
+        stops = stop.granted(interrupt.received is not None, index)
+        if (
+            save.granted(late, index)
+            or stops
+            or at % config.checkpoint_every == 0
+            or at == config.steps
+        ):
+            _flush(run, state, pending, write, programs)
+            if not distributed.fetch(programs.finite(state)).all():
+                raise FloatingPointError(
+                    f"a parameter or statistic is not finite after step {at}, which is not "
+                    f"saved; {ADVICE}"
+                )
+            checkpoints.save(at, state)
+            saved = time.perf_counter()
+        images = (at - first) * config.batch_size * config.replicas
+        speed = images / (time.perf_counter() - clock)
+        bar.update(length)
+        bar.set_postfix_str(f"{speed:.0f} images/s" + _shown(test))
+        if board:
+            board.add_scalar("images_per_second", speed, at)
+        if stops:
+            break
+    bar.close()
+    return at, speed, test
 
 
 SPREAD = {"shard_map": shard.spread, "pmap": shard.spread_by_pmap}
@@ -301,23 +385,57 @@ def _augmented(run: Run) -> steps.Prepare:
 
 def _finite(state: states.TrainState):
     """Whether every parameter and statistic is a number."""
-    leaves = jax.tree.leaves((state.params, state.batch_stats))
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
+    return steps.all_finite((state.params, state.batch_stats))
 
 
-def _flush(run: Run, pending, write) -> None:
-    """Fetch and write the chunks that were dispatched, and forget them."""
+def _flush(run: Run, state: states.TrainState, pending, write, programs: Programs) -> None:
+    """Fetch and write the chunks that were dispatched, and forget them.
+
+    Where a step of theirs ended the run, `state` is still that from before it.
+    """
     while pending:
         at, sums = pending.pop(0)
         sums = distributed.fetch(sums)
-        losses = sums["loss"].reshape(len(run.seeds), -1)
-        bad = np.argwhere(~np.isfinite(losses.T))
-        if bad.size:
-            step, replica = bad[0]
-            loss, step = float(losses[replica, step]), at - losses.shape[1] + int(step) + 1
+        each = {name: found.reshape(len(run.seeds), -1) for name, found in sums.items()}
+        length = each["loss"].shape[1]
+        bad = np.argwhere(each["skipped"].T > 0)
+        if run.config.nonfinite == "skip":
+            if (each["skipped"] > 0).all(axis=1).any():
+                raise FloatingPointError(
+                    f"none of the {length} steps to {at} was finite, and all were skipped; {ADVICE}"
+                )
+        elif bad.size:
+            step, replica = bad[0].tolist()
+            loss, step = each["loss"][replica, step], at - length + step + 1
             whose = f" of seed {run.seeds[replica]}" if len(run.seeds) > 1 else ""
-            raise FloatingPointError(f"the training loss{whose} is {loss} at step {step}; {ADVICE}")
+            what = f"the training loss{whose} is {loss} at step {step}"
+            if np.isfinite(loss):
+                what = f"step {step}{whose} is not finite"
+            raise FloatingPointError(f"{what}; {programs.diagnose(state, step, replica)}; {ADVICE}")
+        else:
+            sums.pop("skipped")
         write(at, "train", metrics.means(sums, len(run.seeds)))
+
+
+def _diagnose(
+    run: Run, net: Any, feed: inputs.Feed, state: states.TrainState, step: int, replica: int
+) -> str:
+    """What was the first in this step that was not finite; `state` is that from before it."""
+    order, axis = diagnosis.Order(), shard.axis(run.mesh)
+    look = functools.partial(
+        diagnosis.look,
+        apply=net.apply,
+        prepare=_augmented(run),
+        fetch=feed.fetch,
+        axis=axis,
+        order=order,
+    )
+    drawn = feed.draw(step - 1, 1)
+    whole = shard.spread(look, run.mesh, (shard.EACH, shard.WHOLE, shard.EACH_ROWS))
+    found = distributed.fetch(program(whole, state, feed.source, drawn)(state, feed.source, drawn))
+    if len(run.seeds) > 1:
+        found = jax.tree.map(lambda flags: flags[replica], found)
+    return diagnosis.first(found, order) or "looked at again, all of it is finite"
 
 
 def _write(run: Run, log: directory.AnyPath, board: Any, at: int, split: str, means) -> None:

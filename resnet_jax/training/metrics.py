@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from resnet_jax.distributed import by_first
-from resnet_jax.training.directory import AnyPath, is_remote, write
+from resnet_jax.training.directory import AnyPath, flush, is_remote, write
 
 Sums = dict[str, Float[Array, ""]]
 
@@ -36,10 +36,13 @@ def sums_top5(logits: Float[Array, "b y"], labels: Int[Array, "b"], mask: Bool[A
 
 
 def mean(sums: Mapping[str, Any]) -> dict[str, float]:
-    """Sums, added up over any leading axes, over their examples: {'loss', ..., 'examples'}."""
+    """Sums, added up over any leading axes, over their examples: {'loss', ..., 'examples'}.
+
+    Steps that were `skipped` are counted, and have no examples.
+    """
     total = {name: float(np.asarray(value, np.float64).sum()) for name, value in sums.items()}
-    examples = total.pop("examples")
-    return {name: value / examples for name, value in total.items()} | {"examples": int(examples)}
+    counts = {name: int(total.pop(name)) for name in ("examples", "skipped") if name in total}
+    return {name: value / counts["examples"] for name, value in total.items()} | counts
 
 
 def means(sums: Mapping[str, Any], replicas: int) -> list[dict[str, float]]:
@@ -58,14 +61,25 @@ def append(path: AnyPath, records: Iterable[dict[str, Any]]) -> None:
         return
     with path.open("a") as file:
         file.write(lines)
+        flush(file)
 
 
 def read(path: AnyPath) -> list[dict[str, Any]]:
-    """The records of a metrics.jsonl; a last line that a kill cut short is left out."""
+    """The records of a metrics.jsonl; a last line that a kill cut short is left out.
+
+    Raises: ValueError naming another line that is no record.
+    """
     if not path.exists():
         return []
-    lines = path.read_text().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    lines = path.read_bytes().decode(errors="replace").splitlines(keepends=True)
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            if line.endswith("\n"):
+                records.append(json.loads(line))
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}, is damaged: {error}") from error
+    return records
 
 
 @by_first

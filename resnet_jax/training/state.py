@@ -10,13 +10,18 @@ from flax import struct
 
 @struct.dataclass
 class TrainState:
-    """All that changes during training; `key` is the run's root key and never does."""
+    """All that changes during training; `key` is the run's root key and never does.
+
+    `skipped` counts the steps that were not finite and taught nothing; -1: one was met that ends
+    the run, and this is the state before it.
+    """
 
     step: Any  # () int32
     params: Any
     batch_stats: Any
     opt_state: Any
     key: Any  # () typed key
+    skipped: Any  # () int32
 
 
 def create(
@@ -36,4 +41,5 @@ def begin(seed: Any, variables: Any, optimizer: optax.GradientTransformation) ->
         batch_stats=variables.get("batch_stats", {}),
         opt_state=optimizer.init(params),
         key=jax.random.fold_in(jax.random.key(seed), 1),
+        skipped=jnp.zeros((), jnp.int32),
     )

@@ -1,7 +1,8 @@
 """One training step and one evaluation step, pure and per device; and many of them in one call."""
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from resnet_jax.training import metrics
 from resnet_jax.training.state import TrainState
@@ -30,6 +31,30 @@ class Batch:
 Prepare = Callable[[Any, Batch], Float[Array, "b h w c"]]
 
 
+def gradients(
+    state: TrainState,
+    batch: Batch,
+    *,
+    apply: Callable,
+    prepare: Prepare,
+    mutable: Sequence[str] = ("batch_stats",),
+) -> tuple[Any, dict[str, Any], metrics.Sums]:
+    """This device's gradients of the mean cross-entropy, what the network changed, and metrics."""
+    key = jax.random.fold_in(state.key, state.step)
+    image = prepare(jax.random.fold_in(key, 0), batch)
+    drop = jax.random.fold_in(key, 1)
+
+    def objective(params):
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        variables |= {"batch": {"row": batch.row}}
+        logits, changed = apply(variables, image, mutable=list(mutable), rngs={"drop": drop})
+        sums = metrics.sums(logits, batch.label, batch.mask)
+        return sums["loss"] / batch.label.size, (changed, sums)
+
+    grads, (changed, sums) = jax.grad(objective, has_aux=True)(state.params)
+    return grads, changed, sums
+
+
 def train_step(
     state: TrainState,
     batch: Batch,
@@ -38,37 +63,46 @@ def train_step(
     apply: Callable,
     prepare: Prepare,
     optimizer: optax.GradientTransformation,
+    skip: bool = False,
 ) -> tuple[TrainState, metrics.Sums]:
     """One step of gradient descent on the mean cross-entropy of the batch.
 
     Pure and per device: gradients, statistics and metrics are averaged (summed) over `axis` once,
     at the end, in one message; None is one device. Each device's share of the batch is equal, and
     whole: the mask is for evaluation.
+
+    Where the loss, a gradient or a statistic is not finite nothing is learned, and the metrics
+    count the step as `skipped`. With `skip` that is all: its examples count in no metric, and the
+    optimizer, with its schedule, does not move. Without, the state is that from before this step
+    and stays so in all steps that follow, for the caller to see what happened.
     """
-    key = jax.random.fold_in(state.key, state.step)
-    image = prepare(jax.random.fold_in(key, 0), batch)
-    drop = jax.random.fold_in(key, 1)
-
-    def objective(params):
-        variables = {"params": params, "batch_stats": state.batch_stats}
-        variables |= {"batch": {"row": batch.row}}
-        logits, changed = apply(variables, image, mutable=["batch_stats"], rngs={"drop": drop})
-        sums = metrics.sums(logits, batch.label, batch.mask)
-        return sums["loss"] / batch.label.size, (sums, changed.get("batch_stats", {}))
-
-    grads, (sums, batch_stats) = jax.grad(objective, has_aux=True)(state.params)
+    grads, changed, sums = gradients(state, batch, apply=apply, prepare=prepare)
+    batch_stats = changed.get("batch_stats", {})
     if axis is not None:
         shared, sums = lax.psum(((grads, batch_stats), sums), axis)
         grads, batch_stats = jax.tree.map(lambda a: a / lax.axis_size(axis), shared)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    # Of the gradients and not of what they lead to, which would have to be held beside the old.
+    finite = jnp.isfinite(sums["loss"]) & all_finite((grads, batch_stats))
+    learns = finite & (state.skipped >= 0)
+    held = lambda new, old: jax.tree.map(lambda a, b: jnp.where(learns, a, b), new, old)
     state = dataclasses.replace(
         state,
-        step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
-        batch_stats=batch_stats,
-        opt_state=opt_state,
+        step=state.step + (1 if skip else learns.astype(jnp.int32)),
+        params=held(optax.apply_updates(state.params, updates), state.params),
+        batch_stats=held(batch_stats, state.batch_stats),
+        opt_state=held(opt_state, state.opt_state),
+        skipped=state.skipped + ~finite if skip else jnp.where(learns, state.skipped, -1),
     )
-    return state, sums
+    if skip:
+        sums = jax.tree.map(lambda a: jnp.where(finite, a, jnp.zeros_like(a)), sums)
+    return state, sums | {"skipped": (~learns).astype(sums["loss"].dtype)}
+
+
+def all_finite(tree: Any) -> Bool[Array, ""]:
+    """Whether every number of a tree is finite."""
+    leaves = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]
+    return functools.reduce(jnp.logical_and, leaves, jnp.bool_(True))
 
 
 def eval_step(

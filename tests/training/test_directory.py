@@ -8,6 +8,7 @@ import pytest
 from etils import epath
 from fsspec.implementations.memory import MemoryFileSystem
 
+from resnet_jax import checkpoint
 from resnet_jax.training import directory, metrics
 
 
@@ -46,7 +47,7 @@ def test_a_run_keeps_its_files_wherever_it_lives(workdir):
     other = importlib.import_module("configs.digits").get_config("depth=14")
     with pytest.raises(ValueError, match="model.depth: 8 there, 14 now"):
         directory.refuse_another(workdir, other)
-    assert not directory.finished(workdir, config.steps)
+    assert not checkpoint.finished(workdir, config.steps)
     directory.add_start(workdir, {"step": 0, "data_fingerprint": "a+b"})
     directory.close_run(workdir, {"seconds": 1.0})
     assert directory.read_starts(workdir) == [

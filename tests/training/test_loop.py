@@ -8,8 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from resnet_jax import families
-from resnet_jax.checkpoint import Checkpoints
+from resnet_jax import checkpoint, families
 from resnet_jax.training import directory, loop, metrics, state
 from resnet_jax.training.optimizer import optimizer
 
@@ -43,8 +42,7 @@ def restored(workdir, config, step):
     def create():
         return state.create(0, families.build(config), tuple(config.data.shape), optimizer(config))
 
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
-        return checkpoints.restore(step, jax.eval_shape(create))
+    return checkpoint.restore(workdir, step, jax.eval_shape(create))
 
 
 def weights(workdir, config):
