@@ -83,8 +83,8 @@ def _listed(workdir: AnyPath) -> tuple[list[int], str]:
     """The steps that were saved, and what is wrong with their list."""
     try:
         return [int(line["step"]) for line in metrics.read(workdir / SAVED)], ""
-    except (ValueError, KeyError, TypeError) as error:
-        return [], f"{SAVED} is damaged: {error}"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return [], str(error)
 
 
 def verify(folder: AnyPath) -> str | None:
@@ -121,6 +121,15 @@ def _measure(path: AnyPath) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
+def _inside(folder: AnyPath) -> Iterator[AnyPath]:
+    """All files below a folder."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from _inside(path)
+        elif path.name != MANIFEST:
+            yield path
+
+
 def _digest(files: dict[str, Any]) -> str:
     return xxhash.xxh64_hexdigest(json.dumps(files).encode())
 
@@ -128,17 +137,19 @@ def _digest(files: dict[str, Any]) -> str:
 def _seal(workdir: AnyPath, step: int) -> None:
     """Write the manifest of a step that is whole, and then list it."""
     folder = workdir / "checkpoints" / str(step)
-    paths = [path for path in folder.rglob("*") if path.name != MANIFEST and path.is_file()]
-    files = {path.relative_to(folder).as_posix(): _measure(path) for path in sorted(paths)}
+    files = {
+        path.relative_to(folder).as_posix(): _measure(path) for path in sorted(_inside(folder))
+    }
     manifest = {"files": files, "xxh64": _digest(files)}
-    directory.write(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    # It ends with a bracket, so that any file that was cut is no JSON.
+    directory.write(folder / MANIFEST, json.dumps(manifest, indent=1))
     metrics.append(workdir / SAVED, [{"step": step}])
 
 
 def restore(workdir: AnyPath, step: int, like: TrainState) -> TrainState:
     """The state saved under `step`, with the shapes, types and placement of `like`.
 
-    Raises: ValueError naming the arrays of other shapes than those of `like`.
+    Raises: OSError naming the arrays of other shapes than those of `like`.
     """
     path = (workdir if is_remote(workdir) else workdir.absolute()) / "checkpoints" / str(step)
     with ocp.StandardCheckpointer() as checkpointer:
@@ -160,7 +171,7 @@ def _refuse_other_shapes(path: AnyPath, saved: Any, like: TrainState) -> None:
     ]
     if lines:
         more = f" and {len(lines) - 3} more" if len(lines) > 3 else ""
-        raise ValueError(f"{path} is of another network ({'; '.join(lines[:3])}{more})")
+        raise OSError(f"{path} is of another network ({'; '.join(lines[:3])}{more})")
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -81,5 +81,6 @@ def _leave(words: str, number: int) -> None:
 
 
 def _say(words: str) -> None:
-    # Not by print, whose lock the main thread may hold.
-    os.write(2, f"\n{words}\n".encode())
+    # Not by print, whose lock the main thread may hold; on a terminal below the progress bar.
+    below = "\n" * os.isatty(2)
+    os.write(2, f"{below}{words}\n".encode())

@@ -1,7 +1,6 @@
 """A work directory opened: its config, its network, its newest checkpoint, its normalisation."""
 
 import dataclasses
-import json
 from typing import Any
 
 import jax
@@ -71,10 +70,10 @@ def read_config(workdir: directory.AnyPath) -> Config:
     path = workdir / "config.json"
     if not path.is_file():
         raise ValueError(f"{workdir} holds no run of ours: there is no {path}")
-    try:
-        saved = configs.flatten(json.loads(path.read_text()))
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+    found = directory.read(path)
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is damaged: it is no config")
+    saved = configs.flatten(found)
     config = configs.base()
     known = configs.flatten(config).keys()
     kinds = {"lacks": known - saved.keys(), "has the unknown": saved.keys() - known}
@@ -98,5 +97,5 @@ def normalisation(trained: Trained) -> Normalisation:
     """
     path = trained.workdir / "normalisation.json"
     if path.exists():
-        return Normalisation.from_json(json.loads(path.read_text()))
+        return Normalisation.from_json(directory.read(path))
     return inputs.normalisation(trained.config, inputs.dataset(trained.config))

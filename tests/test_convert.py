@@ -108,6 +108,9 @@ def test_what_holds_no_weights_is_not_exported(imported, tmp_path):
         convert.export_weights("akamaster", tmp_path / "none", file)
     shutil.copytree(imported[0], tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints")
+    with pytest.raises(OSError, match="step 0: its folder is gone"):
+        convert.export_weights("akamaster", tmp_path / "run", file)
+    (tmp_path / "run" / "saved.jsonl").unlink()
     with pytest.raises(ValueError, match="run has no checkpoint"):
         convert.export_weights("akamaster", tmp_path / "run", file)
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
@@ -136,5 +139,5 @@ def test_a_config_that_this_version_cannot_read_is_one_line(imported, tmp_path, 
 def test_a_config_that_is_cut_short_is_one_line(imported, tmp_path):
     shutil.copytree(imported[0], tmp_path / "run")
     (tmp_path / "run" / "config.json").write_text('{"seed": 0, "mod')
-    with pytest.raises(ValueError, match="config.json is damaged"):
+    with pytest.raises(OSError, match="config.json is damaged"):
         trained.load(tmp_path / "run")

@@ -61,8 +61,8 @@ def look(
 ) -> dict[str, dict[Path, Any]]:
     """What is not finite in the step of `inputs` (1, ...) from this state; per device and pure.
 
-    1 or 0 of every parameter, every module's output and every gradient, by path; of a Stack's a
-    vector, one a layer. `order` is filled.
+    1 or 0 of every parameter, every module's output and statistics and every gradient, by path; of
+    a Stack's a vector, one a layer. `order` is filled.
     """
     batch = fetch(source, jax.tree.map(lambda a: a[0], inputs), axis)
     with nn.intercept_methods(order.watch):
@@ -76,7 +76,8 @@ def look(
         return ~jnp.isfinite(leaf).all(range(1, leaf.ndim) if own else None)
 
     leaves = lambda tree: {path: spoiled(path, leaf) for path, leaf in _flat(tree).items()}
-    found = {"parameter": leaves(state.params), "output": sown, "gradient": leaves(grads)}
+    forward = sown | leaves(changed.get("batch_stats", {}))
+    found = {"parameter": leaves(state.params), "forward": forward, "gradient": leaves(grads)}
     found = jax.tree.map(lambda flag: flag.astype(jnp.int32), found)
     return found if axis is None else lax.pmax(found, axis)
 
@@ -85,8 +86,8 @@ def first(found: dict[str, dict[Path, np.ndarray]], order: Order) -> str:
     """The first thing that was not finite, in words; '' where all was."""
     if parameters := sorted(_places(found["parameter"], order)):
         return f"the parameter {parameters[0][1]} was not finite before it"
-    if outputs := sorted(_places(found["output"], order)):
-        return f"the first layer whose output was not finite is {outputs[0][1]}"
+    if forward := sorted(_places(found["forward"], order)):
+        return f"the first layer whose output or statistics were not finite is {forward[0][1]}"
     if gradients := sorted(_places(found["gradient"], order)):  # which come from the end
         return (
             f"the first gradient that was not finite on the way back is that of {gradients[-1][1]}"

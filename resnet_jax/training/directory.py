@@ -39,7 +39,7 @@ def refuse_another(workdir: AnyPath, config: Config) -> None:
     """
     saved = workdir / "config.json"
     if saved.exists():
-        lines = configs.differences(config, json.loads(saved.read_text()))
+        lines = configs.differences(config, read(saved))
         if lines:
             raise ValueError(
                 f"{workdir} holds another run ({'; '.join(lines)}); use another --workdir"
@@ -61,7 +61,7 @@ def locked(workdir: AnyPath) -> Iterator[None]:
     if fcntl is None or is_remote(workdir):
         yield
         return
-    with (workdir / LOCK).open("a+") as file:
+    with open(workdir / LOCK, "a+") as file:  # epath has no such mode
         _flock(workdir, file, fcntl.LOCK_EX)
         file.truncate(0)
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -145,10 +145,15 @@ def close_run(workdir: AnyPath, end: dict[str, Any]) -> None:
 def read_starts(workdir: AnyPath) -> list[dict[str, Any]]:
     """The entries of run.json, one a start; none before the first."""
     path = workdir / "run.json"
+    return read(path) if path.exists() else []
+
+
+def read(path: AnyPath) -> Any:
+    """What a JSON file of ours holds. Raises: OSError naming one that holds none."""
     try:
-        return json.loads(path.read_text()) if path.exists() else []
+        return json.loads(path.read_bytes())
     except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+        raise OSError(f"{path} is damaged: {error}") from error
 
 
 @by_first

@@ -106,7 +106,7 @@ def resolved(config: Config, workdir: directory.AnyPath, mesh: Mesh) -> Config:
     config.norm.group_size = config.batch_size // mesh.shape[shard.DATA]
     saved = workdir / "config.json"
     if saved.exists():  # a positive number or -1, or it would have been refused
-        number = json.loads(saved.read_text())["norm"]["group_size"]
+        number = directory.read(saved)["norm"]["group_size"]
         config.norm.group_size = number if number > 0 else config.norm.group_size
     return config
 
@@ -134,7 +134,7 @@ def train(run: Run) -> None:
         first = found.step or 0
         directory.add_start(workdir, _start(run, first))
         directory.write(workdir / "normalisation.json", json.dumps(run.normalisation.to_json()))
-        metrics.cut(workdir / "metrics.jsonl", first)
+        _cut(workdir / "metrics.jsonl", first)
         feed = stack.enter_context(inputs.feed(run.mesh, run.dataset, "train", run.config, first))
         tested = stack.enter_context(inputs.feed(run.mesh, run.dataset, "test", run.config))
         programs = _compile(run, net, state, feed, tested, first)
@@ -328,6 +328,14 @@ def _appears(path: directory.AnyPath, seconds: float = 60.0) -> bool:
             return False
         time.sleep(1)
     return True
+
+
+@distributed.by_first
+def _cut(log: directory.AnyPath, first: int) -> None:
+    """Leave the records to step `first`, and tell where there are none of it."""
+    metrics.cut(log, first)
+    if first and first not in {record["step"] for record in metrics.read(log)}:
+        say(f"warning: {log} has no records of step {first}, which is saved: some are lost")
 
 
 @distributed.by_first

@@ -67,7 +67,7 @@ def append(path: AnyPath, records: Iterable[dict[str, Any]]) -> None:
 def read(path: AnyPath) -> list[dict[str, Any]]:
     """The records of a metrics.jsonl; a last line that a kill cut short is left out.
 
-    Raises: ValueError naming another line that is no record.
+    Raises: OSError naming another line that is no record.
     """
     if not path.exists():
         return []
@@ -78,7 +78,7 @@ def read(path: AnyPath) -> list[dict[str, Any]]:
             if line.endswith("\n"):
                 records.append(json.loads(line))
         except ValueError as error:
-            raise ValueError(f"{path}, line {number}, is damaged: {error}") from error
+            raise OSError(f"{path}, line {number}, is damaged: {error}") from error
     return records
 
 
