@@ -11,9 +11,12 @@ listed and has no manifest is a save that was cut short.
 """
 
 import contextlib
+import gc
 import json
 import logging
+import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
@@ -31,8 +34,11 @@ from resnet_jax.training.state import TrainState
 MANIFEST, SAVED = "manifest.json", "saved.jsonl"
 BUFFER = 1 << 20  # bytes that are read and hashed at a time
 
-# Orbax logs each error four times with its trace; it reaches us as an exception too.
-logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
+# Orbax logs each error several times with its trace; it reaches us as an exception too.
+for _logger in ("absl", "asyncio"):
+    logging.getLogger(_logger).addFilter(
+        lambda record: "orbax" not in record.pathname + record.getMessage()
+    )
 
 
 class Found(NamedTuple):
@@ -190,6 +196,7 @@ class Checkpoints:
 
     def __init__(self, workdir: AnyPath, found: Found, keep: int = 2):
         self._workdir = workdir if is_remote(workdir) else workdir.absolute()
+        self._hook, sys.unraisablehook = sys.unraisablehook, _quiet
         _clear(self._workdir, found)
         distributed.wait("cleared")
         options = ocp.CheckpointManagerOptions(
@@ -205,9 +212,18 @@ class Checkpoints:
 
     def __exit__(self, kind, *_) -> None:
         self._wait()
-        with contextlib.suppress(*() if kind is None else (Exception,)):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".* was never awaited", RuntimeWarning)
+            if self._failed:
+                gc.collect()  # what orbax did not finish warns when it goes
+        try:
             self._manager.close()
             self.check()
+        except Exception:
+            if kind is None:  # else what is raised already says more
+                raise
+        finally:
+            sys.unraisablehook = self._hook
 
     def save(self, step: int, state: TrainState) -> None:
         """Save `state` under `step`; returns once it is copied from the device."""
@@ -246,6 +262,12 @@ class Checkpoints:
             raise OSError(f"the checkpoint of step {step} cannot be saved, {last}: {error}") from (
                 error
             )
+
+
+def _quiet(unraisable: Any) -> None:
+    """Show no trace of the writes that were under way when another one of their save failed."""
+    if "Event loop is closed" not in str(unraisable.exc_value):
+        sys.__unraisablehook__(unraisable)
 
 
 @distributed.by_first

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from etils import epath
 
@@ -163,16 +163,22 @@ def write(path: AnyPath, text: str) -> None:
         path.write_text(text)
         return
     temporary = path.with_suffix(path.suffix + ".tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        flush(file)
+    to_disk(temporary, "w", text)
     temporary.replace(path)
 
 
-def flush(file: Any) -> None:
-    """To the disk, so that it is there when a checkpoint is that counts on it."""
-    file.flush()
-    os.fsync(file.fileno())
+def to_disk(path: AnyPath, mode: Literal["w", "a"], text: str) -> None:
+    """Write a local file, so that it is there when a checkpoint is that counts on it.
+
+    Raises: OSError with its name.
+    """
+    try:
+        with path.open(mode) as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:  # a full disk does not say what was written
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def is_remote(path: AnyPath) -> bool:

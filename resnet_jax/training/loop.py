@@ -148,13 +148,10 @@ def train(run: Run) -> None:
         interrupt.begin()
         at, speed, test = _loop(run, state, feed, programs, checkpoints, board, first, interrupt)
 
-    # Everything is saved; a signal that came too late to stop anything changes nothing.
-    if at < run.config.steps and interrupt.received:
-        name = interrupt.received.name
-        say(f"{workdir}: {name}, saved at step {at}; the same command goes on")
-        sys.exit(128 + interrupt.received)
-    if at < run.config.steps:
-        sys.exit(128 + signal.SIGTERM)  # another process was asked
+    if at < run.config.steps:  # a signal, to this process or to another one of the run
+        asked = interrupt.received or signal.SIGTERM
+        say(f"{workdir}: saved at step {at} after {asked.name}; the same command goes on")
+        sys.exit(128 + asked)
     seconds = time.perf_counter() - began
     end = {"seconds": seconds, "compile_seconds": compile_seconds, "images_per_second": speed}
     directory.close_run(workdir, end)

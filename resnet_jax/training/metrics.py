@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from resnet_jax.distributed import by_first
-from resnet_jax.training.directory import AnyPath, flush, is_remote, write
+from resnet_jax.training.directory import AnyPath, is_remote, to_disk, write
 
 Sums = dict[str, Float[Array, ""]]
 
@@ -59,9 +59,7 @@ def append(path: AnyPath, records: Iterable[dict[str, Any]]) -> None:
     if is_remote(path):
         write(path, (path.read_text() if path.exists() else "") + lines)
         return
-    with path.open("a") as file:
-        file.write(lines)
-        flush(file)
+    to_disk(path, "a", lines)
 
 
 def read(path: AnyPath) -> list[dict[str, Any]]:

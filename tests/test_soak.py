@@ -1,0 +1,23 @@
+"""Killed at random moments a run ends as if nothing had been; more of it: benchmarks/soak.py."""
+
+import shutil
+
+import pytest
+
+from benchmarks import soak
+
+
+@pytest.mark.parametrize("name,kills", [("resident", 4), ("streamed", 2), ("two", 3), ("asked", 2)])
+def test_runs_that_are_killed_end_as_the_unbroken_one(name, kills, tmp_path):
+    counts = soak.soak(name, kills, tmp_path, seed=1)
+    assert counts.kills == kills and counts.runs > 0
+    assert counts.lost == 0 and counts.different == 0
+
+
+def test_it_sees_what_is_different(imported, tmp_path):
+    shutil.copytree(imported[0], tmp_path / "run")
+    (tmp_path / "run" / "metrics.jsonl").write_text("")
+    shutil.copytree(tmp_path / "run", tmp_path / "other")
+    assert soak.same(tmp_path / "run", tmp_path / "other")
+    (tmp_path / "other" / "metrics.jsonl").write_text("{}\n")
+    assert not soak.same(tmp_path / "run", tmp_path / "other")
