@@ -92,7 +92,9 @@ def train_step(
         params=held(optax.apply_updates(state.params, updates), state.params),
         batch_stats=held(batch_stats, state.batch_stats),
         opt_state=held(opt_state, state.opt_state),
-        skipped=state.skipped + ~finite if skip else jnp.where(learns, state.skipped, -1),
+        skipped=state.skipped + (~finite).astype(jnp.int32)
+        if skip
+        else jnp.where(learns, state.skipped, -1),
     )
     if skip:
         sums = jax.tree.map(lambda a: jnp.where(finite, a, jnp.zeros_like(a)), sums)

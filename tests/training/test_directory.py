@@ -1,6 +1,8 @@
 """A run's files, on a disk and in an object store."""
 
 import importlib
+import subprocess
+import sys
 import uuid
 
 import fsspec
@@ -66,3 +68,38 @@ def test_data_is_another_only_where_both_starts_know_that_part(tmp_path):
     for now in ("other", "files+other"):
         with pytest.raises(ValueError, match="has changed since it began"):
             directory.refuse_other_data(tmp_path, now)
+
+
+def test_a_directory_is_one_runs_while_its_process_lives(tmp_path):
+    """And anyone's again when it was killed, though nothing could be put in order."""
+    words = (
+        "from pathlib import Path; from resnet_jax.training import directory; import sys, time\n"
+    )
+    words += "with directory.locked(Path(sys.argv[1])): print('holds', flush=True); time.sleep(600)"
+    holder = subprocess.Popen(
+        (sys.executable, "-c", words, str(tmp_path)), stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout and holder.stdout.readline() == "holds\n"
+        says = f"is in use by process {holder.pid} on .* since .*use another --workdir"
+        with pytest.raises(BlockingIOError, match=says):
+            directory.refuse_in_use(tmp_path)
+        with pytest.raises(BlockingIOError, match=says), directory.locked(tmp_path):
+            pass
+    finally:
+        holder.kill()
+        holder.communicate()
+    directory.refuse_in_use(tmp_path)
+    with directory.locked(tmp_path), pytest.raises(BlockingIOError):
+        directory.refuse_in_use(tmp_path)
+    with directory.locked(tmp_path):
+        pass
+
+
+def test_a_run_that_was_killed_before_its_config_was_written_can_begin(tmp_path):
+    config = importlib.import_module("configs.digits").get_config("depth=8")
+    (tmp_path / "config.json.tmp").write_text("{")
+    (tmp_path / "lock").write_text("")
+    directory.refuse_another(tmp_path, config)
+    directory.claim(tmp_path, config)
+    assert not (tmp_path / "config.json.tmp").exists()

@@ -147,9 +147,9 @@ def test_a_run_on_data_that_changed_is_refused(unbroken, tmp_path):
         loop.prepare(small(), workdir)
 
 
-def test_a_run_that_diverges_names_the_step_and_saves_nothing_that_is_not_finite(tmp_path):
+def test_a_run_that_diverges_names_step_and_layer_and_saves_nothing_that_is_not_finite(tmp_path):
     workdir, config = tmp_path / "hot", small(optimizer__learning_rate=1e30, checkpoint_every=2)
-    with pytest.raises(FloatingPointError, match=r"(step|after step) \d+.*kept"):
+    with pytest.raises(FloatingPointError, match=r"step \d+.*not finite is \w+.*kept"):
         run(workdir, config)
     saved = [int(p.name) for p in (workdir / "checkpoints").iterdir()]
     assert config.steps not in saved
@@ -157,3 +157,19 @@ def test_a_run_that_diverges_names_the_step_and_saves_nothing_that_is_not_finite
         found = restored(workdir, config, at)
         assert all(np.isfinite(a).all() for a in jax.tree.leaves((found.params, found.batch_stats)))
     assert all(np.isfinite(r["loss"]) for r in metrics.read(workdir / "metrics.jsonl"))
+
+
+def test_steps_that_are_skipped_are_counted_and_a_chunk_of_nothing_else_ends_the_run(tmp_path):
+    changes = {"optimizer__learning_rate": 1e30, "nonfinite": "skip", "chunk_steps": 4}
+    config = small(**changes, eval_every=8, checkpoint_every=8)
+    with pytest.raises(FloatingPointError, match="none of the 4 steps to 8 was finite"):
+        run(tmp_path / "run", config)
+    train, *_ = metrics.read(tmp_path / "run" / "metrics.jsonl")
+    assert train["skipped"] > 0 and np.isfinite(train["loss"])
+    assert train["examples"] == (4 - train["skipped"]) * config.batch_size
+
+
+def test_a_checkpoint_is_due_after_minutes_too(tmp_path):
+    run(tmp_path / "run", small(checkpoint_every=10, checkpoint_minutes=1e-9))
+    saved = [line["step"] for line in metrics.read(tmp_path / "run" / "saved.jsonl")]
+    assert saved == [2, 4, 6, 8, 10]

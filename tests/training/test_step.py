@@ -1,5 +1,6 @@
 """One step, many steps, and evaluation, on a small network."""
 
+import dataclasses
 import functools
 
 import jax
@@ -133,3 +134,59 @@ def test_what_an_example_draws_follows_its_row_and_not_its_share_of_the_batch():
     assert abs(step_once(twice) / 2 - step_once(halves[0])) < 1e-5 * step_once(twice)
     others = twice.replace(row=jnp.arange(8, dtype=jnp.int32))
     assert abs(step_once(others) - step_once(twice)) > 1e-4
+
+
+def poisoned(skip):
+    """The states and metrics of four steps, whose second one sees an image that is not finite."""
+    first, one = training(network())
+    images = source()
+    single = jax.jit(functools.partial(one, axis=None, skip=skip))
+    states, sums = [first], []
+    for number, indices in enumerate(chunk_indices(0, 0, 4, 16, 64)):
+        batch = step.gather(images, (indices, jnp.ones(16, bool)), None)
+        pixels = batch.image.astype(jnp.float32).at[0].multiply(np.inf if number == 1 else 1)
+        after, counted = single(states[-1], dataclasses.replace(batch, image=pixels))
+        states.append(after)
+        sums.append(counted)
+    return states, sums
+
+
+learned = lambda s: (s.params, s.batch_stats, s.opt_state)
+
+
+def equal(a, b):
+    return all(jax.tree.leaves(jax.tree.map(lambda x, y: bool((x == y).all()), a, b)))
+
+
+def test_a_step_that_is_not_finite_can_be_skipped_and_is_counted():
+    states, sums = poisoned(skip=True)
+    assert [int(s.step) for s in states] == [0, 1, 2, 3, 4]
+    assert [int(s.skipped) for s in states] == [0, 0, 1, 1, 1]
+    assert [equal(learned(a), learned(b)) for a, b in zip(states, states[1:], strict=False)] == [
+        *(False, True, False, False)
+    ]
+    found = metrics.mean({name: np.stack([s[name] for s in sums]) for name in sums[0]})
+    assert (found["examples"], found["skipped"]) == (48, 1) and np.isfinite(found["loss"])
+
+
+def test_a_step_that_is_not_finite_leaves_the_state_from_before_it():
+    """In all steps that follow, so that it can be looked at."""
+    states, sums = poisoned(skip=False)
+    assert [int(s.step) for s in states] == [0, 1, 1, 1, 1]
+    assert [int(s.skipped) for s in states] == [0, 0, -1, -1, -1]
+    assert not equal(learned(states[0]), learned(states[1]))
+    assert all(equal(learned(states[1]), learned(s)) for s in states[2:])
+    assert not np.isfinite(sums[1]["loss"])
+    assert [float(s["skipped"]) for s in sums] == [0, 1, 1, 1]
+
+
+def test_where_all_is_finite_both_learn_the_same_bits():
+    first, one = training(network())
+    images, indices = source(), chunk_indices(0, 0, 3, 16, 64)
+    inputs = indices, np.ones(indices.shape, bool)
+    ends = []
+    for skip in (False, True):
+        single = functools.partial(one, skip=skip)
+        chunk = functools.partial(step.chunk, step=single, fetch=step.gather, axis=None)
+        ends.append(jax.jit(chunk)(first, images, inputs)[0])
+    assert equal(learned(ends[0]), learned(ends[1]))
