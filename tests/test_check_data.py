@@ -238,7 +238,9 @@ def test_a_photograph_that_is_too_large_is_refused_by_its_header(
 
 
 def test_a_config_that_does_not_fit_is_a_problem_of_its_own(tmp_path, write_tfds, capsys):
-    write_tfds(tmp_path, "tiny", splits(), SHAPE)
+    rows = splits()
+    rows["train"][1][2] = EXAMPLES["label"][0]
+    write_tfds(tmp_path, "tiny", rows, SHAPE)
     for changes, says in (
         ({"data.shape": (8, 8, 3)}, "data.shape=(8, 8, 3), but the images of tiny are (8, 10, 3)"),
         ({"model.num_classes": 7}, "model.num_classes=7, but tiny has 3"),
@@ -246,8 +248,8 @@ def test_a_config_that_does_not_fit_is_a_problem_of_its_own(tmp_path, write_tfds
         wrong = config(tmp_path)
         wrong.update_from_flattened_dict(changes)
         status, out, err = check(capsys, wrong)
-        assert status == 2 and len(out) == 1 and out[0].startswith(says)
-        assert err == ["error: 1 problem with data set 'tiny'; no run should start on it"]
+        assert status == 2 and len(out) == 2 and "example 8" in out[0] and out[1].startswith(says)
+        assert err == ["error: 2 problems with data set 'tiny'; no run should start on it"]
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

@@ -182,17 +182,17 @@ def class_names(name: str, data_dir: str) -> tuple[str, ...]:
 
 def _folder(name: str, data_dir: str) -> Path:
     """The newest version of a data set, DATA_DIR/NAME[/CONFIG]/VERSION."""
+    if not re.fullmatch(f"{NAME}(/{NAME})?", name):
+        raise ValueError(
+            f"data.name={name!r} is no data set's name, which is NAME or NAME/CONFIG in the folder "
+            "data.dir"
+        )
     if not data_dir:
         raise ValueError(
             f"data set {name!r} needs data.dir, the tensorflow-datasets folder that holds it; "
             f"{_prepare(name, '')}, or use 'digits', which needs nothing"
         )
     root = Path(os.path.expanduser(data_dir))
-    if not re.fullmatch(f"{NAME}(/{NAME})?", name):
-        raise ValueError(
-            f"data.name={name!r} is no data set's name, which is NAME or NAME/CONFIG in the folder "
-            "data.dir"
-        )
     if not root.is_dir():
         raise ValueError(
             f"data.dir={data_dir!r} is not a folder; {_prepare(name, data_dir)}, "

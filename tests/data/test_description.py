@@ -91,6 +91,15 @@ def test_a_data_set_lies_in_the_data_folder(tmp_path, name):
     assert sources.info("tiny", str(root)).num_classes == 3
 
 
+@pytest.mark.parametrize("lengths", [["-6", "17"], [6, 1.5], [None], "65", [True], ["6 "], ["٣"]])
+def test_numbers_of_examples_are_whole_and_not_negative(tmp_path, lengths):
+    about = copy.deepcopy(ABOUT)
+    about["splits"][0]["shardLengths"] = lengths
+    write(tmp_path, about, FEATURES)
+    with pytest.raises(ValueError, match="is damaged .*shardLengths"):
+        sources.info("tiny", str(tmp_path))
+
+
 def test_a_home_that_is_nobodys_is_no_folder():
     with pytest.raises(ValueError, match="data.dir='~nobody-of-that-name/x' is not a folder"):
         sources.info("tiny", "~nobody-of-that-name/x")

@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 from zlib import crc32
 
 import numpy as np
@@ -88,6 +90,23 @@ def test_more_pixels_than_the_limit_are_refused_by_the_header(undecoded, file, h
     for read in (lambda data: images.decode(data, 3), lambda d: images.open_image(io.BytesIO(d))):
         with pytest.raises(ValueError, match="its image is too large; at most 89,478,485 pixels"):
             read(file(high, wide))
+
+
+def test_pillow_has_no_words_of_its_own_for_what_is_too_large():
+    program = (
+        "import io; from resnet_jax.data import images\n"
+        f"try: images.decode({png_header(9_500, 9_500)!r}, 3)\n"
+        "except ValueError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "its image is too large" in done.stdout and not done.stderr
+
+
+@pytest.mark.parametrize("file", [png_header, jpeg_header])
+def test_the_limit_holds_where_pillow_has_none(undecoded, file, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    with pytest.raises(ValueError, match="its image is too large"):
+        images.decode(file(20_000, 20_000), 3)
 
 
 def test_the_limit_itself_is_let_through():
