@@ -27,7 +27,8 @@ from absl import flags
 from benchmarks import common
 from resnet_jax import command
 from resnet_jax.data import order, sources, stream
-from resnet_jax.data.records import SPACES, Records
+from resnet_jax.data.images import SPACES
+from resnet_jax.data.records import Records
 
 BATCH, SEED, FAR = 128, 0, 10_000_000
 MADE = 8192  # images

@@ -108,7 +108,8 @@ def _recipe() -> str:
     """The config file of --dataset, or where it has none the one for its image size."""
     name = DATASET.value or "digits"
     path = CONFIGS / f"{name}.py"
-    if not path.exists():
+    # A config is a program: a name that leads out of its folder is no config's.
+    if path.parent != CONFIGS or not path.exists():
         height = sources.info(name, DATA_DIR.value).shape[0]
         path = CONFIGS / (
             "imagenet.py" if height is None else "mnist.py" if height <= 28 else "cifar10.py"

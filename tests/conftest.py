@@ -1,6 +1,7 @@
 """Strict everywhere: no silent type or rank promotion. Compiled quickly rather than to run fast."""
 
 import importlib
+import json
 import os
 
 # Tests compile far more than they compute; this takes two thirds off the suite's time.
@@ -44,6 +45,42 @@ def imported(tmp_path_factory):
     tensors.write(folder / "weights.safetensors", found)
     convert.import_weights("akamaster", folder / "weights.safetensors", config, folder / "run")
     return folder / "run", config, folder / "weights.safetensors"
+
+
+@pytest.fixture(scope="session")
+def write_tfds():
+    """Write a tfds folder: splits are lists of record files, and those of (image file, label)."""
+
+    def write(root, name, splits, shape, num_classes=3):
+        from array_record.python.array_record_module import ArrayRecordWriter
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        folder = root / name / "1.0.0"
+        folder.mkdir(parents=True)
+        template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+        about = {"name": name, "version": "1.0.0", "fileFormat": "array_record", "splits": []}
+        for split, files in splits.items():
+            lengths = [str(len(file)) for file in files]
+            about["splits"].append(
+                {"name": split, "shardLengths": lengths, "filepathTemplate": template}
+            )
+            for i, file in enumerate(files):
+                path = folder / f"{name}-{split}.array_record-{i:05d}-of-{len(files):05d}"
+                writer = ArrayRecordWriter(str(path), "group_size:1")
+                for image, label in file:
+                    record = tf_example_pb2.Example()
+                    record.features.feature["image"].bytes_list.value.append(image)
+                    record.features.feature["label"].int64_list.value.append(label)
+                    writer.write(record.SerializeToString())
+                writer.close()
+        image = {"shape": {"dimensions": [str(n or -1) for n in shape]}, "dtype": "uint8"}
+        label = {"numClasses": str(num_classes)}
+        features = {"image": {"image": image}, "label": {"classLabel": label}}
+        (folder / "dataset_info.json").write_text(json.dumps(about))
+        (folder / "features.json").write_text(json.dumps({"featuresDict": {"features": features}}))
+        return folder
+
+    return write
 
 
 def pytest_collection_modifyitems(items):

@@ -79,6 +79,8 @@ CONVERT = ("-m", "resnet_jax.convert", "--layout=akamaster")
         (("-m", "resnet_jax.convert", "--layout=keras"), "<torchvision|timm|akamaster>"),
         ((*CONVERT, "--export=a.safetensors"), "holds no run of ours"),
         ((*CONVERT, "--import=/none.pth", "--config=configs/digits.py"), "/none.pth"),
+        (("-m", "resnet_jax.check_data", "--config=configs/mnist.py"), "'mnist' needs data.dir"),
+        (("-m", "resnet_jax.check_data"), "--config must have a value"),
         (("-m", "resnet_jax.evaluate"), "holds no run of ours"),
         (("-m", "resnet_jax.evaluate", "a.png"), "unexpected argument 'a.png'"),
         (("-m", "resnet_jax.predict"), "no IMAGE is given"),

@@ -1,13 +1,13 @@
 """Image files of any kind and size, made into what a network of one size takes."""
 
-import warnings
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
-from resnet_jax.data.records import MODES
+from resnet_jax.data import images
+from resnet_jax.data.images import MODES
 
 # Networks for images of fewer pixels a side see the whole image; from here on the short side is
 # made 1 / 0.875 as long (256 for 224) and the centre is cut out, the standard single-crop protocol.
@@ -22,20 +22,12 @@ def read(path: Path, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "h w c"]:
         its header, before it is decoded).
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                return fit(ImageOps.exif_transpose(image), shape)
+        with images.open_image(path) as image:
+            return fit(ImageOps.exif_transpose(image), shape)
     except FileNotFoundError as error:
         raise ValueError(f"image {path} is not there") from error
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        limit = f"{Image.MAX_IMAGE_PIXELS:,}"
-        raise ValueError(f"image {path} is too large; at most {limit} pixels are read") from error
     except Exception as error:  # every codec raises kinds of its own
-        # Pillow's own words for a file of no known kind hold its path again.
-        known = not isinstance(error, Image.UnidentifiedImageError)
-        why = f"({error})" if known else "(no format that Pillow reads)"
-        raise ValueError(f"image {path} cannot be read {why}") from error
+        raise ValueError(f"image {path} cannot be read ({error})") from error
 
 
 def fit(image: Image.Image, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "h w c"]:

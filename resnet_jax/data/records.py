@@ -1,24 +1,15 @@
 """Examples of a tfds split in array_record files, read and decoded by index from any thread."""
 
-import io
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import simplejpeg
 from jaxtyping import Int, Int32, UInt8
-from PIL import Image
 
 from resnet_jax.data import example
-
-# Pillow's mode of an image by its number of channels.
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-# And that of the JPEG library.
-SPACES = MODES | {1: "GRAY"}
-
-JPEG = b"\xff\xd8"  # how such a file begins
+from resnet_jax.data.images import decode, decode_into
 
 # Position in what is read, and its image of any size -> an image of the size that is wanted.
 Fit = Callable[[int, UInt8[np.ndarray, "h w c"]], UInt8[np.ndarray, "high wide c"]]
@@ -41,9 +32,9 @@ class Records:
         `keep`: image files stay in memory, encoded as they are, once they have been read.
         """
         self.shape = shape
-        self._where = f"data set {name!r}, split {split!r}"
+        self.name = f"data set {name!r}, split {split!r}"
         self._num_classes = num_classes
-        self._files = files
+        self.record_files = files
         self._ends = np.cumsum([count for _, count in files])
         self._readers: dict[int, Any] = {}
         self._lock = threading.Lock()
@@ -62,8 +53,8 @@ class Records:
         """Decode these examples' images into `images`, and return their labels.
 
         Without `fit` an image has to be of the size of its place in `images`.
-        Raises: ValueError with split and index of an example that is damaged, of another size or of
-            no class.
+        Raises: ValueError with split, index and record file of an example that is damaged, of
+            another size or of no class.
         """
         labels, files = self.files(indices)
         at = 0
@@ -98,15 +89,30 @@ class Records:
         try:
             return _label_and_file(self._raw(indices))
         except Exception:  # the reader raises kinds of its own, and does not say where
-            for index in indices:
-                try:
-                    _label_and_file(self._raw(np.array([index])))
-                except Exception as error:
-                    raise self._refusal(index, error) from error
-            raise
+            alone = [self._fetch_one(index) for index in indices]
+            labels, files = zip(*alone, strict=True)
+            return np.array(labels), list(files)
+
+    def _fetch_one(self, index: Any) -> tuple[int, bytes]:
+        try:
+            labels, files = _label_and_file(self._raw(np.array([index])))
+        except Exception as error:
+            raise self._refusal(index, error) from error
+        return int(labels[0]), files[0]
 
     def _refusal(self, index: Any, why: object) -> ValueError:
-        return ValueError(f"{self._where}, example {index}: {why}")
+        file, at = self._place(int(index))
+        path, _ = self.record_files[file]
+        return ValueError(f"{self.name}, example {index}: {one_line(why)} (record {at} of {path})")
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """The record file of an example, and where it is in it."""
+        file = int(np.searchsorted(self._ends, index, side="right"))
+        return file, index - self.first(file)
+
+    def first(self, file: int) -> int:
+        """The index of this record file's first example."""
+        return int(self._ends[file - 1]) if file else 0
 
     def _raw(self, indices: Int[np.ndarray, "n"]) -> list[bytes]:
         """The examples as they are stored."""
@@ -114,14 +120,18 @@ class Records:
         found = np.empty(len(indices), object)
         for file in np.unique(files).tolist():
             here = np.flatnonzero(files == file)
-            begin = self._ends[file - 1] if file else 0
-            found[here] = self._reader(file).read((indices[here] - begin).tolist())
+            found[here] = self.open(file).read((indices[here] - self.first(file)).tolist())
         return found.tolist()
 
-    def _reader(self, file: int) -> Any:
+    def open(self, file: int) -> Any:
+        """The reader of this record file, opened once.
+
+        Raises: ValueError for a file that is not there, damaged as a whole, or of another number of
+            examples than the data set says.
+        """
         with self._lock:
             if file not in self._readers:
-                self._readers[file] = _open(*self._files[file])
+                self._readers[file] = _open(*self.record_files[file])
             return self._readers[file]
 
 
@@ -131,11 +141,21 @@ def _open(path: Path, count: int) -> Any:
         ArrayRecordReader,
     )
 
+    if not path.is_file():
+        raise ValueError("its record file is missing")
     # Nothing is read ahead, because what comes next is anywhere: about one record at a time.
-    size = max(1024, 2 * path.stat().st_size // count)
-    return ArrayRecordReader(
+    size = max(1024, 2 * path.stat().st_size // max(1, count))
+    reader = ArrayRecordReader(
         str(path), options="readahead_buffer_size:0", file_reader_buffer_size=size
     )
+    found = reader.num_records()
+    if found != count:
+        # A file that is cut off opens as one of no records, and reads as empty ones.
+        raise ValueError(
+            f"its record file holds {found or 'no'} examples, not the {count} that "
+            f"dataset_info.json says{'' if found else ': it is damaged, or cut off'}"
+        )
+    return reader
 
 
 def _label_and_file(records: list[bytes]) -> tuple[np.ndarray, list[bytes]]:
@@ -144,29 +164,6 @@ def _label_and_file(records: list[bytes]) -> tuple[np.ndarray, list[bytes]]:
     return labels, [r[a:b] for r, a, b in zip(records, begins, ends, strict=True)]
 
 
-def decode(data: bytes, channels: int) -> UInt8[np.ndarray, "h w c"]:
-    """The pixels of an image file in memory."""
-    if data.startswith(JPEG):
-        return simplejpeg.decode_jpeg(data, SPACES[channels])
-    image, mode = Image.open(io.BytesIO(data)), MODES[channels]
-    pixels = np.asarray(image if image.mode == mode else image.convert(mode))
-    return pixels.reshape(*pixels.shape[:2], channels)
-
-
-def decode_into(data: bytes, image: UInt8[np.ndarray, "h w c"]) -> None:
-    """Fill `image` with an image of its size; a JPEG without a copy.
-
-    Raises: ValueError with both sizes where they differ.
-    """
-    if data.startswith(JPEG):
-        try:
-            found = simplejpeg.decode_jpeg(data, SPACES[image.shape[-1]], buffer=image)
-        except ValueError:  # damaged, which is said here again, or too large for the buffer
-            found = simplejpeg.decode_jpeg(data, SPACES[image.shape[-1]])
-        if found.shape == image.shape:
-            return
-    else:
-        found = decode(data, image.shape[-1])
-    if found.shape != image.shape:
-        raise ValueError(f"its image is {found.shape}, not {image.shape}")
-    image[:] = found
+def one_line(why: object) -> str:
+    """A library's words without their line breaks."""
+    return " ".join(str(why).split())

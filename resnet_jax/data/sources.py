@@ -4,7 +4,6 @@ import dataclasses
 import difflib
 import functools
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterable
@@ -16,7 +15,10 @@ import jax
 import numpy as np
 from jaxtyping import Int, Int32, UInt8
 
-from resnet_jax.data.records import MODES, Records
+from resnet_jax.data import description
+from resnet_jax.data.description import NAME
+from resnet_jax.data.images import MODES
+from resnet_jax.data.records import Records
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -88,43 +90,41 @@ def info(name: str, data_dir: str) -> DatasetInfo:
     """
     if name == "digits":
         return DIGITS
-    folder = _folder(name, data_dir)
-    try:
-        about = json.loads((folder / "dataset_info.json").read_text())
-        features = json.loads((folder / "features.json").read_text())["featuresDict"]["features"]
-        kind = about.get("fileFormat", "tfrecord")
-        splits = {s["name"]: sum(map(int, s["shardLengths"])) for s in about["splits"]}
-    except (OSError, ValueError, KeyError) as error:
+    found = _description(name, data_dir)
+    splits = {split: sum(n for _, n in files) for split, files in found.files.items()}
+    if found.form != "array_record":
         raise ValueError(
-            f"{folder} is damaged ({type(error).__name__}: {error}); {_prepare(name, data_dir)}"
-        ) from error
-    if kind != "array_record":
-        raise ValueError(
-            f"data set {name!r} in {data_dir} is in {kind} form, not array_record; "
+            f"data set {name!r} in {data_dir} is in {found.form} form, not array_record; "
             + _prepare(name, "OTHER_DIR")
         )
-    if "image" not in features.get("image", {}) or "classLabel" not in features.get("label", {}):
+    if found.num_classes is None:
         raise ValueError(
             f"data set {name!r} has no image called 'image' with a class called 'label', but "
-            f"{', '.join(features)}; only image classification can be trained"
+            f"{', '.join(found.features)}; only image classification can be trained"
         )
     if not splits.get("train") or not (splits.get("test") or splits.get("validation")):
+        held = ", ".join(f"{split} ({n} examples)" for split, n in splits.items())
         raise ValueError(
-            f"data set {name!r} has the splits {', '.join(splits) or 'none'}; "
-            "it needs train, and test or validation"
+            f"data set {name!r} has the splits {held or 'none'}; "
+            "it needs examples in train, and in test or validation"
         )
-    image = features["image"]["image"]
-    sizes = [int(size) for size in image.get("shape", {}).get("dimensions", ())]
-    high, wide, channels = sizes if len(sizes) == 3 else (-1, -1, -1)
-    if image.get("dtype", "uint8") != "uint8" or channels not in MODES:
+    high, wide, channels = found.shape if len(found.shape) == 3 else (-1, -1, -1)
+    if found.dtype != "uint8" or channels not in MODES:
         raise ValueError(
-            f"the images of data set {name!r} are {image.get('dtype')} with "
+            f"the images of data set {name!r} are {found.dtype} with "
             f"{channels if channels > 0 else 'any number of'} channels; "
             "8 bits and 1, 3 or 4 channels are supported"
         )
     shape = (high, wide, channels) if min(high, wide) > 0 else (None, None, channels)
-    num_classes = int(features["label"]["classLabel"]["numClasses"])
-    return DatasetInfo(name, about["version"], shape, num_classes, splits)
+    return DatasetInfo(name, found.version, shape, found.num_classes, splits)
+
+
+def _description(name: str, data_dir: str) -> description.Description:
+    folder = _folder(name, data_dir)
+    try:
+        return description.read(folder)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder} is damaged ({error}); {_prepare(name, data_dir)}") from error
 
 
 def records(about: DatasetInfo, data_dir: str, split: str) -> Records:
@@ -132,40 +132,38 @@ def records(about: DatasetInfo, data_dir: str, split: str) -> Records:
 
     One that takes little of the machine's memory stays there, encoded, once it has been read.
     """
-    files, memory = _files(_folder(about.name, data_dir), split), _host_memory()
+    files, memory = _description(about.name, data_dir).files[split], _host_memory()
     size = sum(path.stat().st_size for path, _ in files if path.exists())
     # Several processes may share a machine, and each of them keeps what it reads.
-    keep = memory is not None and size <= memory / 32
+    keep = memory is not None and size <= memory / 32 and sum(n for _, n in files) <= size
     return Records(about.name, split, files, about.shape, about.num_classes, keep)
-
-
-def _files(folder: Path, split: str) -> list[tuple[Path, int]]:
-    """A split's record files in order, each with its number of examples."""
-    about = json.loads((folder / "dataset_info.json").read_text())
-    found = next(s for s in about["splits"] if s["name"] == split)
-    template = found.get("filepathTemplate") or "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
-    names = {"DATASET": about["name"], "SPLIT": split, "FILEFORMAT": "array_record"}
-    files, shards = [], len(found["shardLengths"])
-    for i, count in enumerate(map(int, found["shardLengths"])):
-        index, total = f"{i:05d}", f"{shards:05d}"
-        names |= {"SHARD_INDEX": index, "NUM_SHARDS": total, "SHARD_X_OF_Y": f"{index}-of-{total}"}
-        files.append((folder / template.format_map(names), count))
-    return files
 
 
 def fingerprint(about: DatasetInfo, data_dir: str) -> str:
     """Of a data set that is not read whole: it changes with its description and its files' sizes.
 
     Content that changes while every file keeps its name and size goes unseen.
+    Raises: ValueError for a record file that is missing or too small for its examples.
     """
-    folder = _folder(about.name, data_dir)
+    folder, files = _folder(about.name, data_dir), _description(about.name, data_dir).files
     digest = hashlib.blake2b(digest_size=16)
     digest.update(repr((about.name, about.version, sorted(about.splits.items()))).encode())
     for file in ("dataset_info.json", "features.json"):
         digest.update((folder / file).read_bytes())
     for split in ("train", about.test_split):
-        for path, count in _files(folder, split):
-            digest.update(repr((path.name, count, path.stat().st_size)).encode())
+        for path, count in files[split]:
+            if not path.is_file():
+                raise ValueError(
+                    f"data set {about.name!r}, split {split!r}: its record file {path} is missing; "
+                    + _prepare(about.name, data_dir)
+                )
+            size = path.stat().st_size
+            if count > size:  # an example takes a byte and more
+                raise ValueError(
+                    f"data set {about.name!r}, split {split!r}: its record file {path} of {size} "
+                    f"bytes cannot hold the {count} examples that dataset_info.json says"
+                )
+            digest.update(repr((path.name, count, size)).encode())
     return digest.hexdigest()
 
 
@@ -178,18 +176,23 @@ def class_names(name: str, data_dir: str) -> tuple[str, ...]:
     path = None if name == "digits" else _folder(name, data_dir) / "label.labels.txt"
     if path is None or not path.is_file():
         return ()
-    names = tuple(path.read_text().split("\n")[: about.num_classes])
+    names = tuple(path.read_text(errors="replace").split("\n")[: about.num_classes])
     return names if len(names) == about.num_classes else ()
 
 
 def _folder(name: str, data_dir: str) -> Path:
     """The newest version of a data set, DATA_DIR/NAME[/CONFIG]/VERSION."""
+    if not re.fullmatch(f"{NAME}(/{NAME})?", name):
+        raise ValueError(
+            f"data.name={name!r} is no data set's name, which is NAME or NAME/CONFIG in the folder "
+            "data.dir"
+        )
     if not data_dir:
         raise ValueError(
             f"data set {name!r} needs data.dir, the tensorflow-datasets folder that holds it; "
             f"{_prepare(name, '')}, or use 'digits', which needs nothing"
         )
-    root = Path(data_dir).expanduser()
+    root = Path(os.path.expanduser(data_dir))
     if not root.is_dir():
         raise ValueError(
             f"data.dir={data_dir!r} is not a folder; {_prepare(name, data_dir)}, "
@@ -226,8 +229,9 @@ def dataset(name: str, data_dir: str, stream: str) -> Dataset:
         return load(name, data_dir)
     if name == "digits":
         return dataclasses.replace(load(name, data_dir), streamed=True)
+    found = fingerprint(about, data_dir)
     train, test = (records(about, data_dir, split) for split in ("train", about.test_split))
-    return Dataset(about, train, test, fingerprint(about, data_dir), streamed=True)
+    return Dataset(about, train, test, found, streamed=True)
 
 
 @functools.lru_cache(maxsize=2)
@@ -246,17 +250,16 @@ def load(name: str, data_dir: str) -> Dataset:
         )
     check_fits(size, device_limit(jax.local_devices()[0]), name)
     if name == "digits":
-        train, test = _digits()
+        train, test, files = *_digits(), ""
     else:
+        files = fingerprint(about, data_dir) + "+"  # refuses what is missing, before all is read
         train, test = (_tfds(about, data_dir, split) for split in ("train", about.test_split))
     digest = hashlib.blake2b(digest_size=16)
     digest.update(repr((name, about.version, len(train), len(test))).encode())
     for array in (train.images, train.labels, test.images, test.labels):
         array.flags.writeable = False
         digest.update(array.data)
-    content = digest.hexdigest()
-    found = content if name == "digits" else f"{fingerprint(about, data_dir)}+{content}"
-    return Dataset(about, train, test, found)
+    return Dataset(about, train, test, files + digest.hexdigest())
 
 
 def _bytes(about: DatasetInfo) -> int | None:

@@ -90,8 +90,8 @@ def test_what_cannot_be_read_is_one_line_with_its_name(tmp_path):
     huge = whole[:8] + chunk(head) + chunk(none)
     files = {
         "none.png": (None, "is not there"),
-        "text.png": (b"thesis", "no format that Pillow reads"),
-        "empty.jpg": (b"", "no format that Pillow reads"),
+        "text.png": (b"thesis", "it is no image in BMP, GIF"),
+        "empty.jpg": (b"", "it is no image in BMP, GIF"),
         "cut.png": (whole[:3000], "cannot be read"),
         "huge.png": (huge, "is too large; at most"),
     }

@@ -164,7 +164,7 @@ def test_images_of_one_size_are_not_made_into_another(folder):
 
 def test_several_files_are_one_split(folder):
     parts = [opened(folder, "grey", split) for split in ("test", "train", "test")]
-    files = [file for part in parts for file in part._files]
+    files = [file for part in parts for file in part.record_files]
     both = Records("grey", "all", files, (6, 4, 1), 3)
     expected = np.concatenate([GREY[:30], GREY, GREY[:30]])
     assert len(both) == len(expected)
@@ -238,7 +238,7 @@ def test_a_missing_file_is_named(folder, tmp_path):
     records = opened(str(tmp_path), "colour")
     for file in (tmp_path / "colour").rglob("*train*"):
         file.unlink()
-    with pytest.raises(ValueError, match="split 'train', example .*No such file"):
+    with pytest.raises(ValueError, match=f"example .*record file is missing .*{tmp_path}"):
         train(records, 0, 1)
 
 

@@ -1,0 +1,175 @@
+"""Image files become pixels; what is too large is known by its header and never decoded."""
+
+import io
+import struct
+import subprocess
+import sys
+from zlib import crc32
+
+import numpy as np
+import pytest
+import simplejpeg
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from resnet_jax.data import images
+
+RNG = np.random.default_rng(0)
+
+
+def encoded(pixels, form, mode=None, **options):
+    file = io.BytesIO()
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    (image.convert(mode) if mode else image).save(file, form, **options)
+    return file.getvalue()
+
+
+def noise(*shape):
+    return RNG.integers(0, 256, shape).astype(np.uint8)
+
+
+def png_header(high, wide):
+    """A PNG that ends where its pixels would begin: to decode it is another error."""
+    head = b"IHDR" + struct.pack(">IIBBBBB", wide, high, 8, 2, 0, 0, 0)
+    chunk = lambda kind: struct.pack(">I", len(kind) - 4) + kind + struct.pack(">I", crc32(kind))
+    return b"\x89PNG\r\n\x1a\n" + chunk(head) + chunk(b"IDAT")
+
+
+def jpeg_header(high, wide):
+    """A JPEG of 7x9 whose header says that it is so large."""
+    data = encoded(noise(7, 9, 3), "jpeg")
+    return data.replace(struct.pack(">HH", 7, 9), struct.pack(">HH", high, wide))
+
+
+@pytest.fixture
+def undecoded(monkeypatch):
+    """Nothing may decode a JPEG, but into a buffer, where the library itself looks at the size."""
+    decode = simplejpeg.decode_jpeg
+
+    def refuse(data, *words, buffer=None, **options):
+        assert buffer is not None, "decoded"
+        return decode(data, *words, buffer=buffer, **options)
+
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", refuse)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 30}])
+def test_a_jpeg_fills_its_place_as_the_library_decodes_it(channels, options):
+    data, place = encoded(noise(8, 10, channels), "jpeg", **options), np.zeros((8, 10, channels))
+    place = place.astype(np.uint8)
+    images.decode_into(data, place)
+    np.testing.assert_array_equal(place, simplejpeg.decode_jpeg(data, images.SPACES[channels]))
+    np.testing.assert_array_equal(images.decode(data, channels), place)
+
+
+@pytest.mark.parametrize("form", ["png", "webp", "bmp"])
+def test_other_forms_come_back_exactly(form):
+    pixels, place = noise(8, 10, 3), np.zeros((8, 10, 3), np.uint8)
+    images.decode_into(encoded(pixels, form, lossless=True), place)
+    np.testing.assert_array_equal(place, pixels)
+
+
+@pytest.mark.parametrize("file", [png_header, jpeg_header])
+@pytest.mark.parametrize("high,wide", [(9_001, 9_000), (8, 11), (9, 10)])
+def test_what_is_larger_than_its_place_is_refused_by_its_header(undecoded, file, high, wide):
+    place = np.zeros((8, 10, 3), np.uint8)
+    with pytest.raises(ValueError, match=rf"its image is \({high}, {wide}, 3\), not \(8, 10, 3\)"):
+        images.decode_into(file(high, wide), place)
+    assert not place.any()
+
+
+@pytest.mark.parametrize("file", [png_header, jpeg_header])
+@pytest.mark.parametrize(
+    "high,wide", [(9_500, 9_500), (60_000, 60_000), (1, images.MAX_PIXELS + 1)]
+)
+def test_more_pixels_than_the_limit_are_refused_by_the_header(undecoded, file, high, wide):
+    if file is jpeg_header and wide >= 2**16:
+        pytest.skip("no JPEG is so wide")
+    for read in (lambda data: images.decode(data, 3), lambda d: images.open_image(io.BytesIO(d))):
+        with pytest.raises(ValueError, match="its image is too large; at most 89,478,485 pixels"):
+            read(file(high, wide))
+
+
+def test_pillow_has_no_words_of_its_own_for_what_is_too_large():
+    program = (
+        "import io; from resnet_jax.data import images\n"
+        f"try: images.decode({png_header(9_500, 9_500)!r}, 3)\n"
+        "except ValueError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "its image is too large" in done.stdout and not done.stderr
+
+
+@pytest.mark.parametrize("file", [png_header, jpeg_header])
+def test_the_limit_holds_where_pillow_has_none(undecoded, file, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    with pytest.raises(ValueError, match="its image is too large"):
+        images.decode(file(20_000, 20_000), 3)
+
+
+def test_the_limit_itself_is_let_through():
+    assert images.open_image(io.BytesIO(png_header(1, images.MAX_PIXELS))).height == 1
+    with pytest.raises(Exception, match="^(?!.*too large)"):
+        images.decode(png_header(1, images.MAX_PIXELS), 3)
+
+
+@pytest.mark.parametrize(
+    "data,found",
+    [
+        (encoded(noise(4, 6, 1), "jpeg"), 1),
+        (encoded(noise(4, 6, 1), "jpeg", progressive=True), 1),
+        (encoded(noise(4, 6, 4), "jpeg", "CMYK"), 4),
+        (encoded(noise(4, 6, 1), "png"), 1),
+        (encoded(noise(4, 6, 3), "png", "LA"), 2),
+        (encoded(noise(4, 6, 4), "png"), 4),
+    ],
+)
+def test_other_channels_are_refused_in_a_place_and_else_converted(data, found):
+    with pytest.raises(ValueError, match=rf"its image is \(4, 6, {found}\), not \(4, 6, 3\)"):
+        images.decode_into(data, np.zeros((4, 6, 3), np.uint8))
+    assert images.decode(data, 3).shape == (4, 6, 3)
+
+
+def test_a_palette_holds_colours():
+    data, place = encoded(noise(4, 6, 3), "png", "P"), np.zeros((4, 6, 3), np.uint8)
+    images.decode_into(data, place)
+    np.testing.assert_array_equal(place, np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+
+
+def test_pixels_of_16_bits_are_not_cut():
+    file = io.BytesIO()
+    Image.fromarray(noise(4, 6, 1)[..., 0].astype(np.uint16) * 9).save(file, "png")
+    for read in (
+        lambda: images.decode(file.getvalue(), 1),
+        lambda: images.decode_into(file.getvalue(), np.zeros((4, 6, 1), np.uint8)),
+    ):
+        with pytest.raises(ValueError, match="its pixels are of more than 8 bits"):
+            read()
+
+
+def test_formats_that_start_programs_are_not_opened():
+    script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
+    with Image.open(io.BytesIO(script)) as image:
+        assert image.format == "EPS"
+    with pytest.raises(ValueError, match="it is no image in BMP, GIF, JPEG, PNG"):
+        images.decode(script, 3)
+
+
+WHOLE = {form: encoded(noise(8, 10, 3), form) for form in ("jpeg", "png", "gif", "bmp", "webp")}
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(sorted(WHOLE)), st.data())
+def test_a_damaged_file_is_pixels_or_an_exception(form, draw):
+    data = bytearray(WHOLE[form])
+    for at in draw.draw(st.lists(st.integers(0, len(data) - 1), max_size=4)):
+        data[at] = draw.draw(st.integers(0, 255))
+    data = bytes(data[: draw.draw(st.integers(0, len(data)))])
+    place = np.zeros((8, 10, 3), np.uint8)
+    try:
+        images.decode_into(data, place)
+        assert images.decode(data, 3).shape == place.shape
+    except Exception as error:
+        assert not isinstance(error, MemoryError)
