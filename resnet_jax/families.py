@@ -17,13 +17,20 @@ import jax.numpy as jnp
 from resnet_jax.models import alexnet, densenet, drop, highway, lenet, resnet, vgg, vit
 from resnet_jax.models.conv import Conv
 from resnet_jax.models.merges import Gated, Scaled, add, plain
-from resnet_jax.models.norm import BatchNorm, GroupNorm, LayerNorm, NoNorm
+from resnet_jax.models.norm import BatchNorm, GroupNorm, LayerNorm, NoNorm, nearest_divisor
 from resnet_jax.models.residual import Chain
 
 SKIPS = ("none", "A", "B", "C", "A_split")
 GATES = ("exclusive_gate", "shortcut_gate", "two_gate")
 MERGES = ("add", "rezero", *GATES, *drop.FORMS)
 NORMS = ("batch", "group", "layer", "none")
+
+# Layers of the deepest network: of each some numbers are held one by one, as its survival.
+DEEPEST = 1_000_000
+# Layers that a program may hold one by one, so that it compiles: He et al. 2015's deepest network.
+WRITTEN_OUT = 1202
+# Stages of the longest network: no image has sides of 2^32 pixels to be halved more often.
+STAGES = 32
 
 # Keys of config.model that do something in some networks alone: the merge's and skip's, a
 # Transformer's, the rest.
@@ -72,6 +79,13 @@ def build(config: Any, axis: str | None = None) -> Chain:
                 + f"{', '.join(known)}; families are chosen by the config's argument, "
                 + f"configs/NAME.py:family={model.family}"
             )
+    if model.depth > DEEPEST:
+        raise ValueError(f"model.depth={model.depth} is more than the {DEEPEST} layers supported")
+    if min(config.unroll, model.depth) > WRITTEN_OUT:
+        raise ValueError(
+            f"unroll={config.unroll} would write out more than {WRITTEN_OUT} layers in a program, "
+            f"which is too long to compile; at most {WRITTEN_OUT}"
+        )
     if model.block.startswith("fixup") and config.norm.kind in ("group", "layer"):
         raise ValueError(
             f"norm.kind={config.norm.kind} changes nothing in model.block={model.block}, which has "
@@ -211,6 +225,8 @@ def _given_stages(config: Any, layers: int, extra: int) -> tuple[int, ...]:
     """
     model = config.model
     stages = tuple(model.stages)
+    if len(stages) > STAGES:
+        raise ValueError(f"model.stages holds {len(stages)} stages; at most {STAGES}")
     depth = layers * sum(stages) + extra
     if stages and depth != model.depth:
         raise ValueError(
@@ -355,6 +371,11 @@ def _choose_highway(config: Any, block: str | None) -> None:
 def _densenet(config: Any, axis: str | None) -> Chain:
     model = config.model
     bottleneck = model.block == "bottleneck"
+    if model.depth > WRITTEN_OUT:
+        raise ValueError(
+            f"model.depth={model.depth}: a densenet's layers all differ, so that its program holds "
+            f"each of them; at most {WRITTEN_OUT}"
+        )
     given = _given_stages(config, 2 if bottleneck else 1, len(model.stages) + 1)
     stages = given or densenet.densenet_stages(model.depth, bottleneck, image_size(config))
     _check_strides(config, len(stages))
@@ -409,7 +430,7 @@ def _vit(config: Any, axis: str | None) -> Chain:
 def _check_divides(key: str, whole: int, what: str, config: Any) -> None:
     given = config.model[key]
     if whole % given:
-        near = min((d for d in range(1, whole + 1) if whole % d == 0), key=lambda d: abs(d - given))
+        near = nearest_divisor(whole, given)
         raise ValueError(f"model.{key}={given} does not divide {what}; nearest that does: {near}")
 
 
