@@ -101,7 +101,7 @@ def _explain(error: Exception) -> str:
     words = str(error.args[0] if isinstance(error, KeyError) else error)
     # A config file's own refusal reaches us inside a traceback, as its last line.
     return re.sub(
-        r"Error whilst parsing config file: Traceback .*Error: ", "", words, flags=re.DOTALL
+        r"Error whilst parsing config file:\s+Traceback .*\n\w+Error: ", "", words, flags=re.DOTALL
     )
 
 

@@ -473,8 +473,8 @@ def _check_types(flat: dict[str, Any]) -> None:
         if not all(type(value) is int and value > 0 for value in flat[key]):
             raise ValueError(f"{key}={flat[key]} must hold positive whole numbers")
     for key in ("data.mean", "data.std", "model.gains"):
-        if not all(type(value) in (int, float) for value in flat[key]):
-            raise ValueError(f"{key}={flat[key]} must hold numbers")
+        if not all(type(value) is float for value in flat[key]):
+            raise ValueError(f"{key}={flat[key]} must hold numbers with a point, such as 1.0")
     smallest, largest = FLOAT32
     for key, value in flat.items():
         for number in _numbers(value):

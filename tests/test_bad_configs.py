@@ -29,8 +29,8 @@ from resnet_jax.training.optimizer import optimizer, schedule
 
 ROOT = Path(__file__).parent.parent
 BASE = configs.flatten(configs.base())
-# Not drawn: other paths of files, and more devices than there are.
-FREE = ("data.dir",)
+# Not drawn: other data than digits is not there, and a family is the argument's.
+FREE = ("data.dir", "data.name", "model.family")
 
 # --- what a command does with its words
 
@@ -54,6 +54,7 @@ def refused_or_built(words, workdir):
             line = err.getvalue()
             assert line.startswith("error: ") and len(line) > len("error: \n")
             assert len(line.splitlines()) == 1 and line.endswith("\n"), line
+            assert "Traceback" not in line
             assert not out.getvalue() and not workdir.exists()
             return line
     assert not out.getvalue() + err.getvalue() and not workdir.exists()
@@ -154,42 +155,46 @@ ARGUMENTS = {
 ODD_DEPTHS = (0, 1, 9, 111, 1202, 10**5 + 4, 10**6 + 1, 2**31, 6 * 10**9 + 2, "²", "-8", "9" * 5000)
 
 
+def mostly(fair, odd, times):
+    """Of `fair`, and once in `times` + 1 of `odd`. (`st.one_of` takes equal ones once.)"""
+    return st.sampled_from([fair] * times + [odd]).flatmap(lambda strategy: strategy)
+
+
 @st.composite
 def arguments(draw):
-    """A config file's argument: a family and a depth of it, then more."""
+    """A config file's argument: a family and a depth of it, and perhaps a block and a skip."""
     family = draw(st.sampled_from(sorted(ARGUMENTS)))
-    depth = draw(st.one_of(*[st.sampled_from(ARGUMENTS[family])] * 5, st.sampled_from(ODD_DEPTHS)))
-    parts = [f"family={family}", f"depth={depth}"]
-    block = (*families.FAMILIES[family].blocks, *families.FAMILIES[family].blocks, "dense", "x")
-    if draw(st.integers(0, 2)) == 0:
-        parts.append(f"block={draw(st.sampled_from(block))}")
-    if draw(st.integers(0, 3)) == 0:
-        parts.append(f"skip={draw(st.sampled_from((*families.SKIPS, 'D', '')))}")
-    if draw(st.integers(0, 15)) == 0:
-        parts.append(draw(st.sampled_from(("depht=8", "family", "=", "depth=", "family=resnets"))))
-    return ",".join(parts)
+    has = families.FAMILIES[family]
+    of = lambda fair, odd: draw(mostly(st.sampled_from(fair), st.sampled_from(odd), 14))
+    parts = [f"family={family}", f"depth={of(ARGUMENTS[family], ODD_DEPTHS)}"]
+    if of((False, False, True), (False,)):
+        parts.append(f"block={of(has.blocks, ('dense', 'single', 'x', ''))}")
+    if of((False, False, True), (False,)):
+        parts.append(f"skip={of(has.skips, ('C', 'D', ''))}")
+    return ",".join([*parts, *of(((),), (("depht=8",), ("=",), ("depth=",), ("family=resnets",)))])
 
 
 def texts(key):
     """What may be written for a key: of its type, in range or not, or of none."""
-    default = BASE[key]
+    default, garbage = BASE[key], st.sampled_from(GARBAGE)
+    whole, real = (st.sampled_from(numbers) for numbers in (WHOLE, REAL))
     if key == "model.depth":
-        return st.integers(-3, 130).map(str)
-    if key in configs.CHOICES:
+        fair = st.integers(-3, 130).map(str)
+    elif key in configs.CHOICES:
         fair = st.sampled_from(configs.CHOICES[key])
     elif isinstance(default, bool):
         fair = st.sampled_from(("true", "false"))
     elif isinstance(default, int):
-        fair = st.one_of(st.integers(1, 16), st.sampled_from(WHOLE)).map(str)
+        fair = mostly(st.integers(1, 16), whole, 1).map(str)
     elif isinstance(default, float):
-        fair = st.one_of(st.floats(0, 1), st.sampled_from(REAL), st.sampled_from(WHOLE)).map(str)
+        fair = mostly(st.floats(0, 1), st.one_of(real, whole), 1).map(str)
     elif isinstance(default, tuple):
-        number = st.sampled_from((*WHOLE, *REAL[:8], "a", True, None))
-        some = st.one_of(st.lists(st.integers(1, 32), max_size=4), st.lists(number, max_size=4))
-        fair = st.one_of(some, st.just([1] * 40), st.just([1] * 5000)).map(lambda v: repr(tuple(v)))
+        item = mostly(st.integers(1, 32), st.one_of(whole, real, st.sampled_from(("a", None))), 9)
+        many = st.sampled_from(([1] * 40, [1] * 5000))
+        fair = mostly(st.lists(item, max_size=4), many, 9).map(lambda items: repr(tuple(items)))
     else:
         fair = st.sampled_from(("digits", "cifar10"))
-    return st.one_of(*[fair] * 9, st.sampled_from(GARBAGE))
+    return mostly(fair, garbage, 14)
 
 
 KEYS = sorted(set(BASE) - set(FREE))
@@ -209,11 +214,10 @@ ODD_KEYS = (
 @st.composite
 def overrides(draw):
     """One override of the config on the command line."""
-    if draw(st.integers(0, 24)) == 0:
-        return f"--config.{draw(st.sampled_from(ODD_KEYS))}={draw(st.sampled_from(GARBAGE))}"
-    key = draw(st.sampled_from(KEYS))
-    text = draw(texts(key))
-    if isinstance(BASE[key], bool) and text == "false":
+    odd = st.tuples(st.sampled_from(ODD_KEYS), st.sampled_from(GARBAGE))
+    known = st.sampled_from(KEYS).flatmap(lambda key: st.tuples(st.just(key), texts(key)))
+    key, text = draw(mostly(known, odd, 24))
+    if isinstance(BASE.get(key), bool) and text == "false":
         return f"--noconfig.{key}"
     return f"--config.{key}={text}"
 
