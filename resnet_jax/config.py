@@ -204,7 +204,8 @@ def choose_model(config: Config, argument: str) -> None:
             raise ValueError(f"depth={given['depth']} is not a number of layers")
         if len(given["depth"]) > len(str(families.DEEPEST)):
             raise ValueError(
-                f"depth={given['depth']} is more than the {families.DEEPEST} layers supported"
+                f"depth={given['depth']} is more than {families.DEEPEST}, the most layers of any "
+                "network"
             )
         model.depth = int(given["depth"])
     families.FAMILIES[model.family].choose(config, given.get("block"))

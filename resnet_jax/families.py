@@ -25,10 +25,9 @@ GATES = ("exclusive_gate", "shortcut_gate", "two_gate")
 MERGES = ("add", "rezero", *GATES, *drop.FORMS)
 NORMS = ("batch", "group", "layer", "none")
 
-# Layers of the deepest network: of each some numbers are held one by one, as its survival.
-DEEPEST = 1_000_000
-# Layers that a program may hold one by one, so that it compiles: He et al. 2015's deepest network.
-WRITTEN_OUT = 1202
+# Layers of the deepest network; of one that holds each layer's survival, which flax takes its time
+# to walk along; and of one whose program holds each layer: He et al. 2015's deepest.
+DEEPEST, SURVIVING, WRITTEN_OUT = 1_000_000, 20_000, 1202
 # Stages of the longest network: no image has sides of 2^32 pixels to be halved more often.
 STAGES = 32
 
@@ -79,13 +78,9 @@ def build(config: Any, axis: str | None = None) -> Chain:
                 + f"{', '.join(known)}; families are chosen by the config's argument, "
                 + f"configs/NAME.py:family={model.family}"
             )
-    if model.depth > DEEPEST:
-        raise ValueError(f"model.depth={model.depth} is more than the {DEEPEST} layers supported")
-    if min(config.unroll, model.depth) > WRITTEN_OUT:
-        raise ValueError(
-            f"unroll={config.unroll} would write out more than {WRITTEN_OUT} layers in a program, "
-            f"which is too long to compile; at most {WRITTEN_OUT}"
-        )
+    most, of = deepest(config)
+    if model.depth > most:
+        raise ValueError(f"model.depth={model.depth} is more than {most}, the most layers of {of}")
     if model.block.startswith("fixup") and config.norm.kind in ("group", "layer"):
         raise ValueError(
             f"norm.kind={config.norm.kind} changes nothing in model.block={model.block}, which has "
@@ -99,6 +94,18 @@ def build(config: Any, axis: str | None = None) -> Chain:
             "pass nothing on and learn nothing; use another of the two"
         )
     return family.build(config, axis)
+
+
+def deepest(config: Any) -> tuple[int, str]:
+    """The most layers that the config's network may have, all else equal, and of what it is so."""
+    model = config.model
+    if model.family == "densenet":
+        return WRITTEN_OUT, "a densenet, whose program holds each of them"
+    if config.unroll > WRITTEN_OUT:
+        return WRITTEN_OUT, f"a program that holds each of them (unroll={config.unroll})"
+    if model.merge in drop.FORMS:
+        return SURVIVING, f"a network with a survival for each (model.merge={model.merge})"
+    return DEEPEST, "any network"
 
 
 def used(config: Any) -> set[str]:
@@ -371,11 +378,6 @@ def _choose_highway(config: Any, block: str | None) -> None:
 def _densenet(config: Any, axis: str | None) -> Chain:
     model = config.model
     bottleneck = model.block == "bottleneck"
-    if model.depth > WRITTEN_OUT:
-        raise ValueError(
-            f"model.depth={model.depth}: a densenet's layers all differ, so that its program holds "
-            f"each of them; at most {WRITTEN_OUT}"
-        )
     given = _given_stages(config, 2 if bottleneck else 1, len(model.stages) + 1)
     stages = given or densenet.densenet_stages(model.depth, bottleneck, image_size(config))
     _check_strides(config, len(stages))

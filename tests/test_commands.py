@@ -70,7 +70,7 @@ def test_bad_input_is_one_line_and_leaves_nothing_behind(tmp_path, words, messag
     "argument,message",
     [
         ("depth=-8", "depth=-8 is not a number of layers"),
-        ("depth=6000000002", "depth=6000000002 is more than the 1000000 layers supported"),
+        ("depth=6000000002", "depth=6000000002 is more than 1000000, the most layers of any"),
         ("family=resnets", "family=resnets is not one of resnet, "),
         ("depht=8", "config argument 'depht=8' is not key=value"),
     ],
