@@ -34,6 +34,8 @@ def run(
         rest = flags.FLAGS(sys.argv)[1:]
     except Exception as error:  # ml_collections and absl raise a dozen kinds
         fail(_explain(error))
+    if unknown := _unknown_key():  # which may be a whole part of the config, --config.model={...}
+        fail(unknown)
     for word in sys.argv[1:]:
         name, _, value = word.lstrip("-").partition("=")
         if name == "config.model.family":  # its other values would not follow
@@ -77,20 +79,32 @@ def check_file(flag: str, path: Path, example: str) -> None:
         raise ValueError(f"{flag}={path} is a folder; give a file, {path / example}")
 
 
-def _explain(error: Exception) -> str:
+def given_keys() -> list[str]:
+    """The keys of the config that the command line sets, by `--config.KEY=VALUE`."""
+    words = [word.lstrip("-").partition("=")[0] for word in sys.argv[1:] if word.startswith("-")]
+    return [w.partition("config.")[2] for w in words if w.startswith(("config.", "noconfig."))]
+
+
+def _unknown_key() -> str:
+    """What is wrong where the config has no such key; '' where it has all."""
     known = config.flatten(config.base())
-    for argument in sys.argv[1:]:
-        key = argument.lstrip("-").partition("=")[0].removeprefix("config.")
-        if argument.lstrip("-").startswith("config.") and key not in known:
+    for key in given_keys():
+        if key not in known:
             near = difflib.get_close_matches(key, known, 1, 0.0)[0]
             return f"unknown config key --config.{key}; nearest: --config.{near}"
+    return ""
+
+
+def _explain(error: Exception) -> str:
+    if unknown := _unknown_key():
+        return unknown
     if isinstance(error, flags.UnrecognizedFlagError):
         near = difflib.get_close_matches(error.flagname, list(flags.FLAGS), 1, 0.0)[0]
         return f"unknown flag --{error.flagname}; nearest: --{near}"
     words = str(error.args[0] if isinstance(error, KeyError) else error)
     # A config file's own refusal reaches us inside a traceback, as its last line.
     return re.sub(
-        r"Error whilst parsing config file: Traceback .*Error: ", "", words, flags=re.DOTALL
+        r"Error whilst parsing config file:\s+Traceback .*\n\w+Error: ", "", words, flags=re.DOTALL
     )
 
 

@@ -6,6 +6,7 @@
 import difflib
 import json
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -156,9 +157,25 @@ NOT_NEGATIVE = (
     "schedule.warmup_factor",
     "schedule.factor",
 )
+# Whole numbers that are counted in float32 too, by the schedule: exactly up to 2^24.
+STEPS = ("steps", "schedule.warmup_steps", "schedule.boundaries")
 FRACTIONS = ("norm.momentum", "optimizer.momentum", "model.skip_dropout", "model.dropout")
 
 ARGUMENT = ("family", "depth", "block", "skip")
+
+# What jax counts in 32 bits: an array's elements, a batch's rows, the steps.
+LARGEST = 2**31 - 1
+LARGEST_STEP = 2**24
+LARGEST_SIDE = 65_535  # pixels: no JPEG has more
+# The largest and smallest numbers that float32 holds with all its digits.
+FLOAT32 = (float(jnp.finfo(jnp.float32).tiny), float(jnp.finfo(jnp.float32).max))
+
+# Keys that a recipe sets for all of its networks, or a family's choice, whether each uses them or
+# not. Whoever gives one on the command line expects a change.
+FOR_ALL = (
+    *("norm.group_size", "norm.epsilon", "data.mean", "data.std", "schedule.boundaries"),
+    *("model.width", "model.stem", "model.stride_at"),
+)
 
 
 def choose_model(config: Config, argument: str) -> None:
@@ -190,6 +207,11 @@ def choose_model(config: Config, argument: str) -> None:
     if "depth" in given:
         if not given["depth"].isdecimal():
             raise ValueError(f"depth={given['depth']} is not a number of layers")
+        if len(given["depth"]) > len(str(families.DEEPEST)):
+            raise ValueError(
+                f"depth={given['depth']} is more than {families.DEEPEST}, the most layers of any "
+                "network"
+            )
         model.depth = int(given["depth"])
     families.FAMILIES[model.family].choose(config, given.get("block"))
     model.skip = given.get("skip", model.skip)
@@ -215,7 +237,7 @@ def check(config: Config) -> None:
         if flat[key] < 0:
             raise ValueError(f"{key}={flat[key]} must not be negative")
     for key in FRACTIONS:
-        if not 0 <= flat[key] < 1:
+        if not 0 <= flat[key] <= 1 - 2**-24:  # what float32 does not round to 1
             raise ValueError(f"{key}={flat[key]} must lie in [0, 1)")
     if flat["seed"] + flat["replicas"] > 2**32:
         raise ValueError(
@@ -223,8 +245,7 @@ def check(config: Config) -> None:
         )
     if config.dtype == "float64" and not jax.config.read("jax_enable_x64"):
         raise ValueError("dtype=float64 needs JAX_ENABLE_X64=1 in the environment")
-    if len(config.data.shape) != 3:
-        raise ValueError(f"data.shape={config.data.shape} must be (height, width, channels)")
+    _check_data(config)
     for key in ("eval_every", "checkpoint_every"):
         if flat[key] % config.chunk_steps:
             near = max(1, round(flat[key] / config.chunk_steps)) * config.chunk_steps
@@ -232,6 +253,113 @@ def check(config: Config) -> None:
                 f"{key}={flat[key]} is not a multiple of chunk_steps={config.chunk_steps}; "
                 f"nearest {near}"
             )
+    _check_schedule(config)
+    _check_norm(config)
+    if config.parallel == "pmap" and config.replicas > 1:
+        raise ValueError(
+            f"replicas={config.replicas} need parallel=shard_map: pmap has one axis, the batch's"
+        )
+    _check_model(config)
+    for key, why in idle(config).items():
+        default = flatten(base())[key]
+        if flat[key] != default and key not in FOR_ALL:
+            raise ValueError(f"{key}={flat[key]} changes nothing: {why}; leave it at {default}")
+
+
+def check_given(config: Config, keys: Iterable[str]) -> None:
+    """Refuse what was given on the command line for `keys` and would change nothing.
+
+    Raises: ValueError naming the key, its value, why it is idle and what leaves it so.
+    """
+    flat, default, unused = flatten(config), flatten(base()), idle(config)
+    for key in keys:
+        if key in unused and flat[key] != default[key]:
+            raise ValueError(
+                f"{key}={flat[key]} changes nothing: {unused[key]}; leave it out, "
+                f"or set {default[key]}"
+            )
+
+
+def idle(config: Config) -> dict[str, str]:
+    """Keys whose value changes nothing in this config, each with the reason.
+
+    Those of families.OPTIONAL are refused with the network, see `_check_unused`.
+    """
+    model, norm, schedule, optimizer = config.model, config.norm, config.schedule, config.optimizer
+    kind = "none" if model.block.startswith("fixup") else norm.kind
+    normed = f"norm.kind={norm.kind} with model.block={model.block}"
+    family = f"model.family={model.family} with model.block={model.block}"
+    shape = resnet.form_and_shape(model.block)[1]
+    found: dict[str, str] = {}
+
+    def where(condition: bool, why: str, *keys: str) -> None:
+        found.update(dict.fromkeys(keys, why) if condition else {})
+
+    where(
+        schedule.kind != "piecewise" or not schedule.boundaries,
+        f"schedule.kind={schedule.kind} has no boundaries at which the rate falls",
+        "schedule.factor",
+    )
+    where(schedule.kind == "constant", "schedule.kind=constant has no ends", "schedule.boundaries")
+    where(
+        not schedule.warmup_steps,
+        "there is no warm-up where schedule.warmup_steps=0",
+        *("schedule.warmup", "schedule.warmup_factor"),
+    )
+    where(kind != "batch", f"{normed} keeps no statistics", "norm.momentum", "norm.precise")
+    where(kind != "batch", f"{normed} sees each example by itself", "norm.group_size")
+    where(kind != "group", f"{normed} has no groups of channels", "norm.groups")
+    where(kind == "none", f"{normed} normalises nothing", "norm.epsilon")
+    where(
+        config.data.normalisation != "constants",
+        f"data.normalisation={config.data.normalisation} is computed from the data",
+        *("data.mean", "data.std"),
+    )
+    where(not optimizer.momentum, "optimizer.momentum=0 leaves none", "optimizer.nesterov")
+    where(not optimizer.weight_decay, "optimizer.weight_decay=0 leaves none", "optimizer.decay")
+    where(model.family in ("lenet", "densenet"), f"{family} has widths of its own", "model.width")
+    where(
+        model.family in ("vgg", "vgg_bn", "lenet", "alexnet", "vit", "highway"),
+        f"{family} has a first layer of its own",
+        "model.stem",
+    )
+    where(
+        model.family == "densenet" or shape != "bottleneck",
+        f"{family} has no bottlenecks with a stride",
+        "model.stride_at",
+    )
+    return found
+
+
+def _check_data(config: Config) -> None:
+    """Refuse images, and what is done to them before the network, that no data set can have."""
+    data = config.data
+    if len(data.shape) != 3:
+        raise ValueError(f"data.shape={data.shape} must be (height, width, channels)")
+    if max(data.shape[:2]) > LARGEST_SIDE:
+        raise ValueError(
+            f"data.shape={data.shape} has more than {LARGEST_SIDE} pixels a side, the most that a "
+            "JPEG can have"
+        )
+    numbers = math.prod(side + 2 * data.pad for side in data.shape[:2]) * data.shape[2]
+    if numbers > LARGEST:
+        raise ValueError(
+            f"data.shape={data.shape} with data.pad={data.pad} makes images of {numbers} numbers; "
+            f"jax counts them in 32 bits, to {LARGEST}"
+        )
+    for key, values in (("data.mean", data.mean), ("data.std", data.std)):
+        if data.normalisation == "constants" and len(values) != data.shape[-1]:
+            raise ValueError(
+                f"{key}={values} needs one number for each of the {data.shape[-1]} "
+                "channels where data.normalisation=constants"
+            )
+    if not all(value > 0 for value in data.std):
+        raise ValueError(
+            f"data.std={data.std} must hold positive numbers: pixels are divided by it"
+        )
+
+
+def _check_schedule(config: Config) -> None:
     schedule = config.schedule
     if schedule.warmup_steps >= config.steps:
         raise ValueError(
@@ -245,6 +373,20 @@ def check(config: Config) -> None:
             f"schedule.boundaries={schedule.boundaries}: a cosine has one, the step of its end; "
             f"try ({config.steps},)"
         )
+    # By logarithms: the largest rates are more than a float holds.
+    falls = len(schedule.boundaries) if schedule.kind == "piecewise" else 0
+    rises = math.log(max(schedule.factor, 1)) * falls
+    if schedule.warmup_steps:
+        rises = max(rises, math.log(max(schedule.warmup_factor, 1)))
+    if math.log(config.optimizer.learning_rate) + rises > math.log(FLOAT32[1]):
+        raise ValueError(
+            f"optimizer.learning_rate={config.optimizer.learning_rate} grows beyond float32's "
+            f"{FLOAT32[1]:.3g} by schedule.factor={schedule.factor} or "
+            f"schedule.warmup_factor={schedule.warmup_factor}; leave them at most 1"
+        )
+
+
+def _check_norm(config: Config) -> None:
     group = config.norm.group_size
     if group < -1:
         raise ValueError(
@@ -267,18 +409,6 @@ def check(config: Config) -> None:
             f"norm.precise={config.norm.precise} is more than chunk_steps={config.chunk_steps}, "
             "the batches that are on the devices at once"
         )
-    if config.parallel == "pmap" and config.replicas > 1:
-        raise ValueError(
-            f"replicas={config.replicas} need parallel=shard_map: pmap has one axis, the batch's"
-        )
-    constants = config.data.normalisation == "constants"
-    for key in ("data.mean", "data.std"):
-        if constants and len(flat[key]) != config.data.shape[-1]:
-            raise ValueError(
-                f"{key}={flat[key]} needs one number for each of the {config.data.shape[-1]} "
-                "channels where data.normalisation=constants"
-            )
-    _check_model(config)
 
 
 def _check_model(config: Config) -> None:
@@ -290,11 +420,42 @@ def _check_model(config: Config) -> None:
         raise ValueError(f"model.gains={model.gains} are those of merge=add, not of {model.merge}")
     if not 0 < model.survival <= 1:
         raise ValueError(f"model.survival={model.survival} must lie in (0, 1]")
+    if not any(model.gains):
+        raise ValueError(f"model.gains={model.gains} pass nothing on; leave one of them above 0")
+    if model.width * model.widen > LARGEST:
+        raise ValueError(
+            f"model.width={model.width} times model.widen={model.widen} are more channels than "
+            f"jax counts in 32 bits, {LARGEST}"
+        )
     net = families.build(config)
     _check_unused(config)
-    if kind == "group" or model.cardinality > 1:  # which may not divide some layer's channels
+    # Groups may not divide some layer's channels.
+    if kind == "group" or model.cardinality > 1 or _vast(config):
         image = jax.ShapeDtypeStruct((1, *config.data.shape), jnp.float32)
-        jax.eval_shape(net.init, jax.random.key(0), image)
+        made = jax.eval_shape(net.init, jax.random.key(0), image)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(made):
+            if leaf.size > LARGEST:
+                name = "/".join(key.key for key in path[1:])
+                raise ValueError(
+                    f"{name} would be an array of {' x '.join(map(str, leaf.shape))} numbers; "
+                    f"jax counts them in 32 bits, to {LARGEST}: use a smaller network"
+                )
+
+
+def _vast(config: Config) -> bool:
+    """Whether some parameter might have more numbers than jax can count.
+
+    No network of the papers is near it, and to ask for the shapes of all parameters takes long.
+    """
+    model = config.model
+    return (
+        # A layer has at most 32 times the first one's channels, VGG's first hidden layer 392 times.
+        (392 * model.width * model.widen) * (64 * model.width * model.widen) > LARGEST
+        or 9 * model.growth * max(4 * model.growth, model.depth * model.growth) > LARGEST
+        or model.depth > families.WRITTEN_OUT
+        or model.num_classes > 2**16
+        or math.prod(config.data.shape) > 2**20
+    )
 
 
 def _check_unused(config: Config) -> None:
@@ -318,15 +479,27 @@ def _check_types(flat: dict[str, Any]) -> None:
         if not all(type(value) is int and value > 0 for value in flat[key]):
             raise ValueError(f"{key}={flat[key]} must hold positive whole numbers")
     for key in ("data.mean", "data.std", "model.gains"):
-        if not all(type(value) in (int, float) for value in flat[key]):
-            raise ValueError(f"{key}={flat[key]} must hold numbers")
+        if not all(type(value) is float for value in flat[key]):
+            raise ValueError(f"{key}={flat[key]} must hold numbers with a point, such as 1.0")
+    smallest, largest = FLOAT32
     for key, value in flat.items():
-        if any(isinstance(v, float) and not math.isfinite(v) for v in (value, *_items(value))):
-            raise ValueError(f"{key}={value} must be finite")
+        for number in _numbers(value):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ValueError(f"{key}={value} must be finite")
+            if isinstance(number, float) and number and not smallest <= abs(number) <= largest:
+                raise ValueError(
+                    f"{key}={value} is not within float32's {smallest:.3g} and {largest:.3g}"
+                )
+            limit = LARGEST_STEP if key in STEPS else LARGEST
+            if isinstance(number, int) and key != "seed" and abs(number) > limit:
+                counts = (
+                    "the schedule counts in float32" if key in STEPS else "jax counts in 32 bits"
+                )
+                raise ValueError(f"{key}={value} must be at most {limit}: {counts}")
 
 
-def _items(value: Any) -> tuple[Any, ...]:
-    return value if isinstance(value, tuple) else ()
+def _numbers(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
 
 
 def check_data(config: Config, shape: tuple[int | None, ...], num_classes: int, train: int) -> None:

@@ -25,6 +25,7 @@ def main(config: Config, file: str | None, size: str | None = None) -> None:
     """Print the description, and write it to `file` as JSON; `size` is a device's memory."""
     with command.refusals():
         configs.check(config)
+        configs.check_given(config, command.given_keys())
         limit = None if size is None else memory.parse(size)
         if file is not None:
             command.check_file("--json", Path(file), "describe.json")

@@ -17,13 +17,19 @@ import jax.numpy as jnp
 from resnet_jax.models import alexnet, densenet, drop, highway, lenet, resnet, vgg, vit
 from resnet_jax.models.conv import Conv
 from resnet_jax.models.merges import Gated, Scaled, add, plain
-from resnet_jax.models.norm import BatchNorm, GroupNorm, LayerNorm, NoNorm
+from resnet_jax.models.norm import BatchNorm, GroupNorm, LayerNorm, NoNorm, nearest_divisor
 from resnet_jax.models.residual import Chain
 
 SKIPS = ("none", "A", "B", "C", "A_split")
 GATES = ("exclusive_gate", "shortcut_gate", "two_gate")
 MERGES = ("add", "rezero", *GATES, *drop.FORMS)
 NORMS = ("batch", "group", "layer", "none")
+
+# Layers of the deepest network; of one that holds each layer's survival, which flax takes its time
+# to walk along; and of one whose program holds each layer: He et al. 2015's deepest.
+DEEPEST, SURVIVING, WRITTEN_OUT = 1_000_000, 20_000, 1202
+# Stages of the longest network: no image has sides of 2^32 pixels to be halved more often.
+STAGES = 32
 
 # Keys of config.model that do something in some networks alone: the merge's and skip's, a
 # Transformer's, the rest.
@@ -72,6 +78,9 @@ def build(config: Any, axis: str | None = None) -> Chain:
                 + f"{', '.join(known)}; families are chosen by the config's argument, "
                 + f"configs/NAME.py:family={model.family}"
             )
+    most, of = deepest(config)
+    if model.depth > most:
+        raise ValueError(f"model.depth={model.depth} is more than {most}, the most layers of {of}")
     if model.block.startswith("fixup") and config.norm.kind in ("group", "layer"):
         raise ValueError(
             f"norm.kind={config.norm.kind} changes nothing in model.block={model.block}, which has "
@@ -85,6 +94,18 @@ def build(config: Any, axis: str | None = None) -> Chain:
             "pass nothing on and learn nothing; use another of the two"
         )
     return family.build(config, axis)
+
+
+def deepest(config: Any) -> tuple[int, str]:
+    """The most layers that the config's network may have, all else equal, and of what it is so."""
+    model = config.model
+    if model.family == "densenet":
+        return WRITTEN_OUT, "a densenet, whose program holds each of them"
+    if config.unroll > WRITTEN_OUT:
+        return WRITTEN_OUT, f"a program that holds each of them (unroll={config.unroll})"
+    if model.merge in drop.FORMS:
+        return SURVIVING, f"a network with a survival for each (model.merge={model.merge})"
+    return DEEPEST, "any network"
 
 
 def used(config: Any) -> set[str]:
@@ -211,6 +232,8 @@ def _given_stages(config: Any, layers: int, extra: int) -> tuple[int, ...]:
     """
     model = config.model
     stages = tuple(model.stages)
+    if len(stages) > STAGES:
+        raise ValueError(f"model.stages holds {len(stages)} stages; at most {STAGES}")
     depth = layers * sum(stages) + extra
     if stages and depth != model.depth:
         raise ValueError(
@@ -409,7 +432,7 @@ def _vit(config: Any, axis: str | None) -> Chain:
 def _check_divides(key: str, whole: int, what: str, config: Any) -> None:
     given = config.model[key]
     if whole % given:
-        near = min((d for d in range(1, whole + 1) if whole % d == 0), key=lambda d: abs(d - given))
+        near = nearest_divisor(whole, given)
         raise ValueError(f"model.{key}={given} does not divide {what}; nearest that does: {near}")
 
 

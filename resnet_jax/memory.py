@@ -27,7 +27,7 @@ from resnet_jax.training.optimizer import optimizer
 POLICIES: tuple[str, ...] = get_args(Remat)
 UNITS = {f"{p}{b}B": n**i for i, p in enumerate("KMGT", 1) for b, n in (("", 1000), ("i", 1024))}
 # Depths are tried one by one up to here; a family that still has some goes on in equal steps.
-TRIED, DEEPEST = 1300, 1_000_000
+TRIED = 1300
 GUESSES = 6
 # Of the smaller number, between what fits and what does not: the search ends.
 NEAR = 1.01
@@ -144,7 +144,7 @@ def depths(config: Config) -> list[int]:
     if len(found) > 1:
         step = found[-1] - found[-2]
         if found[-1] + step >= TRIED:
-            found += range(found[-1] + step, DEEPEST, step)
+            found += range(found[-1] + step, families.deepest(config)[0] + 1, step)
     return found
 
 

@@ -14,6 +14,7 @@ from etils import epath
 from ml_collections import config_flags
 
 from resnet_jax import command, distributed
+from resnet_jax import config as configs
 from resnet_jax.training import loop
 
 _CONFIG: Any = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:key=value,...]")
@@ -30,6 +31,7 @@ def main() -> None:
         if _DATA_DIR.value is not None:
             config.data.dir = _DATA_DIR.value
         run = loop.prepare(config, workdir)
+        configs.check_given(config, command.given_keys())
     if run is None:
         loop.say(f"{workdir}: finished at step {config.steps}")
     else:

@@ -37,6 +37,21 @@ MISTAKES = [
     (("--config.batch_size=1600",), "batch_size=1600 is larger than the training split of digits"),
     (("--config.schedule.warmup_steps=300",), "not shorter than the run of steps=300"),
     (("leftover",), "unexpected argument 'leftover'"),
+    (
+        ("--config.model={'depth': 8}",),
+        "unknown config key --config.model; nearest: --config.model.",
+    ),
+    (("--config.batch_size=1e400",), "--config.batch_size=1e400"),
+    (("--config.steps=9223372036854775808",), "must be at most 16777216: the schedule counts in"),
+    (("--config.optimizer.learning_rate=nan",), "optimizer.learning_rate=nan must be finite"),
+    (
+        ("--config.norm.groups=4",),
+        "norm.groups=4 changes nothing: norm.kind=batch with model.block=",
+    ),
+    (
+        ("--config.norm.kind=none", "--config.norm.group_size=25"),
+        "norm.group_size=25 changes nothing",
+    ),
     (("--config.model.family=vgg",), "chosen by the config's argument: configs/NAME.py:family=vgg"),
 ]
 
@@ -49,6 +64,27 @@ def test_bad_input_is_one_line_and_leaves_nothing_behind(tmp_path, words, messag
     assert message in done.stderr
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert not workdir.exists() and not done.stdout
+
+
+@pytest.mark.parametrize(
+    "argument,message",
+    [
+        ("depth=-8", "depth=-8 is not a number of layers"),
+        ("depth=6000000002", "depth=6000000002 is more than 1000000, the most layers of any"),
+        ("family=resnets", "family=resnets is not one of resnet, "),
+        ("depht=8", "config argument 'depht=8' is not key=value"),
+    ],
+)
+def test_a_bad_argument_of_a_config_file_is_one_line_without_a_traceback(
+    tmp_path, argument, message
+):
+    workdir = tmp_path / "run"
+    done = python(
+        "-m", "resnet_jax.train", f"--config=configs/digits.py:{argument}", f"--workdir={workdir}"
+    )
+    assert done.returncode == 2 and message in done.stderr
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr and not workdir.exists() and not done.stdout
 
 
 def test_a_config_file_that_is_not_there_is_one_line(tmp_path):

@@ -12,6 +12,9 @@ RECIPES = sorted(
 )
 
 
+BASE = configs.flatten(configs.base())
+
+
 def recipe(name="cifar10", argument="", **changes):
     config = importlib.import_module(f"configs.{name}").get_config(argument)
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
@@ -52,6 +55,52 @@ MISTAKES = [
     ({"model__skip": "D"}, "model.skip='D' is not one of none, A, B, C, A_split; nearest: "),
     ({"model__block": "bottelneck"}, "nearest: bottleneck"),
     ({"steps": 0}, "steps=0 must be positive"),
+    ({"steps": 2**24 + 1}, "must be at most 16777216: the schedule counts in float32"),
+    (
+        {"batch_size": 2**31},
+        "batch_size=2147483648 must be at most 2147483647: jax counts in 32 bits",
+    ),
+    ({"norm__epsilon": 1e-45}, "is not within float32's 1.18e-38 and 3.4e+38"),
+    ({"optimizer__momentum": 1 - 1e-12}, "must lie in [0, 1)"),
+    (
+        {"model__depth": 10**9 + 4},
+        "model.depth=1000000004 is more than 1000000, the most layers of any",
+    ),
+    (
+        {"model__depth": 6 * 10**4 + 2, "unroll": 2000},
+        "is more than 1202, the most layers of a program that",
+    ),
+    ({"model__width": 2**30, "model__widen": 4}, "are more channels than jax counts in 32 bits"),
+    ({"model__width": 2**20}, "would be an array of 18 x 3 x 3 x 1048576 x 1048576 numbers; jax"),
+    (
+        {"model__num_classes": 2**30},
+        "head/dense/kernel would be an array of 64 x 1073741824 numbers",
+    ),
+    ({"data__shape": (70_000, 32, 3)}, "has more than 65535 pixels a side"),
+    ({"data__pad": 2**20}, "makes images of"),
+    ({"data__std": (0.0,)}, "data.std=(0.0,) must hold positive numbers"),
+    ({"data__std": (1,)}, "data.std=(1,) must hold numbers with a point, such as 1.0"),
+    ({"schedule__factor": 1e30}, "grows beyond float32's 3.4e+38 by schedule.factor=1e+30"),
+    (
+        {"schedule__warmup_steps": 0, "schedule__warmup_factor": 0.5},
+        "schedule.warmup_factor=0.5 changes nothing: there is no warm-up where ",
+    ),
+    (
+        {"schedule__kind": "constant", "schedule__factor": 0.5},
+        "schedule.factor=0.5 changes nothing",
+    ),
+    ({"norm__groups": 4}, "norm.groups=4 changes nothing: norm.kind=batch with model.block=basic"),
+    ({"norm__kind": "layer", "norm__momentum": 0.5}, "norm.momentum=0.5 changes nothing"),
+    (
+        {"model__block": "fixup_basic", "norm__precise": 2},
+        "norm.precise=2 changes nothing: norm.kind=batch with model.block=fixup_basic keeps no",
+    ),
+    ({"optimizer__momentum": 0.0, "optimizer__nesterov": True}, "optimizer.nesterov=True changes"),
+    (
+        {"optimizer__weight_decay": 0.0, "optimizer__decay": "kernels"},
+        "optimizer.decay=kernels chan",
+    ),
+    ({"model__gains": (0.0, 0.0)}, "model.gains=(0.0, 0.0) pass nothing on"),
     ({"schedule__warmup_steps": 64_000}, "is not shorter than the run of steps=64000"),
     ({"schedule__boundaries": (48_000, 32_000)}, "must rise"),
     ({"schedule__boundaries": (0.5, 0.75)}, "must hold positive whole numbers"),
@@ -110,6 +159,43 @@ def test_a_mistake_is_refused_in_one_line_that_says_what_works(changes, message)
         configs.check(recipe(**changes))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name,argument,changes",
+    [
+        ("cifar10", "depth=20", {"norm__kind": "group"}),  # the file's own norm.group_size
+        ("imagenet", "family=densenet,depth=121", {}),  # and its width
+        ("imagenet", "depth=50", {"data__normalisation": "channel"}),
+        ("digits", "depth=8", {"schedule__kind": "constant"}),
+    ],
+)
+def test_what_a_recipe_sets_for_all_its_networks_is_refused_only_where_it_is_given(
+    name, argument, changes
+):
+    config = recipe(name, argument, **changes)
+    configs.check(config)
+    idle = sorted(set(configs.idle(config)) & set(configs.FOR_ALL))
+    keys = [key for key in idle if configs.flatten(config)[key] != BASE[key]]
+    assert keys
+    configs.check_given(config, [key.replace("__", ".") for key in changes])
+    for key in keys:
+        with pytest.raises(
+            ValueError, match=f"{key}=.* changes nothing: .*; leave it out"
+        ) as error:
+            configs.check_given(config, [key])
+        assert "\n" not in str(error.value)
+
+
+def test_an_odd_family_of_many_layers_or_stages_is_refused_at_once():
+    for argument, changes, message in (
+        ("family=densenet,depth=3004", {}, "is more than 1202, the most layers of a densenet"),
+        ("family=vgg,depth=40", {"model__stages": (1,) * 37}, "holds 37 stages; at most 32"),
+        ("family=vit,depth=4", {"model__width": 2**28, "model__heads": 3}, "nearest that does: 2"),
+        ("depth=8", {"norm__kind": "group", "norm__groups": 3, "model__width": 2**26}, "does: 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            configs.check(recipe("digits", argument, **changes))
 
 
 def test_any_stage_sizes_make_a_network():

@@ -19,6 +19,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from resnet_jax.models.norm import nearest_divisor
+
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -207,11 +209,9 @@ class Conv(nn.Module):
         channels = x.shape[-1]
         if channels % self.groups or self.width % self.groups:
             both = math.gcd(channels, self.width)
-            divisors = (d for d in range(1, both + 1) if both % d == 0)
-            near = min(divisors, key=lambda d: abs(d - self.groups))
             raise ValueError(
                 f"{self.groups} groups do not divide a convolution of {channels} to {self.width} "
-                f"channels; nearest that do: {near}"
+                f"channels; nearest that do: {nearest_divisor(both, self.groups)}"
             )
         fan = "fan_in" if self.fan == "in" else "fan_out"
         he = nn.initializers.variance_scaling(2 * self.gain**2 or 1, fan, "normal")

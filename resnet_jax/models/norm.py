@@ -10,6 +10,7 @@ elsewhere.
 """
 
 import functools
+import math
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -108,7 +109,7 @@ def _backward(epsilon, relu, span, saved, cotangents):
     if relu:
         g = jnp.where(y > 0, g, 0)
     axes = tuple(range(1, x.ndim - 1))
-    count = x.size // mean.size
+    count = float(x.size // mean.size)  # which an int32 may not hold
     sum_g, sum_gx = g.sum(axes), (g * xhat).sum(axes)
     dscale, dbias = sum_gx.sum(0).astype(scale.dtype), sum_g.sum(0).astype(bias.dtype)
     if span is not None:
@@ -188,8 +189,9 @@ class BatchNorm(nn.Module):
 
 
 def nearest_divisor(n: int, target: int) -> int:
-    """The divisor of `n` nearest to `target`."""
-    return min((d for d in range(1, n + 1) if n % d == 0), key=lambda d: abs(d - target))
+    """The divisor of `n` nearest to `target`, the smaller of two."""
+    small = [d for d in range(1, math.isqrt(n) + 1) if n % d == 0]
+    return min((*small, *(n // d for d in small)), key=lambda d: (abs(d - target), d))
 
 
 class GroupNorm(nn.Module):
