@@ -12,6 +12,7 @@ listed and has no manifest is a save that was cut short.
 
 import contextlib
 import gc
+import itertools
 import json
 import logging
 import sys
@@ -140,7 +141,7 @@ def _digest(files: dict[str, Any]) -> str:
     return xxhash.xxh64_hexdigest(json.dumps(files).encode())
 
 
-def _seal(workdir: AnyPath, step: int) -> None:
+def seal(workdir: AnyPath, step: int) -> None:
     """Write the manifest of a step that is whole, and then list it."""
     folder = workdir / "checkpoints" / str(step)
     files = {
@@ -211,7 +212,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind, *_) -> None:
-        self._wait()
+        self.wait()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".* was never awaited", RuntimeWarning)
             if self._failed:
@@ -227,7 +228,7 @@ class Checkpoints:
 
     def save(self, step: int, state: TrainState) -> None:
         """Save `state` under `step`; returns once it is copied from the device."""
-        self._wait()
+        self.wait()
         self.check()
         with self._saving(step):
             self._manager.save(step, args=ocp.args.StandardSave(state))  # pyright: ignore
@@ -244,12 +245,13 @@ class Checkpoints:
             with self._saving(step):
                 self._manager.wait_until_finished()
                 if distributed.first():
-                    _seal(self._workdir, step)
+                    seal(self._workdir, step)
             self.saved = step
         except OSError as error:
             self._failed = error
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
+        """Until nothing is being saved."""
         if self._sealing is not None:
             self._sealing.join()
 
@@ -262,6 +264,18 @@ class Checkpoints:
             raise OSError(f"the checkpoint of step {step} cannot be saved, {last}: {error}") from (
                 error
             )
+
+
+def _move(folder: AnyPath, target: AnyPath) -> None:
+    """Move a folder, which in an object store is no more than the names of its objects."""
+    if not is_remote(folder):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(target)
+        return
+    for path in [*_inside(folder), folder / MANIFEST]:
+        if path.exists():
+            (target / path.relative_to(folder)).write_bytes(path.read_bytes())
+    epath.Path(folder).rmtree()
 
 
 def _quiet(unraisable: Any) -> None:
@@ -277,11 +291,10 @@ def _clear(workdir: AnyPath, found: Found) -> None:
         epath.Path(workdir / "checkpoints" / str(step)).rmtree()
     for step, wrong in found.damaged.items():
         folder = workdir / "checkpoints" / str(step)
-        number = sum(1 for _ in (workdir / "damaged").glob(f"{step}*"))
-        aside = workdir / "damaged" / (f"{step}-{number}" if number else str(step))
+        names = itertools.chain([str(step)], (f"{step}-{i}" for i in itertools.count(1)))
+        aside = next(p for name in names if not (p := workdir / "damaged" / name).exists())
         words = f"the checkpoint of step {step} is damaged: {wrong}"
         if folder.exists():
-            aside.parent.mkdir(parents=True, exist_ok=True)
-            folder.rename(aside)
+            _move(folder, aside)
             words += f"; it is kept in {aside}"
         print(f"warning: {words}; step {found.step} is used instead", flush=True)

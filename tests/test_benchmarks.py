@@ -11,11 +11,13 @@ import pytest
 from jax import lax
 
 from benchmarks import (
+    checkpoints,
     common,
     compile_vs_depth,
     loop_convolutions,
     memory_vs_depth,
     peers,
+    soak,
     streaming,
 )
 from resnet_jax.families import build
@@ -174,3 +176,16 @@ def test_memory_by_policy_is_of_one_network_and_falls():
     assert used["plain"] > used["none"] > used["block"]
     assert ratios["temp_mb_14_none"] == used["none"]
     assert ratios["step_block_over_none_14"]
+
+
+def test_checkpoints_are_saved_sealed_and_trained_beside():
+    rows, ratios = checkpoints.measure(8, 1, 1, (1,))
+    assert [row["program"] for row in rows] == ["save_1_mb", "train_8"]
+    names = {"seal_over_save_1_mb", "verify_over_save_1_mb", "save_of_10_minutes_8"}
+    assert set(ratios) == names
+
+
+def test_a_soak_refuses_a_scenario_that_there_is_not(capsys):
+    with pytest.raises(SystemExit):
+        soak.measure(["flood"], 1, 0)
+    assert "'flood' is not one of resident, streamed, two, asked" in capsys.readouterr().err

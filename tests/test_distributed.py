@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -73,24 +74,48 @@ def learned(workdir):
     return jax.tree.map(np.asarray, (found.params, found.batch_stats, found.opt_state))
 
 
-def test_two_processes_end_with_the_records_and_parameters_of_one(tmp_path):
-    """Streamed, so that each process reads its own rows; and the second start changes nothing."""
-    both = together(tmp_path / "two", "--config.data.stream=always")
-    alone = finish([start(tmp_path / "one")])
-    found = finish(both)
-    assert [code for code, *_ in (*alone, *found)] == [0, 0, 0], (alone, found)
-    assert "starts at step 0" in found[0][1] and "starts" not in found[1][1]
-    records = [metrics.read(tmp_path / name / "metrics.jsonl") for name in ("one", "two")]
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The run of one process on one device."""
+    workdir = tmp_path_factory.mktemp("alone")
+    found = finish([start(workdir)])
+    assert found[0][0] == 0, found
+    return workdir
+
+
+def same_but_for_rounding(workdir, alone):
+    """The same batches, and after ten steps in float64 the same numbers."""
+    records = [metrics.read(run / "metrics.jsonl") for run in (alone, workdir)]
     keys = [[(r["step"], r["split"], r["examples"]) for r in run] for run in records]
     assert keys[0] == keys[1] and len(keys[0]) == 5 + 3
     for one, two in zip(*records, strict=True):
         assert one["loss"] == pytest.approx(two["loss"], abs=1e-10)
-    (entry,) = json.loads((tmp_path / "two" / "run.json").read_text())
-    assert entry["devices"] == ["cpu:cpu"] * 2
     with jax.enable_x64(True):
-        one, two = learned(tmp_path / "one"), learned(tmp_path / "two")
+        one, two = learned(alone), learned(workdir)
     gaps = jax.tree.map(lambda a, b: np.abs(a - b).max(), one, two)
     assert max(jax.tree.leaves(gaps)) < 1e-10
+
+
+def test_two_processes_end_with_the_records_and_parameters_of_one(tmp_path, alone):
+    """Streamed, so that each process reads its own rows."""
+    found = finish(together(tmp_path / "two", "--config.data.stream=always"))
+    assert [code for code, *_ in found] == [0, 0], found
+    assert "starts at step 0" in found[0][1] and "starts" not in found[1][1]
+    same_but_for_rounding(tmp_path / "two", alone)
+    (entry,) = json.loads((tmp_path / "two" / "run.json").read_text())
+    assert entry["devices"] == ["cpu:cpu"] * 2
+
+
+def test_a_checkpoint_of_eight_devices_goes_on_on_fewer_and_on_two_processes(tmp_path, alone):
+    eight = tmp_path / "eight"
+    assert finish([start(eight, "--config.steps=4", devices=8)])[0][0] == 0
+    for name in ("1", "2", "4", "two"):
+        shutil.copytree(eight, tmp_path / name)
+    starts = [start(tmp_path / str(devices), devices=devices) for devices in (1, 2, 4)]
+    for code, said, error in finish([*starts, *together(tmp_path / "two")]):
+        assert code == 0 and ("resumes at step 4" in said or not said), error
+    for name in ("1", "2", "4", "two"):
+        same_but_for_rounding(tmp_path / name, alone)
 
 
 def test_a_process_that_is_killed_ends_the_other_in_one_line(tmp_path):

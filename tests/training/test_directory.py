@@ -62,6 +62,29 @@ def test_a_run_keeps_its_files_wherever_it_lives(workdir):
     assert [record["step"] for record in metrics.read(log)] == [1, 2]
 
 
+def test_a_step_is_sealed_found_and_moved_aside_wherever_the_run_lives(workdir):
+    config = importlib.import_module("configs.digits").get_config("depth=8")
+    directory.claim(workdir, config)
+    for step in (2, 4):
+        inner = workdir / "checkpoints" / str(step) / "default"
+        inner.mkdir(parents=True, exist_ok=True)
+        for name in ("a", "b"):
+            (inner / name).write_bytes(name.encode() * step)
+        checkpoint.seal(workdir, step)
+    assert checkpoint.find(workdir) == checkpoint.Found(4, {}, [])
+    for aside in ("4", "4-1"):
+        (workdir / "checkpoints" / "4" / "default" / "a").write_bytes(b"abaa")
+        found = checkpoint.find(workdir)
+        assert found.step == 2 and "the content of default/a has changed" in found.damaged[4]
+        checkpoint._clear(workdir, found)
+        assert not (workdir / "checkpoints" / "4").exists()
+        assert (workdir / "damaged" / aside / "default" / "a").read_bytes() == b"abaa"
+        for name in ("a", "b"):
+            (workdir / "checkpoints" / "4" / "default").mkdir(parents=True, exist_ok=True)
+            (workdir / "checkpoints" / "4" / "default" / name).write_bytes(name.encode() * 4)
+        checkpoint.seal(workdir, 4)
+
+
 def test_data_is_another_only_where_both_starts_know_that_part(tmp_path):
     directory.add_start(tmp_path, {"data_fingerprint": "files+content"})
     directory.refuse_other_data(tmp_path, "files")  # streamed now
