@@ -213,18 +213,15 @@ class Checkpoints:
 
     def __exit__(self, kind, *_) -> None:
         self.wait()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".* was never awaited", RuntimeWarning)
-            if self._failed:
+        with warnings.catch_warnings(), contextlib.ExitStack() as stack:
+            stack.callback(setattr, sys, "unraisablehook", self._hook)
+            if self._failed:  # which closing would raise again, in orbax's words
+                stack.enter_context(contextlib.suppress(Exception))
+                warnings.filterwarnings("ignore", ".* was never awaited", RuntimeWarning)
                 gc.collect()  # what orbax did not finish warns when it goes
-        try:
             self._manager.close()
+        if kind is None:  # else what is raised already says more
             self.check()
-        except Exception:
-            if kind is None:  # else what is raised already says more
-                raise
-        finally:
-            sys.unraisablehook = self._hook
 
     def save(self, step: int, state: TrainState) -> None:
         """Save `state` under `step`; returns once it is copied from the device."""

@@ -60,4 +60,8 @@ def test_the_command_writes_what_it_prints(imported, tmp_path, monkeypatch, caps
     found = json.loads(file.read_text())
     assert list(found) == ["split", "examples", "loss", "error", "error_top5", "protocol"]
     assert f"test error {found['error']:.2%}" in capsys.readouterr().out
-    assert sorted(p.name for p in imported[0].iterdir()) == ["checkpoints", "config.json"]
+    assert sorted(p.name for p in imported[0].iterdir()) == [
+        "checkpoints",
+        "config.json",
+        "saved.jsonl",
+    ]
