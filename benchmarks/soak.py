@@ -70,7 +70,7 @@ class Start:
     """One start of a run, in its processes; process 0's words go to a file."""
 
     def __init__(self, scenario: Scenario, workdir: Path):
-        words = [
+        self.words = [
             *(sys.executable, "-m", "resnet_jax.train", "--config=configs/digits.py:depth=8"),
             *(f"--config.{change}" for change in CHANGES.split()),
             *(f"--workdir={workdir}", *scenario.words),
@@ -84,7 +84,7 @@ class Start:
             among = (address, f"--num_processes={scenario.processes}", f"--process_id={index}")
             with self._log.open("w") if index == 0 else open(os.devnull, "w") as said:
                 process = subprocess.Popen(
-                    [*words, *(among if scenario.processes > 1 else ())],
+                    [*self.words, *(among if scenario.processes > 1 else ())],
                     env=os.environ | cache | {"TQDM_DISABLE": "1"},
                     stdout=said,
                     stderr=subprocess.STDOUT,

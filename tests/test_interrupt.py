@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import subprocess
 import threading
 import time
 
@@ -39,6 +40,9 @@ def wait_for_records(start, workdir):
 def test_asked_while_it_trains_a_run_saves_at_the_chunks_end_and_goes_on_from_there(tmp_path):
     start = soak.Start(slow, tmp_path / "run")
     wait_for_records(start, tmp_path / "run")
+    second = subprocess.run(start.words, capture_output=True, text=True, check=False)
+    assert second.returncode == 2 and second.stderr.startswith("error: ")
+    assert f"run is in use by process {start.processes[0].pid} on" in second.stderr
     start.processes[0].send_signal(signal.SIGINT)
     assert start.finish() == [130], start.said()
     found = re.search(r"saved at step (\d+) after SIGINT; the same command goes on", start.said())
