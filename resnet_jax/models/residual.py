@@ -76,7 +76,7 @@ class Stack(nn.Module):
     are such inputs known when the network is built, numbers, one a layer (a survival).
     `unroll` layers make up one turn of the loop; `unroll >= depth` leaves no loop.
     `remat` says what is kept for the backward pass, which computes the rest again: 'none' all that
-    it needs, 'block' each block's input, 'sqrt' the input of each of round(sqrt(depth)) segments.
+    it needs, 'block' each block's input, 'sqrt' the input of each of about sqrt(depth) segments.
     A segment of more than WHOLE layers keeps its blocks' inputs when it is computed again, so that
     they are computed a third time; layers that are left over keep what a segment at hand does.
     Layers that no loop holds are kept as by 'none', because the compiler finds that the two
@@ -179,9 +179,16 @@ def _fold(step, x, layers, remat, unroll):
 
 
 def segmentation(depth: int) -> tuple[int, int, int]:
-    """Segments, layers of each, and layers left over, whose inputs are the fewest together."""
-    segments = round(math.sqrt(depth))
-    return segments, *divmod(depth, segments)
+    """Segments, layers of each, and layers left over, whose inputs are the fewest together.
+
+    round(sqrt(depth)) segments where these are computed again in one go, which holds all that is
+    within one: of these, shorter ones count more than what is left over.
+    """
+    near = round(math.sqrt(depth))
+    if depth // near > WHOLE:
+        inputs = lambda n: n + sum(divmod(depth, n))
+        near = min(range(near // 2, 2 * near), key=lambda n: (inputs(n), abs(n - near)))
+    return near, *divmod(depth, near)
 
 
 def _check_same(block, x, y):

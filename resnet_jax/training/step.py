@@ -81,20 +81,24 @@ def train_step(
     if axis is not None:
         shared, sums = lax.psum(((grads, batch_stats), sums), axis)
         grads, batch_stats = jax.tree.map(lambda a: a / lax.axis_size(axis), shared)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    # Of the gradients and not of what they lead to, which would have to be held beside the old.
     finite = jnp.isfinite(sums["loss"]) & all_finite((grads, batch_stats))
     learns = finite & (state.skipped >= 0)
-    held = lambda new, old: jax.tree.map(lambda a, b: jnp.where(learns, a, b), new, old)
+
+    def learn() -> tuple[Any, Any, Any]:
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        return optax.apply_updates(state.params, updates), batch_stats, opt_state
+
+    # A branch updates in place; a choice between the old and the new holds both.
+    keep = lambda: (state.params, state.batch_stats, state.opt_state)
+    params, batch_stats, opt_state = lax.cond(learns, learn, keep)
+    skipped = state.skipped + (~finite).astype(jnp.int32)
     state = dataclasses.replace(
         state,
         step=state.step + (1 if skip else learns.astype(jnp.int32)),
-        params=held(optax.apply_updates(state.params, updates), state.params),
-        batch_stats=held(batch_stats, state.batch_stats),
-        opt_state=held(opt_state, state.opt_state),
-        skipped=state.skipped + (~finite).astype(jnp.int32)
-        if skip
-        else jnp.where(learns, state.skipped, -1),
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+        skipped=skipped if skip else jnp.where(learns, state.skipped, -1),
     )
     if skip:
         sums = jax.tree.map(lambda a: jnp.where(finite, a, jnp.zeros_like(a)), sums)
