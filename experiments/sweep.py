@@ -319,7 +319,7 @@ def curves(planned: Planned) -> list[dict[str, Any]]:
     found = []
     for seed in seeds(planned):
         for split in ("train", "test"):
-            own = [r for r in records if r["split"] == split and r["seed"] == seed]
+            own = [r for r in records if r["split"] == split and r["seed"] == seed and "loss" in r]
             lines = {name: [r[name] for r in own] for name in ("step", "error", "loss")}
             found.append(common | {"seed": seed, "split": split} | lines)
     return found

@@ -11,6 +11,7 @@ listed and has no manifest is a save that was cut short.
 """
 
 import contextlib
+import errno
 import gc
 import itertools
 import json
@@ -33,6 +34,7 @@ from resnet_jax.training.directory import AnyPath, is_remote
 from resnet_jax.training.state import TrainState
 
 MANIFEST, SAVED = "manifest.json", "saved.jsonl"
+UNSEALED = f"{MANIFEST} is gone"
 BUFFER = 1 << 20  # bytes that are read and hashed at a time
 
 # Orbax logs each error several times with its trace; it reaches us as an exception too.
@@ -56,21 +58,24 @@ class Found(NamedTuple):
 def find(workdir: AnyPath) -> Found:
     """Look for the newest step whose files are all as they were written; nothing is changed.
 
+    One save at most can have been cut short, and it is newer than all that are listed.
     Raises: OSError where steps were saved and none of them is good any more.
     """
+    # The list first: a step that a run seals meanwhile is then unfinished, and not damaged.
+    listed, torn = _listed(workdir)
     folder = workdir / "checkpoints"
     inside = list(folder.iterdir()) if folder.is_dir() else []
     there = {int(p.name) for p in inside if p.name.isdecimal() and p.is_dir()}
-    listed, torn = _listed(workdir)
+    last = max(listed, default=-1)
     damaged, unfinished = {}, []
-    for step in sorted(there | {max(listed, default=-1)} - {-1}, reverse=True):
+    for step in sorted(there | {last} - {-1}, reverse=True):
         wrong = verify(folder / str(step)) if step in there else "its folder is gone"
         if wrong is None:
             return Found(step, damaged, unfinished)
-        if step in listed or (folder / str(step) / MANIFEST).exists():
-            damaged[step] = wrong
-        else:
+        if wrong == UNSEALED and step > last and step == max(there):
             unfinished.append(step)
+        else:
+            damaged[step] = wrong
     if damaged or torn:
         why = "; ".join(f"step {step}: {wrong}" for step, wrong in damaged.items()) or torn
         raise OSError(
@@ -88,10 +93,14 @@ def finished(workdir: AnyPath, steps: int) -> bool:
 
 def _listed(workdir: AnyPath) -> tuple[list[int], str]:
     """The steps that were saved, and what is wrong with their list."""
+    path = workdir / SAVED
     try:
-        return [int(line["step"]) for line in metrics.read(workdir / SAVED)], ""
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        listed = [int(line["step"]) for line in metrics.read(path)]
+    except (OSError, ValueError, TypeError) as error:
         return [], str(error)
+    if not listed and path.exists() and path.read_bytes():
+        return [], f"{path} is cut off"
+    return listed, ""
 
 
 def verify(folder: AnyPath) -> str | None:
@@ -114,7 +123,9 @@ def verify(folder: AnyPath) -> str | None:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{MANIFEST} is damaged: {error}"
     except OSError as error:
-        return str(error)
+        if error.errno == errno.EIO:  # others may pass: a folder that is away for a while
+            return str(error)
+        raise
     return None
 
 
@@ -197,13 +208,13 @@ class Checkpoints:
 
     def __init__(self, workdir: AnyPath, found: Found, keep: int = 2):
         self._workdir = workdir if is_remote(workdir) else workdir.absolute()
-        self._hook, sys.unraisablehook = sys.unraisablehook, _quiet
         _clear(self._workdir, found)
         distributed.wait("cleared")
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True
         )
         self._manager = ocp.CheckpointManager(self._workdir / "checkpoints", options=options)
+        self._hook, sys.unraisablehook = sys.unraisablehook, _quiet
         self._sealing: threading.Thread | None = None
         self._failed: OSError | None = None
         self.saved = found.step  # the newest good step
@@ -222,6 +233,7 @@ class Checkpoints:
             self._manager.close()
         if kind is None:  # else what is raised already says more
             self.check()
+            distributed.wait("sealed")  # by process 0, which ends when another one does
 
     def save(self, step: int, state: TrainState) -> None:
         """Save `state` under `step`; returns once it is copied from the device."""
@@ -285,13 +297,27 @@ def _quiet(unraisable: Any) -> None:
 def _clear(workdir: AnyPath, found: Found) -> None:
     """Out of the way: orbax counts every folder, and saves nothing older than the newest."""
     for step in found.unfinished:
-        epath.Path(workdir / "checkpoints" / str(step)).rmtree()
+        folder = workdir / "checkpoints" / str(step)
+        if found.step is None:
+            kept = _aside(workdir, step)
+            print(f"warning: the first save, of step {step}, was cut short; it is kept in {kept}")
+        else:
+            epath.Path(folder).rmtree()
     for step, wrong in found.damaged.items():
         folder = workdir / "checkpoints" / str(step)
-        names = itertools.chain([str(step)], (f"{step}-{i}" for i in itertools.count(1)))
-        aside = next(p for name in names if not (p := workdir / "damaged" / name).exists())
         words = f"the checkpoint of step {step} is damaged: {wrong}"
         if folder.exists():
-            _move(folder, aside)
-            words += f"; it is kept in {aside}"
+            words += f"; it is kept in {_aside(workdir, step)}"
         print(f"warning: {words}; step {found.step} is used instead", flush=True)
+    if found.step is not None:  # a torn or wrong line would stay
+        listed = sorted({step for step in _listed(workdir)[0] if step < found.step} | {found.step})
+        lines = [json.dumps({"step": step}) + "\n" for step in listed]
+        directory.write(workdir / SAVED, "".join(lines))
+
+
+def _aside(workdir: AnyPath, step: int) -> AnyPath:
+    """Move a step's folder out of the way; returns where to."""
+    names = itertools.chain([str(step)], (f"{step}-{i}" for i in itertools.count(1)))
+    target = next(p for name in names if not (p := workdir / "damaged" / name).exists())
+    _move(workdir / "checkpoints" / str(step), target)
+    return target

@@ -9,6 +9,7 @@ which. On one process nothing here does anything.
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import select
@@ -349,6 +350,9 @@ def wait(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
+_WISHES = itertools.count()
+
+
 class Wish:
     """What any process may wish for, and all then do at the same boundary of the run.
 
@@ -357,9 +361,10 @@ class Wish:
     that gets there has seen that piece's results, to which process 0 contributed, and so finds it.
     """
 
-    def __init__(self, name: str):
-        """Wishes for `name`, which is no other one's."""
-        self._name, self._number, self._at, self._told = name, 0, None, False
+    def __init__(self):
+        # All processes make the same Wishes in the same order, also in a second run.
+        self._name = f"wish/{next(_WISHES)}"
+        self._number, self._at, self._told = 0, None, False
 
     def granted(self, wished: bool, boundary: int) -> bool:
         """Whether to do it now, at this boundary; of boundaries that rise by one."""

@@ -28,7 +28,7 @@ class Interrupt(contextlib.AbstractContextManager):
         self._lock = threading.Lock()
 
     def __enter__(self) -> "Interrupt":
-        self._before = {}
+        self._thread = None
         if threading.current_thread() is not threading.main_thread():
             return self
         self._heard, written = socket.socketpair()
@@ -38,11 +38,13 @@ class Interrupt(contextlib.AbstractContextManager):
         self._thread.start()
         self._wakeup = signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
         # The handlers do nothing: what matters is that their numbers are written to the socket.
-        self._before = {one: signal.signal(one, lambda *_: None) for one in SIGNALS}
+        # What who started us has us ignore stays ignored.
+        ours = [one for one in SIGNALS if signal.getsignal(one) != signal.SIG_IGN]
+        self._before = {one: signal.signal(one, lambda *_: None) for one in ours}
         return self
 
     def __exit__(self, *_) -> None:
-        if not self._before:
+        if self._thread is None:
             return
         for one, handler in self._before.items():
             signal.signal(one, handler)
@@ -82,5 +84,6 @@ def _leave(words: str, number: int) -> None:
 
 def _say(words: str) -> None:
     # Not by print, whose lock the main thread may hold; on a terminal below the progress bar.
-    below = "\n" * os.isatty(2)
-    os.write(2, f"{below}{words}\n".encode())
+    with contextlib.suppress(OSError):  # nobody reads any more, which must not keep us
+        below = "\n" * os.isatty(2)
+        os.write(2, f"{below}{words}\n".encode())

@@ -97,5 +97,8 @@ def normalisation(trained: Trained) -> Normalisation:
     """
     path = trained.workdir / "normalisation.json"
     if path.exists():
-        return Normalisation.from_json(directory.read(path))
+        try:
+            return Normalisation.from_json(directory.read(path))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise OSError(f"{path} is damaged: {error!r}") from error
     return inputs.normalisation(trained.config, inputs.dataset(trained.config))

@@ -129,13 +129,52 @@ def test_a_list_of_saves_that_is_lost_or_harmed_hides_no_good_step(workdir, cont
     assert checkpoint.find(workdir).step == 6
 
 
+def unseal(workdir, step):
+    (workdir / "checkpoints" / str(step) / "manifest.json").unlink()
+
+
 def test_a_save_that_was_cut_short_is_no_damage(workdir):
-    """It has no manifest and is not listed; what is listed without one has lost it."""
+    """It has no manifest and is newer than all that is listed; it is the only one."""
     shutil.copytree(workdir / "checkpoints" / "6", workdir / "checkpoints" / "8")
-    (workdir / "checkpoints" / "8" / "manifest.json").unlink()
+    unseal(workdir, 8)
     assert checkpoint.find(workdir) == checkpoint.Found(6, {}, [8])
     metrics.append(workdir / "saved.jsonl", [{"step": 8}])
     assert checkpoint.find(workdir) == checkpoint.Found(6, {8: "manifest.json is gone"}, [])
+    unseal(workdir, 6)
+    assert checkpoint.find(workdir).step == 4
+
+
+def test_a_first_save_that_was_cut_short_is_kept_aside_and_told(workdir, capsys):
+    (workdir / "saved.jsonl").unlink()
+    shutil.rmtree(workdir / "checkpoints" / "4")
+    unseal(workdir, 6)
+    assert checkpoint.find(workdir) == checkpoint.Found(None, {}, [6])
+    run(workdir)
+    said = capsys.readouterr().out
+    assert "the first save, of step 6, was cut short; it is kept in" in said
+    assert "starts at step 0, nothing was saved before" in said
+    assert (workdir / "damaged" / "6" / "default").is_dir()
+
+
+def test_steps_that_all_lack_their_manifest_are_no_cut_save(workdir):
+    """Another version's, or of a copy without them: nothing is deleted, nothing begins again."""
+    (workdir / "saved.jsonl").unlink()
+    unseal(workdir, 4)
+    unseal(workdir, 6)
+    before = sorted(p for p in workdir.rglob("*"))
+    with pytest.raises(OSError, match="none is good any more"):
+        run(workdir)
+    assert sorted(p for p in workdir.rglob("*")) == before
+
+
+def test_a_list_of_saves_is_put_in_order_when_the_run_goes_on(workdir):
+    (workdir / "saved.jsonl").write_text('{"step": 4}\n{"step": 90}\n{"st')
+    run_to_8 = small()
+    run_to_8.steps = 8
+    prepared = loop.prepare(run_to_8, workdir)
+    assert prepared is not None
+    loop.train(prepared)
+    assert [line["step"] for line in metrics.read(workdir / "saved.jsonl")] == [4, 6, 8]
 
 
 def test_a_manifest_cannot_make_us_read_elsewhere(workdir):
@@ -206,10 +245,13 @@ def test_records_that_are_lost_are_told(workdir, capsys):
 
 def test_a_file_of_ours_that_is_damaged_is_named(workdir):
     shutil.rmtree(workdir / "checkpoints" / "6")
-    for name in ("config.json", "run.json", "metrics.jsonl"):
+    for name in ("config.json", "run.json", "metrics.jsonl", "normalisation.json"):
         kept = (workdir / name).read_bytes()
-        (workdir / name).write_bytes(b"\xff" + kept)
-        with pytest.raises(OSError, match=f"{name}.* is damaged"):
-            run(workdir)
+        for harmed in (b"\xff" + kept, kept.replace(b"step", b"stop"), kept.replace(b"mean", b"m")):
+            (workdir / name).write_bytes(harmed)
+            if harmed == kept or (name == "run.json" and harmed[:1] == kept[:1]):
+                continue
+            with pytest.raises((OSError, ValueError), match=f"{name}.* is damaged|another run"):
+                trained.normalisation(trained.load(workdir)) if "norm" in name else run(workdir)
         (workdir / name).write_bytes(kept)
     assert np.isfinite(metrics.read(workdir / "metrics.jsonl")[0]["loss"])

@@ -1,5 +1,6 @@
 """Many processes: how they meet, what they end with, and what they say when one is lost."""
 
+import itertools
 import json
 import os
 import re
@@ -15,20 +16,9 @@ import jax
 import numpy as np
 import pytest
 
+from benchmarks.soak import free_port
 from resnet_jax import distributed, trained
 from resnet_jax.training import metrics
-
-
-def free_port():
-    """The first of two ports that are free."""
-    for port in range(20000 + os.getpid() % 20000, 60000, 2):
-        try:
-            for one in (port, port + 1):
-                socket.create_server(("127.0.0.1", one)).close()
-            return port
-        except OSError:
-            continue
-    raise AssertionError("no free ports")
 
 
 def start(workdir, *words, devices=1):
@@ -112,8 +102,9 @@ def test_a_checkpoint_of_eight_devices_goes_on_on_fewer_and_on_two_processes(tmp
     for name in ("1", "2", "4", "two"):
         shutil.copytree(eight, tmp_path / name)
     starts = [start(tmp_path / str(devices), devices=devices) for devices in (1, 2, 4)]
-    for code, said, error in finish([*starts, *together(tmp_path / "two")]):
-        assert code == 0 and ("resumes at step 4" in said or not said), error
+    found = finish([*starts, *together(tmp_path / "two")])
+    assert [code for code, *_ in found] == [0] * 5, found
+    assert all("resumes at step 4" in said for _, said, _ in found[:4])  # process 0 speaks
     for name in ("1", "2", "4", "two"):
         same_but_for_rounding(tmp_path / name, alone)
 
@@ -259,3 +250,30 @@ def test_a_process_of_another_command_ends_all_and_says_why(tmp_path):
     assert "process 1 is not of the run of process 0 (optimizer.learning_rate: 0.1 there" in said
     assert "ended before the run did" in found[0][2]
     assert not (tmp_path / "run").exists()
+
+
+def test_what_is_wished_for_is_granted_to_all_two_boundaries_after_process_0_heard(monkeypatch):
+    """Each process in turn, over a store as jax.distributed has it."""
+
+    class Store(dict):
+        def key_value_set(self, key, value, allow_overwrite=False):
+            assert allow_overwrite or key not in self, key
+            self[key] = value
+
+    store, me = Store(), 0
+    monkeypatch.setattr(distributed, "_store", lambda: store)
+    monkeypatch.setattr(distributed, "_read", store.get)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(distributed, "first", lambda: me == 0)
+    for _ in range(2):  # two runs, in one session: nothing is left over of the first
+        monkeypatch.setattr(distributed, "_WISHES", itertools.count(len(store)))
+        leader = distributed.Wish()
+        monkeypatch.setattr(distributed, "_WISHES", itertools.count(len(store)))
+        other = distributed.Wish()
+        granted = {0: [], 1: []}
+        for boundary in range(1, 20):
+            for me, wish in ((0, leader), (1, other)):  # noqa: B007 - `first` reads it
+                wished = me == 1 and boundary in (3, 10)
+                if wish.granted(wished, boundary):
+                    granted[me].append(boundary)
+        assert granted[0] == granted[1] == [6, 13]

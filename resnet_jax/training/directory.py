@@ -145,7 +145,10 @@ def close_run(workdir: AnyPath, end: dict[str, Any]) -> None:
 def read_starts(workdir: AnyPath) -> list[dict[str, Any]]:
     """The entries of run.json, one a start; none before the first."""
     path = workdir / "run.json"
-    return read(path) if path.exists() else []
+    starts = read(path) if path.exists() else []
+    if not isinstance(starts, list) or not all("data_fingerprint" in start for start in starts):
+        raise OSError(f"{path} is damaged: it is no list of starts")
+    return starts
 
 
 def read(path: AnyPath) -> Any:
@@ -165,6 +168,10 @@ def write(path: AnyPath, text: str) -> None:
     temporary = path.with_suffix(path.suffix + ".tmp")
     to_disk(temporary, "w", text)
     temporary.replace(path)
+    with contextlib.suppress(OSError):  # some systems have no folders to open: its new name, too
+        handle = os.open(path.parent, os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)
 
 
 def to_disk(path: AnyPath, mode: Literal["w", "a"], text: str) -> None:

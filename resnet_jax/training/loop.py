@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import json
-import math
 import signal
 import sys
 import time
@@ -28,13 +27,8 @@ from resnet_jax.training import state as states
 from resnet_jax.training import step as steps
 from resnet_jax.training.compile import ONCE, program
 from resnet_jax.training.evaluation import evaluator
-from resnet_jax.training.optimizer import optimizer, schedule
-
-# What a run that diverged says last.
-ADVICE = (
-    "earlier checkpoints are kept. A lower optimizer.learning_rate or a longer "
-    "schedule.warmup_steps may help, or nonfinite=skip where such steps are few"
-)
+from resnet_jax.training.log import ADVICE, Log
+from resnet_jax.training.optimizer import optimizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +50,14 @@ class Run:
 def prepare(config: Config, workdir: directory.AnyPath) -> Run | None:
     """Check everything that can be wrong, load the data, and write nothing; None: it is finished.
 
-    Raises: ValueError in one line: config, data set, batch, devices, a directory of another run.
+    Raises: ValueError in one line: config, data set, batch, devices, a directory of another run;
+        OSError for a directory that is damaged or in use.
     """
+    with Interrupt(str(workdir)):
+        return _prepare(config, workdir)
+
+
+def _prepare(config: Config, workdir: directory.AnyPath) -> Run | None:
     configs.check(config)
     directory.refuse_without_clients(workdir)
     refuse_different_processes(configs.flatten(json.loads(configs.to_json(config))))
@@ -122,44 +122,54 @@ def train(run: Run) -> None:
         for data that cannot be read, a directory that cannot be written or is in use, checkpoints
         none of which is good; SystemExit of status 128 + the signal's number.
     """
-    workdir = run.workdir
     say(command.devices())
     began = time.perf_counter()
+    with contextlib.ExitStack() as held, Interrupt(str(run.workdir)) as interrupt:
+        claim(run, held)
+        ready, at, speed, test = _train(run, began, interrupt)
+        if at < run.config.steps:  # a signal, to this process or to another one of the run
+            asked = interrupt.received or signal.SIGTERM
+            say(f"{run.workdir}: saved at step {at} after {asked.name}; the same command goes on")
+            sys.exit(128 + asked)
+        seconds = time.perf_counter() - began
+        end = {"seconds": seconds, "compile_seconds": ready, "images_per_second": speed}
+        directory.close_run(run.workdir, end)
+    if distributed.first():
+        records = metrics.read(run.workdir / "metrics.jsonl")
+        size = len(run.dataset.train)
+        errors = [metrics.last_epoch(records, size, seed)["error"] for seed in run.seeds]
+        say(f"{run.workdir}: train error {np.mean(errors):.2%}{_shown(test)} in {seconds:.0f} s")
+
+
+def _train(
+    run: Run, began: float, interrupt: Interrupt
+) -> tuple[float, int, float, list[dict[str, float]]]:
+    """Seconds until it was ready, and what `_loop` gives; everything is saved when it returns."""
+    workdir = run.workdir
     with contextlib.ExitStack() as stack:
-        interrupt = stack.enter_context(Interrupt(str(workdir)))
-        claim(run, stack)
         found = found_by_all(workdir)
         checkpoints = stack.enter_context(Checkpoints(workdir, found))
         state, net = _begin(run, found.step)
         first = found.step or 0
+        before = directory.read_starts(workdir)
         directory.add_start(workdir, _start(run, first))
         directory.write(workdir / "normalisation.json", json.dumps(run.normalisation.to_json()))
         _cut(workdir / "metrics.jsonl", first)
         feed = stack.enter_context(inputs.feed(run.mesh, run.dataset, "train", run.config, first))
         tested = stack.enter_context(inputs.feed(run.mesh, run.dataset, "test", run.config))
         programs = _compile(run, net, state, feed, tested, first)
-        compile_seconds = time.perf_counter() - began
+        ready = time.perf_counter() - began
         where = f"resumes at step {first}" if first else "starts at step 0"
         where += ", from the weights that were imported" if found.step == 0 else ""
-        say(f"{workdir}: {where}, ready after {compile_seconds:.1f} s")
+        where += ", nothing was saved before" if found.step is None and before else ""
+        say(f"{workdir}: {where}, ready after {ready:.1f} s")
         board = _board(workdir, first)
         if board:
             stack.callback(board.close)
+        diagnose = functools.partial(_diagnose, run, net, feed)
+        log = Log(workdir / "metrics.jsonl", run.config, board, diagnose)
         interrupt.begin()
-        at, speed, test = _loop(run, state, feed, programs, checkpoints, board, first, interrupt)
-
-    if at < run.config.steps:  # a signal, to this process or to another one of the run
-        asked = interrupt.received or signal.SIGTERM
-        say(f"{workdir}: saved at step {at} after {asked.name}; the same command goes on")
-        sys.exit(128 + asked)
-    seconds = time.perf_counter() - began
-    end = {"seconds": seconds, "compile_seconds": compile_seconds, "images_per_second": speed}
-    directory.close_run(workdir, end)
-    if distributed.first():
-        records = metrics.read(workdir / "metrics.jsonl")
-        size = len(run.dataset.train)
-        errors = [metrics.last_epoch(records, size, seed)["error"] for seed in run.seeds]
-        say(f"{workdir}: train error {np.mean(errors):.2%}{_shown(test)} in {seconds:.0f} s")
+        return ready, *_loop(run, state, feed, programs, checkpoints, log, first, interrupt)
 
 
 def claim(run: Run, stack: contextlib.ExitStack) -> None:
@@ -170,7 +180,10 @@ def claim(run: Run, stack: contextlib.ExitStack) -> None:
     if distributed.first():
         run.workdir.mkdir(parents=True, exist_ok=True)
         stack.enter_context(directory.locked(run.workdir))
-        directory.refuse_another(run.workdir, run.config)
+        try:  # whoever had it a moment ago may have made it another run's
+            directory.refuse_another(run.workdir, run.config)
+        except ValueError as error:
+            raise OSError(str(error)) from error
         directory.claim(run.workdir, run.config)
     distributed.wait("claimed")
     if not _appears(run.workdir / "config.json"):
@@ -212,7 +225,6 @@ class Programs:
     refresh: Callable  # statistics, where they are recomputed before an evaluation
     evaluate: Callable
     finite: Callable
-    diagnose: Callable  # (state, step, replica) -> what was not finite, in words; compiled late
 
 
 def _compile(
@@ -243,7 +255,6 @@ def _compile(
             net, run.normalisation, state, tested, run.mesh, deterministic=config.deterministic
         ),
         compiled(shard.spread(_finite, run.mesh, (shard.EACH,)), state, level=ONCE),
-        functools.partial(_diagnose, run, net, feed),
     )
 
 
@@ -253,42 +264,38 @@ def _loop(
     feed: inputs.Feed,
     programs: Programs,
     checkpoints: Checkpoints,
-    board: Any,
+    log: Log,
     first: int,
     interrupt: Interrupt,
 ) -> tuple[int, float, list[dict[str, float]]]:
     """Chunk after chunk from step `first`: (the step reached, images/s, the last test means)."""
-    config, log = run.config, run.workdir / "metrics.jsonl"
+    config, stop, save = run.config, distributed.Wish(), distributed.Wish()
     quiet = None if distributed.first() else True  # None: unless it is a terminal
     bar = tqdm(total=config.steps, initial=first, unit="step", disable=quiet)
-    write = functools.partial(_write, run, log, board)
-    stop, save = distributed.Wish("stop"), distributed.Wish("save")
-    at, pending, test, speed = first, [], [], 0.0
+    at, test, speed = first, [], 0.0
     clock = saved = time.perf_counter()
     for index, length in enumerate(_chunks(config, first), start=1):
         dispatched = time.perf_counter()
         state, sums = programs.chunks[length](state, feed.source, feed.draw(at, length))
         at += length
         # The last chunk's numbers are fetched while this one runs.
-        _flush(run, state, pending, write, programs)
-        pending = [(at, sums)]
+        log.flush(state)
+        log.add(at, sums)
         if at % config.eval_every == 0 or at == config.steps:
-            _flush(run, state, pending, write, programs)
+            log.flush(state)
             state = programs.refresh(state)
             test = programs.evaluate(state)
-            write(at, "test", test)
+            log.write(at, "test", test)
         checkpoints.check()
         now = time.perf_counter()
         # As if the next chunk took as long: no more than these minutes are ever lost.
         late = 2 * now - dispatched - saved > 60 * config.checkpoint_minutes
-        stops = stop.granted(interrupt.received is not None, index)
-        if (
-            save.granted(late, index)
-            or stops
-            or at % config.checkpoint_every == 0
-            or at == config.steps
-        ):
-            _flush(run, state, pending, write, programs)
+        due = at % config.checkpoint_every == 0 or at == config.steps
+        due |= save.granted(late, index)
+        if stops := stop.granted(interrupt.received is not None, index):
+            due = True
+        if due:
+            log.flush(state)  # first: a checkpoint's records are there when it is
             if not distributed.fetch(programs.finite(state)).all():
                 raise FloatingPointError(
                     f"a parameter or statistic is not finite after step {at}, which is not "
@@ -300,8 +307,8 @@ def _loop(
         speed = images / (time.perf_counter() - clock)
         bar.update(length)
         bar.set_postfix_str(f"{speed:.0f} images/s" + _shown(test))
-        if board:
-            board.add_scalar("images_per_second", speed, at)
+        if log.board:
+            log.board.add_scalar("images_per_second", speed, at)
         if stops:
             break
     bar.close()
@@ -393,35 +400,6 @@ def _finite(state: states.TrainState):
     return steps.all_finite((state.params, state.batch_stats))
 
 
-def _flush(run: Run, state: states.TrainState, pending, write, programs: Programs) -> None:
-    """Fetch and write the chunks that were dispatched, and forget them.
-
-    Where a step of theirs ended the run, `state` is still that from before it.
-    """
-    while pending:
-        at, sums = pending.pop(0)
-        sums = distributed.fetch(sums)
-        each = {name: found.reshape(len(run.seeds), -1) for name, found in sums.items()}
-        length = each["loss"].shape[1]
-        bad = np.argwhere(each["skipped"].T > 0)
-        if run.config.nonfinite == "skip":
-            if (each["skipped"] > 0).all(axis=1).any():
-                raise FloatingPointError(
-                    f"none of the {length} steps to {at} was finite, and all were skipped; {ADVICE}"
-                )
-        elif bad.size:
-            step, replica = bad[0].tolist()
-            loss, step = each["loss"][replica, step], at - length + step + 1
-            whose = f" of seed {run.seeds[replica]}" if len(run.seeds) > 1 else ""
-            what = f"the training loss{whose} is {loss} at step {step}"
-            if np.isfinite(loss):
-                what = f"step {step}{whose} is not finite"
-            raise FloatingPointError(f"{what}; {programs.diagnose(state, step, replica)}; {ADVICE}")
-        else:
-            sums.pop("skipped")
-        write(at, "train", metrics.means(sums, len(run.seeds)))
-
-
 def _diagnose(
     run: Run, net: Any, feed: inputs.Feed, state: states.TrainState, step: int, replica: int
 ) -> str:
@@ -441,27 +419,6 @@ def _diagnose(
     if len(run.seeds) > 1:
         found = jax.tree.map(lambda flags: flags[replica], found)
     return diagnosis.first(found, order) or "looked at again, all of it is finite"
-
-
-def _write(run: Run, log: directory.AnyPath, board: Any, at: int, split: str, means) -> None:
-    for seed, found in zip(run.seeds, means, strict=True):
-        if not math.isfinite(found["loss"]):
-            raise FloatingPointError(
-                f"the {split} loss of seed {seed} is {found['loss']} after step {at}; {ADVICE}"
-            )
-    records = [
-        {"step": at, "split": split, "seed": seed, **found}
-        for seed, found in zip(run.seeds, means, strict=True)
-    ]
-    metrics.append(log, records)
-    if not board:
-        return
-    for record in records:
-        place = f"{split}/seed{record['seed']}" if len(records) > 1 else split
-        for name in ("loss", "error"):
-            board.add_scalar(f"{place}/{name}", record[name], at)
-    if split == "train":
-        board.add_scalar("learning_rate", np.asarray(schedule(run.config)(at - 1)), at)
 
 
 def _shown(test: list[dict[str, float]]) -> str:

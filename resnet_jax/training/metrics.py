@@ -35,17 +35,20 @@ def sums_top5(logits: Float[Array, "b y"], labels: Int[Array, "b"], mask: Bool[A
     return found | {"error_top5": (missed & mask).astype(found["error"].dtype).sum()}
 
 
-def mean(sums: Mapping[str, Any]) -> dict[str, float]:
+def mean(sums: Mapping[str, Any]) -> dict[str, Any]:
     """Sums, added up over any leading axes, over their examples: {'loss', ..., 'examples'}.
 
-    Steps that were `skipped` are counted, and have no examples.
+    Steps that were `skipped` are counted, and have no examples; where there are no others, there
+    are no means.
     """
     total = {name: float(np.asarray(value, np.float64).sum()) for name, value in sums.items()}
     counts = {name: int(total.pop(name)) for name in ("examples", "skipped") if name in total}
+    if not counts["examples"]:
+        return counts
     return {name: value / counts["examples"] for name, value in total.items()} | counts
 
 
-def means(sums: Mapping[str, Any], replicas: int) -> list[dict[str, float]]:
+def means(sums: Mapping[str, Any], replicas: int) -> list[dict[str, Any]]:
     """`mean` of each replica's sums, whose first axis are the replicas where there are several."""
     if replicas == 1:
         return [mean(sums)]
@@ -75,7 +78,8 @@ def read(path: AnyPath) -> list[dict[str, Any]]:
         try:
             if line.endswith("\n"):
                 records.append(json.loads(line))
-        except ValueError as error:
+                records[-1]["step"]  # which every record has
+        except (ValueError, KeyError, TypeError) as error:
             raise OSError(f"{path}, line {number}, is damaged: {error}") from error
     return records
 
@@ -94,7 +98,7 @@ def last_epoch(records: Iterable[dict[str, Any]], examples: int, seed: int) -> d
     they cover `examples`; a run shorter than an epoch gives all it has.
     """
     taken, seen = [], 0
-    own = [r for r in records if r["split"] == "train" and r["seed"] == seed]
+    own = [r for r in records if r["split"] == "train" and r["seed"] == seed and r["examples"]]
     for record in sorted(own, key=lambda r: -r["step"]):
         if seen >= examples:
             break

@@ -159,14 +159,47 @@ def test_a_run_that_diverges_names_step_and_layer_and_saves_nothing_that_is_not_
     assert all(np.isfinite(r["loss"]) for r in metrics.read(workdir / "metrics.jsonl"))
 
 
-def test_steps_that_are_skipped_are_counted_and_a_chunk_of_nothing_else_ends_the_run(tmp_path):
-    changes = {"optimizer__learning_rate": 1e30, "nonfinite": "skip", "chunk_steps": 4}
-    config = small(**changes, eval_every=8, checkpoint_every=8)
-    with pytest.raises(FloatingPointError, match="none of the 4 steps to 8 was finite"):
+def test_steps_that_are_skipped_are_counted_and_too_many_in_a_row_end_the_run(tmp_path):
+    changes = {"optimizer__learning_rate": 1e30, "nonfinite": "skip", "chunk_steps": 5}
+    config = small(**changes, steps=16, eval_every=15, checkpoint_every=15)
+    with pytest.raises(FloatingPointError, match="10 steps in a row were not finite"):
         run(tmp_path / "run", config)
-    train, *_ = metrics.read(tmp_path / "run" / "metrics.jsonl")
-    assert train["skipped"] > 0 and np.isfinite(train["loss"])
-    assert train["examples"] == (4 - train["skipped"]) * config.batch_size
+    first, second, *rest = metrics.read(tmp_path / "run" / "metrics.jsonl")
+    assert first["skipped"] > 0 and np.isfinite(first["loss"]) and not rest
+    assert first["examples"] == (5 - first["skipped"]) * config.batch_size
+    assert (second["examples"], second["skipped"]) == (0, 5) and "loss" not in second
+
+
+def test_what_the_last_step_spoiled_is_not_saved(tmp_path):
+    """A rate that takes a parameter out of range in a step whose own numbers are finite."""
+    changes = {"optimizer__learning_rate": 3e38, "optimizer__weight_decay": 1e3}
+    config = small(**changes, chunk_steps=1, checkpoint_every=1, eval_every=10)
+    with pytest.raises(FloatingPointError, match="not finite after step 1, which is not saved"):
+        run(tmp_path / "run", config)
+    assert checkpoint.find(tmp_path / "run").step is None
+
+
+def test_a_directory_in_use_is_refused_before_and_after_it_is_checked(tmp_path):
+    prepared = loop.prepare(small(), tmp_path / "run")
+    assert prepared is not None
+    (tmp_path / "run").mkdir()
+    with directory.locked(tmp_path / "run"):
+        with pytest.raises(BlockingIOError, match="is in use by process"):
+            loop.prepare(small(), tmp_path / "run")
+        with pytest.raises(BlockingIOError, match="is in use by process"):
+            loop.train(prepared)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["lock"]
+
+
+def test_a_checkpoints_records_are_there_before_it_is(tmp_path, monkeypatch):
+    def save(self, step, state):
+        seen.append((step, metrics.read(tmp_path / "run" / "metrics.jsonl")[-1]["step"]))
+        return kept(self, step, state)
+
+    seen, kept = [], checkpoint.Checkpoints.save
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", save)
+    run(tmp_path / "run", small(eval_every=10))
+    assert seen == [(4, 4), (8, 8), (10, 10)]
 
 
 def test_a_checkpoint_is_due_after_minutes_too(tmp_path):

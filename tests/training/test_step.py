@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -178,6 +179,30 @@ def test_a_step_that_is_not_finite_leaves_the_state_from_before_it():
     assert all(equal(learned(states[1]), learned(s)) for s in states[2:])
     assert not np.isfinite(sums[1]["loss"])
     assert [float(s["skipped"]) for s in sums] == [0, 1, 1, 1]
+
+
+class Spoils(nn.Module):
+    """Logits and a loss that are finite, with one thing that is not."""
+
+    what: str
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Dense(4)(x.reshape(len(x), -1))
+        seen = self.variable("batch_stats", "seen", lambda: jnp.zeros(()))
+        if not self.is_initializing():
+            seen.value = seen.value + (jnp.inf if self.what == "statistic" else 1.0)
+        return jnp.sqrt(0 * x) if self.what == "gradient" else x
+
+
+@pytest.mark.parametrize("what", ["statistic", "gradient", "nothing"])
+def test_each_thing_that_is_not_finite_keeps_a_step_from_teaching(what):
+    first, one = training(Spoils(what))
+    batch = step.gather(source(), (jnp.arange(16), jnp.ones(16, bool)), None)
+    after, sums = jax.jit(functools.partial(one, axis=None))(first, batch)
+    assert np.isfinite(sums["loss"])
+    assert int(after.skipped) == (0 if what == "nothing" else -1)
+    assert equal(learned(first), learned(after)) == (what != "nothing")
 
 
 def test_where_all_is_finite_both_learn_the_same_bits():
