@@ -43,8 +43,8 @@ from resnet_jax.training import metrics
 
 LONGEST = 600.0  # seconds that any one process may take
 CHANGES = (
-    "model.width=4 steps=200 chunk_steps=5 eval_every=10 checkpoint_every=10 batch_size=16 "
-    "schedule.boundaries=(100,150) data.pad=1 data.flip=True"
+    "model.width=4 steps=100 chunk_steps=5 eval_every=10 checkpoint_every=10 batch_size=16 "
+    "schedule.boundaries=(50,75) data.pad=1 data.flip=True"
 )
 
 
@@ -69,14 +69,15 @@ SCENARIOS = {
 class Start:
     """One start of a run, in its processes; process 0's words go to a file."""
 
-    def __init__(self, scenario: Scenario, workdir: Path):
+    def __init__(self, scenario: Scenario, workdir: Path, cache: Path | None = None):
+        """`cache`: where compiled programs are kept, if not where they always are."""
         self.words = [
             *(sys.executable, "-m", "resnet_jax.train", "--config=configs/digits.py:depth=8"),
             *(f"--config.{change}" for change in CHANGES.split()),
             *(f"--workdir={workdir}", *scenario.words),
         ]
         self._log = workdir.with_suffix(".log")
-        cache = {"JAX_COMPILATION_CACHE_DIR": str(workdir.with_suffix(".cache"))}
+        own = {"JAX_COMPILATION_CACHE_DIR": str(cache)} if cache else {}
         port = free_port() if scenario.processes > 1 else 0
         self.processes = []
         for index in range(scenario.processes):
@@ -85,7 +86,7 @@ class Start:
             with self._log.open("w") if index == 0 else open(os.devnull, "w") as said:
                 process = subprocess.Popen(
                     [*self.words, *(among if scenario.processes > 1 else ())],
-                    env=os.environ | cache | {"TQDM_DISABLE": "1"},
+                    env=os.environ | own | {"TQDM_DISABLE": "1"},
                     stdout=said,
                     stderr=subprocess.STDOUT,
                     process_group=0,
@@ -130,24 +131,27 @@ class Counts:
     different: int = 0
 
 
-def soak(name: str, kills: int, folder: Path, seed: int) -> Counts:
+def soak(name: str, kills: int, folder: Path, seed: int, cold: bool = True) -> Counts:
     """Kill a scenario's runs so many times; `folder` is for what they write.
 
+    `cold`: every run compiles anew. Else they find what the unbroken one has compiled.
     Raises: RuntimeError with its words where a start ends as none may.
     """
     scenario, draw, counts = SCENARIOS[name], random.Random(seed), Counts()
-    whole = folder / f"{name}-unbroken"
+    whole, cache = folder / f"{name}-unbroken", folder / f"{name}-cache"
     began = time.monotonic()
-    start = Start(scenario, whole)
+    start = Start(scenario, whole, cache)
     start.ready()
     before = time.monotonic() - began
     _must(start, set(start.finish()) == {0})
     after = time.monotonic() - began - before
     while counts.kills < kills:
         workdir, ended = folder / f"{name}-{counts.runs}", False
+        if cold:
+            shutil.rmtree(cache, ignore_errors=True)
         while not ended:
             saved = _saved(workdir)
-            start = Start(scenario, workdir)
+            start = Start(scenario, workdir, cache)
             if counts.kills < kills:
                 killed = _kill(start, scenario, draw, before, after)
                 counts.kills += killed
@@ -160,8 +164,7 @@ def soak(name: str, kills: int, folder: Path, seed: int) -> Counts:
             counts.cut_saves += not ended and _cut(workdir)
         counts.runs += 1
         counts.different += not same(workdir, whole)
-        for rest in (workdir, workdir.with_suffix(".cache")):
-            shutil.rmtree(rest)
+        shutil.rmtree(workdir)
     return counts
 
 

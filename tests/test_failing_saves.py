@@ -34,10 +34,9 @@ def train(workdir, *changes):
 
 def shell(script, *around):
     """Run lines of a shell, inside of another command."""
-    quiet = {"TQDM_DISABLE": "1", "JAX_ENABLE_COMPILATION_CACHE": "false"}
     return subprocess.run(
         (*around, "sh", "-c", script),
-        env=os.environ | quiet,
+        env=os.environ | {"TQDM_DISABLE": "1"},
         capture_output=True,
         text=True,
         timeout=600,
@@ -45,9 +44,17 @@ def shell(script, *around):
     )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def programs(tmp_path_factory):
+    """Compiled programs are kept, so that no limit is met by keeping one."""
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("programs")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A finished run of four steps."""
+    """A finished run of four steps, which compiles what the others take."""
     workdir = tmp_path_factory.mktemp("saved") / "run"
     assert shell(train(workdir)).returncode == 0
     return workdir

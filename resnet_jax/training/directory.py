@@ -113,6 +113,8 @@ def refuse_other_data(workdir: AnyPath, fingerprint: str) -> None:
     """Raise where the run began on data of other content than there is now."""
     for start in read_starts(workdir):
         # A streamed start knows less than one that had all of it in memory.
+        if "data_fingerprint" not in start:
+            raise OSError(f"{workdir / 'run.json'} is damaged: a start has no data_fingerprint")
         parts = zip(start["data_fingerprint"].split("+"), fingerprint.split("+"), strict=False)
         if any(then != now for then, now in parts):
             raise ValueError(
@@ -146,7 +148,7 @@ def read_starts(workdir: AnyPath) -> list[dict[str, Any]]:
     """The entries of run.json, one a start; none before the first."""
     path = workdir / "run.json"
     starts = read(path) if path.exists() else []
-    if not isinstance(starts, list) or not all("data_fingerprint" in start for start in starts):
+    if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
         raise OSError(f"{path} is damaged: it is no list of starts")
     return starts
 
