@@ -70,6 +70,7 @@ def test_asked_before_it_trains_a_run_ends_at_once(tmp_path):
     assert "ready after" not in start.said() and not saved(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_one_process_is_asked_and_all_of_them_save_the_same_step(tmp_path):
     start = soak.Start(soak.SCENARIOS["two"], tmp_path / "run")
     wait_for_records(start, tmp_path / "run")

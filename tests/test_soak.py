@@ -1,5 +1,6 @@
 """Killed at random moments a run ends as if nothing had been; more of it: benchmarks/soak.py."""
 
+import functools
 import shutil
 
 import pytest
@@ -7,7 +8,12 @@ import pytest
 from benchmarks import soak
 
 
-@pytest.mark.parametrize("name,kills", [("resident", 3), ("two", 1)])
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    "name,kills", [("resident", 2), slow("streamed", 2), slow("two", 2), slow("asked", 2)]
+)
 def test_runs_that_are_killed_end_as_the_unbroken_one(name, kills, tmp_path):
     counts = soak.soak(name, kills, tmp_path, seed=1, cold=False)
     assert counts.kills == kills and counts.runs > 0
