@@ -7,7 +7,6 @@ import pytest
 
 from benchmarks import soak
 
-
 slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 
