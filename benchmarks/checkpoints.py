@@ -22,12 +22,13 @@ from absl import flags
 
 from benchmarks import common
 from resnet_jax import checkpoint, families
+from resnet_jax import config as configs
 from resnet_jax.checkpoint import Checkpoints, Found
 from resnet_jax.training.compile import program
 from resnet_jax.training.state import TrainState
 
 NOTHING = Found(None, {}, [])
-MINUTES = 10.0
+MINUTES = configs.base().checkpoint_minutes
 
 
 def checksums(megabytes: int, rounds: int) -> tuple[common.Row, common.Ratios]:

@@ -30,7 +30,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -237,13 +236,6 @@ def free_port() -> int:
     raise OSError("no two neighbouring ports of the loopback are free")
 
 
-@contextlib.contextmanager
-def scratch() -> Iterator[Path]:
-    """A folder for the runs."""
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
-
-
 def measure(names: list[str], kills: int, seed: int) -> tuple[list[common.Row], common.Ratios]:
     """The counts of each scenario, and of all of them together."""
     for name in names:
@@ -252,8 +244,8 @@ def measure(names: list[str], kills: int, seed: int) -> tuple[list[common.Row], 
     rows: list[common.Row] = []
     for name in names:
         began = time.monotonic()
-        with scratch() as folder:
-            counts = dataclasses.asdict(soak(name, kills, folder, seed))
+        with tempfile.TemporaryDirectory() as folder:
+            counts = dataclasses.asdict(soak(name, kills, Path(folder), seed))
         rows.append({"scenario": name, **counts, "minutes": (time.monotonic() - began) / 60})
         print(common.table(rows[-1:]), flush=True)
     total = lambda key: float(sum(row[key] for row in rows))

@@ -2,8 +2,8 @@
 
 Orbax writes each step into a folder of its own and renames it when whole, but knows no checksums:
 a flipped bit would be restored in silence. So every step gets a manifest once it is whole, and then
-a line in a list of what was saved; what is listed and does not match is damage, and what is not
-listed and has no manifest is a save that was cut short.
+a line in a list of what was saved. What does not match its manifest, or has none, is damage; but
+for the newest step where it is not listed, which is a save that was cut short.
 
     checkpoints/STEP/                 orbax's
     checkpoints/STEP/manifest.json    size and xxh64 of every file in it, and of this list
@@ -202,7 +202,8 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 class Checkpoints:
     """What one run saves. Use as a context: leaving it waits for what is not saved yet.
 
-    What `find` found to be damaged is moved to WORKDIR/damaged, and what is unfinished is removed.
+    What `find` found to be damaged is moved to WORKDIR/damaged; what is unfinished is removed, or
+    moved too where there is nothing else.
     Raises: OSError from `save`, `check` and leaving, where a save that was begun has failed.
     """
 

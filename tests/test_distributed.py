@@ -265,7 +265,7 @@ def test_what_is_wished_for_is_granted_to_all_two_boundaries_after_process_0_hea
     monkeypatch.setattr(distributed, "_read", store.get)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(distributed, "first", lambda: me == 0)
-    for _ in range(2):  # two runs, in one session: nothing is left over of the first
+    for _ in range(2):  # two runs in one process: nothing is left over of the first
         monkeypatch.setattr(distributed, "_WISHES", itertools.count(len(store)))
         leader = distributed.Wish()
         monkeypatch.setattr(distributed, "_WISHES", itertools.count(len(store)))

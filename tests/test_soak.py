@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from benchmarks import soak
+from resnet_jax import convert
 
 slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 
@@ -25,4 +26,15 @@ def test_it_sees_what_is_different(imported, tmp_path):
     shutil.copytree(tmp_path / "run", tmp_path / "other")
     assert soak.same(tmp_path / "run", tmp_path / "other")
     (tmp_path / "other" / "metrics.jsonl").write_text("{}\n")
+    assert not soak.same(tmp_path / "run", tmp_path / "other")
+
+
+def test_it_sees_states_that_differ_by_their_seed_alone(imported, tmp_path):
+    _, config, weights = imported
+    other = config.copy_and_resolve_references()
+    other.seed += 1
+    for run, its in ((tmp_path / "run", config), (tmp_path / "other", other)):
+        convert.import_weights("akamaster", weights, its, run)
+        (run / "metrics.jsonl").write_text("")
+    assert soak.same(tmp_path / "run", tmp_path / "run")
     assert not soak.same(tmp_path / "run", tmp_path / "other")
