@@ -59,7 +59,7 @@ def measure(
     far = [_seconds(reach) for _ in range(rounds)]
     kept = fresh()
     indices = order.chunk_indices(SEED, 0, steps, BATCH, len(kept))
-    files = [kept.files(batch)[1] for batch in indices]
+    files = [list(kept.files(batch).files) for batch in indices]
     decode = lambda file: simplejpeg.decode_jpeg(file, SPACES[channels])
     bare: Any = lambda block, part: [([decode(file) for file in files[i][part]],) for i in block]
     programs: dict[str, Callable[[], None]] = {
@@ -154,8 +154,8 @@ def main(name: str, data_dir: str, *arguments: int) -> tuple[list[common.Row], c
 if __name__ == "__main__":
     _DATA_DIR = flags.DEFINE_string("data_dir", "", "tfds folder; none: made-up images")
     _NAME = flags.DEFINE_string("name", "cifar10_jpeg", "data set in --data_dir, of JPEGs")
-    _ROUNDS = flags.DEFINE_integer("rounds", 9, "times that each is measured", lower_bound=1)
-    _STEPS = flags.DEFINE_integer("steps", 384, "batches a measurement", lower_bound=1)
+    _ROUNDS = flags.DEFINE_integer("rounds", 45, "times that each is measured", lower_bound=1)
+    _STEPS = flags.DEFINE_integer("steps", 192, "batches a measurement", lower_bound=1)
     _THREADS = flags.DEFINE_integer("threads", 0, "0: one a core", lower_bound=0)
     common.run(
         "streaming",

@@ -1,18 +1,30 @@
 """Examples of a tfds split in array_record files, read and decoded by index from any thread."""
 
+import contextlib
+import itertools
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Int32, UInt8
 
 from resnet_jax.data import example
-from resnet_jax.data.images import decode, decode_into
+from resnet_jax.data.images import decode, decode_exactly, decode_usual, usual
 
+Images = UInt8[np.ndarray, "b h w c"]
+Labelled = tuple[Images, Int32[np.ndarray, "b"]]
 # Position in what is read, and its image of any size -> an image of the size that is wanted.
 Fit = Callable[[int, UInt8[np.ndarray, "h w c"]], UInt8[np.ndarray, "high wide c"]]
+
+
+class Files(NamedTuple):
+    """Of examples: their labels, which image files are `images.usual`, and these in their order."""
+
+    labels: np.ndarray
+    usual: np.ndarray
+    files: Iterator[bytes]
 
 
 class Records:
@@ -38,60 +50,82 @@ class Records:
         self._ends = np.cumsum([count for _, count in files])
         self._readers: dict[int, Any] = {}
         self._lock = threading.Lock()
-        self._kept: list[bytes | None] = [None] * (len(self) if keep else 0)
+        self._kept = [b""] * (len(self) if keep else 0)
+        self._known = np.zeros(len(self._kept), bool)
+        self._usual = np.zeros(len(self._kept), bool)
         self._labels = np.empty(len(self._kept), np.int64)
 
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def read(
-        self,
-        indices: Int[np.ndarray, "n"],
-        images: Iterable[UInt8[np.ndarray, "h w c"]],
-        fit: Fit | None = None,
-    ) -> Int32[np.ndarray, "n"]:
-        """Decode these examples' images into `images`, and return their labels.
+    def read(self, indices: Int[np.ndarray, "k b"], fit: Fit | None = None) -> list[Labelled]:
+        """Images and labels of k times b examples.
 
-        Without `fit` an image has to be of the size of its place in `images`.
+        Without `fit` all images have to be of the split's shape.
         Raises: ValueError with split, index and record file of an example that is damaged, of
             another size or of no class.
         """
-        labels, files = self.files(indices)
-        at = 0
-        try:
-            for at, (file, image) in enumerate(zip(files, images, strict=True)):
-                if fit is None:
-                    decode_into(file, image)
-                else:
-                    image[:] = fit(at, decode(file, self.shape[-1]))
-        except Exception as error:  # every codec raises kinds of its own
-            raise self._refusal(indices[at], error) from error
+        labels, usual, files = self.files(indices.ravel())
         wrong = np.flatnonzero((labels < 0) | (labels >= self._num_classes))
         if wrong.size:
             says = f"its label {labels[wrong[0]]} is not in 0..{self._num_classes - 1}"
-            raise self._refusal(indices[wrong[0]], says)
-        return labels.astype(np.int32)
+            raise self._refusal(indices.ravel()[wrong[0]], says)
+        found = []
+        for row, numbers in enumerate(indices):
+            part = slice(row * len(numbers), (row + 1) * len(numbers))
+            group = list(itertools.islice(files, len(numbers)))
+            together = fit is None and bool(usual[part].all())
+            images = self._decode(numbers, part.start, group, fit, together)
+            found.append((images, labels[part].astype(np.int32)))
+        return found
 
-    def files(self, indices: Int[np.ndarray, "n"]) -> tuple[np.ndarray, list[bytes]]:
+    def _decode(
+        self,
+        indices: Int[np.ndarray, "b"],
+        first: int,
+        files: Sequence[bytes],
+        fit: Fit | None,
+        together: bool,
+    ) -> Images:
+        """Images of these files, of which the first is at `first` in what is read."""
+        shape: Any = self.shape
+        if together:
+            # Where one is damaged, which one shows when each is decoded alone.
+            with contextlib.suppress(ValueError):
+                return decode_usual(files, shape)
+        images = []
+        for at, (index, file) in enumerate(zip(indices, files, strict=True), first):
+            try:
+                if fit is None:
+                    images.append(decode_exactly(file, shape))
+                else:
+                    images.append(fit(at, decode(file, shape[-1])))
+            except Exception as error:  # every codec raises kinds of its own
+                raise self._refusal(index, error) from error
+        return np.stack(images)
+
+    def files(self, indices: Int[np.ndarray, "n"]) -> Files:
         """Labels and image files of these examples."""
         if not self._kept:
             return self._fetch(indices)
-        files = [self._kept[i] for i in indices.tolist()]
-        new = [at for at, file in enumerate(files) if file is None]
-        if new:
-            self._labels[indices[new]], found = self._fetch(indices[new])
-            for at, index, file in zip(new, indices[new].tolist(), found, strict=True):
-                files[at] = self._kept[index] = file
-        return self._labels[indices], files
+        new = indices[~self._known[indices]]
+        if new.size:
+            self._labels[new], self._usual[new], files = self._fetch(new)
+            for index, file in zip(new.tolist(), files, strict=True):
+                self._kept[index] = file
+            self._known[new] = True
+        # Each is looked up when it is wanted: of a whole block they would have left the cache.
+        files = map(self._kept.__getitem__, indices.tolist())
+        return Files(self._labels[indices], self._usual[indices], files)
 
-    def _fetch(self, indices: Int[np.ndarray, "n"]) -> tuple[np.ndarray, list[bytes]]:
+    def _fetch(self, indices: Int[np.ndarray, "n"]) -> Files:
         """The same, from the record files."""
         try:
-            return _label_and_file(self._raw(indices))
+            labels, files = _label_and_file(self._raw(indices))
         except Exception:  # the reader raises kinds of its own, and does not say where
             alone = [self._fetch_one(index) for index in indices]
             labels, files = zip(*alone, strict=True)
-            return np.array(labels), list(files)
+        return Files(np.array(labels), usual(files, self.shape), iter(files))
 
     def _fetch_one(self, index: Any) -> tuple[int, bytes]:
         try:

@@ -71,19 +71,15 @@ def _files(examples: stream.Examples) -> Iterator[tuple[range, str]]:
 
 def _scan(examples: stream.Examples, block: range) -> Scan:
     """Of a block; one that holds what is not well is read again, an example at a time."""
-    indices, shapes = np.arange(block.start, block.stop), []
-    high, wide, channels = examples.shape
+    shapes, fit = [], None
+    if None in examples.shape:
+        # Its shape is all that is wanted of a photograph.
+        fit = lambda at, image: shapes.append(image.shape) or image[:0, :0]
     try:
-        if high is None or wide is None:
-            places = np.empty((len(block), 0, 0, channels), np.uint8)
-            # Its shape is all that is wanted of a photograph.
-            fit = lambda at, image: shapes.append(image.shape) or image[:0, :0]
-            labels = examples.read(indices, places, fit)
-        else:
-            labels = examples.read(indices, np.empty((len(block), high, wide, channels), np.uint8))
-            shapes = [(high, wide, channels)] * len(block)
+        ((_, labels),) = examples.read(np.arange(block.start, block.stop)[None], fit)
     except ValueError as error:
         if len(block) == 1:
             return Scan(problems=(str(error),))
         return sum((_scan(examples, block[i : i + 1]) for i in range(len(block))), Scan())
+    shapes = shapes or [tuple(examples.shape)] * len(block)
     return Scan(Counter(labels.tolist()), Counter(shapes))

@@ -6,7 +6,6 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from jaxtyping import Int, Int32, UInt8
 from resnet_jax.data import description
 from resnet_jax.data.description import NAME
 from resnet_jax.data.images import MODES
-from resnet_jax.data.records import Records
+from resnet_jax.data.records import Labelled, Records
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,13 +35,9 @@ class Split:
         """(h, w, c) of an image."""
         return self.images.shape[1:]
 
-    def read(
-        self, indices: Int[np.ndarray, "k"], images: Iterable[np.ndarray], fit: Any = None
-    ) -> Int32[np.ndarray, "k"]:
+    def read(self, indices: Int[np.ndarray, "k b"], fit: Any = None) -> list[Labelled]:
         """As `Records.read`, so that what is in memory can be streamed too."""
-        for image, index in zip(images, indices, strict=True):
-            image[:] = self.images[index]
-        return self.labels[indices]
+        return [(self.images[row], self.labels[row]) for row in indices]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -328,7 +323,7 @@ def _tfds(about: DatasetInfo, data_dir: str, split: str) -> Split:
 
     def read(row: int) -> None:
         part = slice(row, min(row + 1000, len(found)))
-        labels[part] = found.read(np.arange(part.start, part.stop), images[part])
+        ((images[part], labels[part]),) = found.read(np.arange(part.start, part.stop)[None])
 
     with ThreadPoolExecutor() as pool:  # the codecs let go of the GIL
         list(pool.map(read, range(0, len(found), 1000)))

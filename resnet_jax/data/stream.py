@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Int
 
 from resnet_jax.data import crops, order, photographs, sources
-from resnet_jax.data.records import Fit, Records
+from resnet_jax.data.records import Records
 
 # The most examples in a block, and bytes of their images: to read a few at a time costs more than
 # they do themselves, and large blocks keep memory, the first batch and the end waiting.
@@ -116,7 +116,7 @@ def train_batches(
             drawn = [crops.draw(seed, first + batch, own) for batch in batches]
             numbers = np.concatenate(drawn)
             fit = lambda at, image: crops.crop(image, numbers[at], shape)
-        return _read(records, indices[:, own], shape, fit)
+        return records.read(indices[:, own], fit)
 
     return Batches(make, last - first, len(rows), shape, threads)
 
@@ -143,19 +143,10 @@ def eval_batches(
 
     def make(batches: range, part: slice) -> list[Arrays]:
         of = slice(batches.start, batches.stop), part
-        found = _read(records, indices[of], shape, fit)
+        found = records.read(indices[of], fit)
         return [(*arrays, mask) for arrays, mask in zip(found, masks[of], strict=True)]
 
     return Batches(make, len(indices), len(rows), shape, threads)
-
-
-def _read(
-    records: Examples, indices: Int[np.ndarray, "k b"], shape: tuple[int, int, int], fit: Fit | None
-) -> list[Arrays]:
-    # An array each, because memory of this size is used again, and fresh memory takes time.
-    images = [np.empty((len(batch), *shape), np.uint8) for batch in indices]
-    labels = records.read(indices.ravel(), itertools.chain.from_iterable(images), fit)
-    return list(zip(images, labels.reshape(indices.shape), strict=True))
 
 
 def _differ(records: Examples, shape: tuple[int, int, int]) -> bool:

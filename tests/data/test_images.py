@@ -44,40 +44,66 @@ def jpeg_header(high, wide):
 
 @pytest.fixture
 def undecoded(monkeypatch):
-    """Nothing may decode a JPEG, but into a buffer, where the library itself looks at the size."""
-    decode = simplejpeg.decode_jpeg
+    """Nothing may decode a JPEG."""
 
-    def refuse(data, *words, buffer=None, **options):
-        assert buffer is not None, "decoded"
-        return decode(data, *words, buffer=buffer, **options)
+    def refuse(*words, **options):
+        raise AssertionError("decoded")
 
     monkeypatch.setattr(simplejpeg, "decode_jpeg", refuse)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 30}])
-def test_a_jpeg_fills_its_place_as_the_library_decodes_it(channels, options):
-    data, place = encoded(noise(8, 10, channels), "jpeg", **options), np.zeros((8, 10, channels))
-    place = place.astype(np.uint8)
-    images.decode_into(data, place)
-    np.testing.assert_array_equal(place, simplejpeg.decode_jpeg(data, images.SPACES[channels]))
-    np.testing.assert_array_equal(images.decode(data, channels), place)
+def test_a_jpeg_is_what_the_library_makes_of_it(channels, options):
+    shape = 8, 10, channels
+    data = encoded(noise(*shape), "jpeg", **options)
+    found = images.decode_exactly(data, shape)
+    np.testing.assert_array_equal(found, simplejpeg.decode_jpeg(data, images.SPACES[channels]))
+    np.testing.assert_array_equal(images.decode(data, channels), found)
+    usual = images.usual([data], shape)
+    np.testing.assert_array_equal(usual, [not options.get("progressive")])
+    if usual.all():
+        np.testing.assert_array_equal(images.decode_usual([data, data], shape), [found, found])
+
+
+def segment(kind, data):
+    return bytes([0xFF, kind]) + struct.pack(">H", 2 + len(data)) + data
+
+
+@pytest.mark.parametrize("channels,start", [(1, 89), (3, 158)])
+def test_what_only_looks_like_a_usual_jpeg_is_none(undecoded, channels, start):
+    shape = 8, 10, channels
+    data = encoded(noise(*shape), "jpeg")
+    frame = data[start : start + 10]
+    assert frame[:2] == b"\xff\xc0" and images.usual([data], shape).all()
+    other = [
+        encoded(noise(10, 8, channels), "jpeg"),
+        encoded(noise(8, 10, 4 - channels), "jpeg"),
+        encoded(noise(*shape), "png"),
+        data[:start],
+        b"",
+        # The frame of a small image in a comment, where the header's would be; the real one is
+        # behind it.
+        data[:2] + segment(0xFE, bytes(start - 6) + frame) + data[2:],
+        data[:20] + segment(0xFE, bytes(start - 24) + frame) + data[20:],
+    ]
+    found = images.usual([data, *other, data], shape)
+    np.testing.assert_array_equal(found, [True, *[False] * len(other), True])
+    assert not images.usual([data], (None, None, channels)).any()
 
 
 @pytest.mark.parametrize("form", ["png", "webp", "bmp"])
 def test_other_forms_come_back_exactly(form):
-    pixels, place = noise(8, 10, 3), np.zeros((8, 10, 3), np.uint8)
-    images.decode_into(encoded(pixels, form, lossless=True), place)
-    np.testing.assert_array_equal(place, pixels)
+    pixels = noise(8, 10, 3)
+    found = images.decode_exactly(encoded(pixels, form, lossless=True), pixels.shape)
+    np.testing.assert_array_equal(found, pixels)
 
 
 @pytest.mark.parametrize("file", [png_header, jpeg_header])
 @pytest.mark.parametrize("high,wide", [(9_001, 9_000), (8, 11), (9, 10)])
-def test_what_is_larger_than_its_place_is_refused_by_its_header(undecoded, file, high, wide):
-    place = np.zeros((8, 10, 3), np.uint8)
+def test_what_is_of_another_size_is_refused_by_its_header(undecoded, file, high, wide):
     with pytest.raises(ValueError, match=rf"its image is \({high}, {wide}, 3\), not \(8, 10, 3\)"):
-        images.decode_into(file(high, wide), place)
-    assert not place.any()
+        images.decode_exactly(file(high, wide), (8, 10, 3))
 
 
 @pytest.mark.parametrize("file", [png_header, jpeg_header])
@@ -126,16 +152,16 @@ def test_the_limit_itself_is_let_through():
         (encoded(noise(4, 6, 4), "png"), 4),
     ],
 )
-def test_other_channels_are_refused_in_a_place_and_else_converted(data, found):
+def test_other_channels_are_refused_or_converted(data, found):
     with pytest.raises(ValueError, match=rf"its image is \(4, 6, {found}\), not \(4, 6, 3\)"):
-        images.decode_into(data, np.zeros((4, 6, 3), np.uint8))
+        images.decode_exactly(data, (4, 6, 3))
     assert images.decode(data, 3).shape == (4, 6, 3)
 
 
 def test_a_palette_holds_colours():
-    data, place = encoded(noise(4, 6, 3), "png", "P"), np.zeros((4, 6, 3), np.uint8)
-    images.decode_into(data, place)
-    np.testing.assert_array_equal(place, np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+    data = encoded(noise(4, 6, 3), "png", "P")
+    expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    np.testing.assert_array_equal(images.decode_exactly(data, (4, 6, 3)), expected)
 
 
 def test_pixels_of_16_bits_are_not_cut():
@@ -143,7 +169,7 @@ def test_pixels_of_16_bits_are_not_cut():
     Image.fromarray(noise(4, 6, 1)[..., 0].astype(np.uint16) * 9).save(file, "png")
     for read in (
         lambda: images.decode(file.getvalue(), 1),
-        lambda: images.decode_into(file.getvalue(), np.zeros((4, 6, 1), np.uint8)),
+        lambda: images.decode_exactly(file.getvalue(), (4, 6, 1)),
     ):
         with pytest.raises(ValueError, match="its pixels are of more than 8 bits"):
             read()
@@ -167,9 +193,11 @@ def test_a_damaged_file_is_pixels_or_an_exception(form, draw):
     for at in draw.draw(st.lists(st.integers(0, len(data) - 1), max_size=4)):
         data[at] = draw.draw(st.integers(0, 255))
     data = bytes(data[: draw.draw(st.integers(0, len(data)))])
-    place = np.zeros((8, 10, 3), np.uint8)
+    shape = 8, 10, 3
     try:
-        images.decode_into(data, place)
-        assert images.decode(data, 3).shape == place.shape
+        assert images.decode_exactly(data, shape).shape == shape
+        assert images.decode(data, 3).shape == shape
+        if images.usual([data], shape).all():
+            assert images.decode_usual([data], shape).shape == (1, *shape)
     except Exception as error:
         assert not isinstance(error, MemoryError)
