@@ -30,6 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -101,14 +102,18 @@ class Start:
         """Whether process 0 has not ended."""
         return self.processes[0].poll() is None
 
-    def ready(self) -> bool:
-        """Wait until it trains; False where it ended before."""
+    def wait(self, happens: Callable[[], object]) -> bool:
+        """Wait until it happens; False where process 0 ended and it had not."""
         end = time.monotonic() + LONGEST
         while self.lives() and time.monotonic() < end:
-            if "ready after" in self.said():
+            if happens():
                 return True
             time.sleep(0.02)
-        return "ready after" in self.said()
+        return bool(happens())
+
+    def ready(self) -> bool:
+        """Wait until it trains; False where it ended before."""
+        return self.wait(lambda: "ready after" in self.said())
 
     def finish(self) -> list[int]:
         """The status of each process, once all have ended."""

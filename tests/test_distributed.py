@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -107,24 +106,6 @@ def test_a_checkpoint_of_eight_devices_goes_on_on_fewer_and_on_two_processes(tmp
     assert all("resumes at step 4" in said for _, said, _ in found[:4])  # process 0 speaks
     for name in ("1", "2", "4", "two"):
         same_but_for_rounding(tmp_path / name, alone)
-
-
-def test_a_process_that_is_killed_ends_the_other_in_one_line(tmp_path):
-    first, second = together(tmp_path, "--config.steps=1000000")
-    try:
-        for line in first.stdout or ():
-            if "ready after" in line:
-                break
-        second.send_signal(signal.SIGKILL)
-        began = time.monotonic()
-        (code, _, said), _ = finish([first, second], timeout=60)
-        assert time.monotonic() - began < 30
-    finally:
-        first.kill()
-        second.kill()
-    assert code == 1
-    assert "error: process 1 of 2 ended before the run did" in said
-    assert "same command" in said
 
 
 def test_processes_that_do_not_come_are_named_to_all_that_did(tmp_path):

@@ -25,11 +25,7 @@ def saved(workdir):
 def wait_for(start, happens):
     """Until `happens` is true, or in words, until they are said."""
     said = isinstance(happens, str)
-    now = (lambda: happens in start.said()) if said else happens
-    end = time.monotonic() + soak.LONGEST
-    while not now() and start.lives() and time.monotonic() < end:
-        time.sleep(0.02)
-    assert now(), start.said()
+    assert start.wait((lambda: happens in start.said()) if said else happens), start.said()
 
 
 def wait_for_records(start, workdir):
@@ -68,16 +64,6 @@ def test_asked_before_it_trains_a_run_ends_at_once(tmp_path):
     assert start.finish() == [143]
     assert "SIGTERM before there was anything to save" in start.said()
     assert "ready after" not in start.said() and not saved(tmp_path / "run")
-
-
-@pytest.mark.slow
-def test_one_process_is_asked_and_all_of_them_save_the_same_step(tmp_path):
-    start = soak.Start(soak.SCENARIOS["two"], tmp_path / "run")
-    wait_for_records(start, tmp_path / "run")
-    start.processes[1].send_signal(signal.SIGTERM)
-    assert start.finish() == [143, 143], start.said()
-    found = re.search(r"saved at step (\d+) after SIGTERM", start.said())
-    assert found and saved(tmp_path / "run")[-1] == int(found[1]) < 100
 
 
 @pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])

@@ -1,12 +1,15 @@
 """Killed at random moments a run ends as if nothing had been; more of it: benchmarks/soak.py."""
 
 import functools
+import re
 import shutil
+import signal
 
 import pytest
 
 from benchmarks import soak
 from resnet_jax import convert
+from resnet_jax.training import metrics
 
 slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 
@@ -18,6 +21,32 @@ def test_runs_that_are_killed_end_as_the_unbroken_one(name, kills, tmp_path):
     counts = soak.soak(name, kills, tmp_path, seed=1, cold=False)
     assert counts.kills == kills and counts.runs > 0
     assert counts.lost == 0 and counts.different == 0
+
+
+def test_two_processes_asked_and_then_killed_end_as_if_nothing_had_been(tmp_path):
+    """One alone is asked, and both save the same step; one is killed, and the other says so."""
+    two, run, cache = soak.SCENARIOS["two"], tmp_path / "run", tmp_path / "cache"
+    unbroken = soak.Start(two, tmp_path / "unbroken", cache)
+    assert unbroken.finish() == [0, 0], unbroken.said()
+
+    asked = soak.Start(two, run, cache)
+    assert asked.wait(lambda: metrics.read(run / "metrics.jsonl")), asked.said()
+    asked.processes[1].send_signal(signal.SIGTERM)
+    assert asked.finish() == [143, 143], asked.said()
+    found = re.search(r"saved at step (\d+) after SIGTERM", asked.said())
+    saved = [line["step"] for line in metrics.read(run / "saved.jsonl")]
+    assert found and saved[-1] == int(found[1]) < 100
+
+    killed = soak.Start(two, run, cache)
+    assert killed.ready() and f"resumes at step {found[1]}" in killed.said()
+    killed.processes[1].send_signal(signal.SIGKILL)
+    assert killed.finish() == [1, -signal.SIGKILL], killed.said()
+    assert "error: process 1 of 2 ended before the run did" in killed.said()
+    assert "same command" in killed.said()
+
+    again = soak.Start(two, run, cache)
+    assert again.finish() == [0, 0], again.said()
+    assert soak.same(run, tmp_path / "unbroken")
 
 
 def test_it_sees_what_is_different(imported, tmp_path):

@@ -1,5 +1,6 @@
 """Where pure functions become programs: the one place that compiles for training."""
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -31,7 +32,8 @@ def program(
 
     `donate`: the positions of arguments whose memory the results may take. `deterministic`: the
     same arguments give the same bits, in this process and in the next. `options`: others of XLA,
-    by the names of its flags; docs/flags.md has those that may pay.
+    by the names of its flags; docs/flags.md has those that may pay. A flag of ours that is in
+    XLA_FLAGS holds as it is given there.
     """
     lowered = jax.jit(function, donate_argnums=donate).lower(*arguments)
     backend = jax.default_backend()
@@ -40,4 +42,6 @@ def program(
         chosen |= {"xla_backend_optimization_level": str(level), **LIBRARY}
     if backend == "gpu" and deterministic:
         chosen |= DETERMINISTIC
-    return lowered.compile({**chosen, **(options or {})} or None)
+    given = os.environ.get("XLA_FLAGS", "")
+    ours = {name: value for name, value in chosen.items() if f"--{name}=" not in given}
+    return lowered.compile({**ours, **(options or {})} or None)

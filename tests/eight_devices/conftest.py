@@ -1,15 +1,11 @@
 """These tests need eight devices; tests/training/test_shard.py runs them in a process that has."""
 
-import tempfile
-
 import jax
 import pytest
 
 from resnet_jax.training import shard
 
 # Many tests compile one program: on one device, of another seed.
-KEPT = tempfile.TemporaryDirectory()
-jax.config.update("jax_compilation_cache_dir", KEPT.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
