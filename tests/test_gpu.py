@@ -101,6 +101,16 @@ def test_a_programs_own_options_reach_xla():
     assert jnp.array_equal(one(jnp.ones(3)), jnp.sin(jnp.ones(3)))
 
 
+def test_a_flag_of_ours_that_xla_flags_names_holds_as_it_is_there(monkeypatch):
+    ours = {"xla_cpu_prefer_vector_width": "512"}
+    monkeypatch.setattr(compile, "LIBRARY", {"seen": "512"})
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    with pytest.raises(Exception, match="No such compile option: 'seen'"):
+        compile.program(jnp.sin, jnp.ones(3))
+    monkeypatch.setenv("XLA_FLAGS", "--seen=256 --xla_backend_optimization_level=0")
+    compile.program(jnp.sin, jnp.ones(3), options=ours)
+
+
 def test_determinism_is_a_config_value_and_part_of_a_runs_identity():
     from resnet_jax.config import MAY_CHANGE
 

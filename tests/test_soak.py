@@ -1,5 +1,6 @@
 """Killed at random moments a run ends as if nothing had been; more of it: benchmarks/soak.py."""
 
+import dataclasses
 import functools
 import re
 import shutil
@@ -25,7 +26,10 @@ def test_runs_that_are_killed_end_as_the_unbroken_one(name, kills, tmp_path):
 
 def test_two_processes_asked_and_then_killed_end_as_if_nothing_had_been(tmp_path):
     """One alone is asked, and both save the same step; one is killed, and the other says so."""
-    two, run, cache = soak.SCENARIOS["two"], tmp_path / "run", tmp_path / "cache"
+    run, cache = tmp_path / "run", tmp_path / "cache"
+    rare = "eval_every=25 checkpoint_every=25"
+    words = (*soak.SCENARIOS["two"].words, *(f"--config.{change}" for change in rare.split()))
+    two = dataclasses.replace(soak.SCENARIOS["two"], words=words)
     unbroken = soak.Start(two, tmp_path / "unbroken", cache)
     assert unbroken.finish() == [0, 0], unbroken.said()
 

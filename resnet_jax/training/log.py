@@ -110,5 +110,5 @@ class Log:
             for name in record.keys() & {"loss", "error"}:
                 self.board.add_scalar(f"{place}/{name}", record[name], at)
         if split == "train":
-            rate = np.asarray(schedule(self.config)(at - 1))
+            rate = float(np.asarray(schedule(self.config)(at - 1)))
             self.board.add_scalar("learning_rate", rate, at)

@@ -344,9 +344,9 @@ def _cut(log: directory.AnyPath, first: int) -> None:
 
 @distributed.by_first
 def _board(workdir: directory.AnyPath, first: int) -> Any:
-    from tensorboardX import SummaryWriter  # late: it imports torch where torch is installed
+    from resnet_jax.training.board import Board  # late: it imports torch where torch is installed
 
-    return SummaryWriter(str(workdir / "tensorboard"), purge_step=first)
+    return Board(workdir / "tensorboard", first)
 
 
 def _precise(run: Run, state: states.TrainState, feed: inputs.Feed) -> Callable:
