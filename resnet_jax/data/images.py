@@ -92,17 +92,20 @@ def decode_usual(
     return np.frombuffer(bytearray().join(found), np.uint8).reshape(-1, *shape)
 
 
-def usual(files: Sequence[bytes], shape: tuple[int | None, ...]) -> Bool[np.ndarray, "n"]:
+def usual(
+    files: Sequence[bytes], shape: tuple[int | None, int | None, int]
+) -> Bool[np.ndarray, "n"]:
     """Which of these are JPEGs of this shape (h, w, c), by a header as libjpeg writes it.
 
     To have the library read a header takes a quarter of the time that a small image takes to
     decode. Every segment is looked at, because none before the frame's may hold another frame, and
     a second frame is an error.
     """
-    if None in shape or shape[-1] not in (1, 3):
+    high, wide, channels = shape
+    if high is None or wide is None or max(high, wide) >= 2**16 or channels not in (1, 3):
         return np.zeros(len(files), bool)
-    tables = 1 if shape[-1] == 1 else 2
-    frame = struct.pack(">HHBHHB", 0xFFC0, 8 + 3 * shape[-1], 8, *shape)
+    tables = 1 if channels == 1 else 2
+    frame = struct.pack(">HHBHHB", 0xFFC0, 8 + 3 * channels, 8, high, wide, channels)
     segments = rb"\xff\xd8\xff\xe0\x00\x10.{14}" + rb"\xff\xdb\x00\x43.{65}" * tables
     header = re.compile(segments + re.escape(frame), re.DOTALL)
     heads = [file[: 20 + 69 * tables + len(frame)] for file in files]

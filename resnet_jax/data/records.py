@@ -13,6 +13,9 @@ from jaxtyping import Int, Int32, UInt8
 from resnet_jax.data import example
 from resnet_jax.data.images import decode, decode_exactly, decode_usual, usual
 
+# The most bytes of images that are worth reading at a time: more keep memory and others waiting.
+READ_BYTES = 12 << 20
+
 Images = UInt8[np.ndarray, "b h w c"]
 Labelled = tuple[Images, Int32[np.ndarray, "b"]]
 # Position in what is read, and its image of any size -> an image of the size that is wanted.

@@ -5,6 +5,7 @@ import difflib
 import functools
 import hashlib
 import importlib.util
+import math
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from jaxtyping import Int, Int32, UInt8
 from resnet_jax.data import description
 from resnet_jax.data.description import NAME
 from resnet_jax.data.images import MODES
-from resnet_jax.data.records import Labelled, Records
+from resnet_jax.data.records import READ_BYTES, Labelled, Records
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -324,10 +325,12 @@ def _tfds(about: DatasetInfo, data_dir: str, split: str) -> Split:
     shape: Any = (len(found), *about.shape)
     images, labels = np.empty(shape, np.uint8), np.empty(len(found), np.int32)
 
+    rows = max(1, min(1000, READ_BYTES // math.prod(shape[1:])))
+
     def read(row: int) -> None:
-        part = slice(row, min(row + 1000, len(found)))
+        part = slice(row, min(row + rows, len(found)))
         ((images[part], labels[part]),) = found.read(np.arange(part.start, part.stop)[None])
 
     with ThreadPoolExecutor() as pool:  # the codecs let go of the GIL
-        list(pool.map(read, range(0, len(found), 1000)))
+        list(pool.map(read, range(0, len(found), rows)))
     return Split(images, labels)

@@ -16,11 +16,11 @@ import numpy as np
 from jaxtyping import Int
 
 from resnet_jax.data import crops, order, photographs, sources
-from resnet_jax.data.records import Records
+from resnet_jax.data.records import READ_BYTES, Records
 
-# The most examples in a block, and bytes of their images: to read a few at a time costs more than
-# they do themselves, and large blocks keep memory, the first batch and the end waiting.
-READ, READ_BYTES = 4096, 12 << 20
+# The most examples in a block: to read a few at a time costs more than they do themselves, and
+# large blocks keep the first batch and the end waiting.
+READ = 4096
 
 # A batch: arrays of as many rows.
 Arrays = tuple[Any, ...]

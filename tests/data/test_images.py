@@ -89,7 +89,8 @@ def test_what_only_looks_like_a_usual_jpeg_is_none(undecoded, channels, start):
     ]
     found = images.usual([data, *other, data], shape)
     np.testing.assert_array_equal(found, [True, *[False] * len(other), True])
-    assert not images.usual([data], (None, None, channels)).any()
+    for shape in ((None, None, channels), (8, 2**16, channels), (8, 10, 4)):
+        assert not images.usual([data], shape).any()
 
 
 @pytest.mark.parametrize("form", ["png", "webp", "bmp"])
