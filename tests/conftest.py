@@ -6,7 +6,8 @@ import os
 import tempfile
 
 # Tests compile far more than they compute; this takes two thirds off the suite's time.
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}"
 # And many compile the same program, here, beside this process, and in processes of their own.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     KEPT = tempfile.TemporaryDirectory()
