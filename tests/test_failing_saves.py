@@ -44,17 +44,9 @@ def shell(script, *around):
     )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def programs(tmp_path_factory):
-    """Compiled programs are kept, so that no limit is met by keeping one."""
-    with pytest.MonkeyPatch.context() as changed:
-        changed.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("programs")))
-        yield
-
-
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A finished run of four steps, which compiles what the others take."""
+    """A finished run of four steps. Its programs are kept: no limit is met by keeping them."""
     workdir = tmp_path_factory.mktemp("saved") / "run"
     assert shell(train(workdir)).returncode == 0
     return workdir

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image
 
 from resnet_jax.data import crops, normalise, order, photographs, sources, stream
@@ -194,6 +195,8 @@ def damaged(folder, tmp_path, prepare, kind):
     labels = np.arange(9) % 3
     if kind == "image":
         images[4] = b"\xff\xd8\xff\xe0 no more of it"
+    elif kind == "cut":  # behind a header like those of the others
+        images[4] = simplejpeg.encode_jpeg(COLOUR[4])[:-40]
     elif kind == "larger":
         images[4] = np.concatenate([COLOUR[4], COLOUR[4]])
     elif kind == "smaller":
@@ -216,6 +219,7 @@ def damaged(folder, tmp_path, prepare, kind):
     ("kind", "says"),
     [
         ("image", "example 4: "),
+        ("cut", "example 4: "),
         ("larger", r"example 4: its image is \(16, 10, 3\), not \(8, 10, 3\)"),
         ("smaller", r"example 4: its image is \(3, 10, 3\), not \(8, 10, 3\)"),
         ("file", "example 4: "),
@@ -228,6 +232,8 @@ def test_a_bad_example_is_named_and_leaves_no_threads(folder, tmp_path, prepare,
         train(records, 0, 10)
     assert "\n" not in str(error.value)
     assert not set(workers()) - before
+    if kind == "cut":
+        assert records.files(np.arange(9)).usual.all()
     if kind != "label":  # the others can still be read
         records.read(np.delete(np.arange(9), 4)[None])
 
