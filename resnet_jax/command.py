@@ -1,55 +1,146 @@
-"""What every command shares: flags, one clear line when they are wrong, the device, the cache."""
+"""What every command shares: flags, help, one clear line if something is wrong, the cache."""
 
+import argparse
 import contextlib
 import difflib
 import os
 import platform
-import re
 import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import NoReturn
 
 import jax
-from absl import flags
 
-from resnet_jax import config
+from resnet_jax import choices, config_file
+from resnet_jax.config_help import config_help
+from resnet_jax.keys import Config
+from resnet_jax.run.interrupt import keyboard_interrupts
+
+Arguments = argparse.Namespace
 
 
-def run(
-    main: Callable[..., None],
-    takes: str = "",
-    join: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
-) -> None:
-    """Parse the flags and call `main`; a flag that is wrong is one line and status 2.
+class Parser(argparse.ArgumentParser):
+    """The flags of a command. A mistake is one line on stderr and status 2.
 
-    `takes` names the arguments that may stand beside the flags; `main` gets them all, one or more.
-    `join` makes this process one of many while `main` runs, see distributed.py.
+    `module` is the command as it is typed after `python -m`, `purpose` its first sentence and
+    `example` a whole command line.
     """
-    try:
-        rest = flags.FLAGS(sys.argv)[1:]
-    except Exception as error:  # ml_collections and absl raise a dozen kinds
-        fail(_explain(error))
-    if unknown := _unknown_key():  # which may be a whole part of the config, --config.model={...}
-        fail(unknown)
-    for word in sys.argv[1:]:
-        name, _, value = word.lstrip("-").partition("=")
-        if name == "config.model.family":  # its other values would not follow
-            fail(f"a family is chosen by the config's argument: configs/NAME.py:family={value}")
-    if rest and not takes:
-        fail(f"unexpected argument {rest[0]!r}; flags are written --name=value")
-    if takes and not rest:
-        fail(f"no {takes} is given")
-    use_compilation_cache()
-    with contextlib.ExitStack() as stack:
-        with refusals():
-            stack.enter_context(join())
+
+    def __init__(self, module: str, purpose: str, example: str):
+        super().__init__(
+            prog=f"python -m {module}",
+            description=purpose,
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self.takes_config = False
+
+    def add_config(self, required: bool = True) -> None:
+        """Add --config, and the overrides of its keys."""
+        self.takes_config = True
+        self.add_argument(
+            "--config",
+            required=required,
+            metavar="FILE[:switch=value,...]",
+            help="a config file, such as configs/cifar10.py:depth=110,skip=none; "
+            "--config.KEY=VALUE sets one of the keys below",
+        )
+
+    def add_replica(self) -> None:
+        """Add --replica, for runs of several networks."""
+        self.add_argument(
+            "--replica",
+            type=whole(0),
+            default=0,
+            help="which network of a run with several replicas, from 0 (default: 0)",
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong in one line, and leave with status 2."""
+        fail(f"{message}; see {self.prog} --help")
+
+    def format_help(self) -> str:
+        """Return the help, with the switches and keys of configs."""
+        text = super().format_help()
+        return f"{text}\n{config_help(self._config())}" if self.takes_config else text
+
+    def _config(self) -> Config | None:
+        """Return the config that stands on the command line with --help, if it can be read."""
+        specs = [word.partition("=")[2] for word in sys.argv if word.startswith("--config=")]
+        with contextlib.suppress(ValueError):
+            return config_file.load(specs[-1]) if specs else None
+        return None
+
+    def read(self, words: Sequence[str] | None = None) -> Arguments:
+        """Parse a command line, or this process's; `overrides` are those of the config.
+
+        Raises: SystemExit, after one line that says what is wrong.
+        """
+        words = sys.argv[1:] if words is None else list(words)
+        overrides, others = config_file.split(words) if self.takes_config else ({}, words)
+        arguments, unknown = self.parse_known_args(others)
+        if unknown:
+            fail(self._explain(unknown[0]))
+        arguments.overrides = overrides
+        return arguments
+
+    def _explain(self, word: str) -> str:
+        if not word.startswith("-"):
+            return f"unexpected argument {word!r}; flags are written --name=value"
+        name = word.lstrip("-").partition("=")[0]
+        if self.takes_config:
+            switches = dict.fromkeys(switch for switch, _ in choices.every_switch())
+            if name in (*switches, "depth"):
+                return f"{name} is chosen in the config's argument: configs/NAME.py:{name}=VALUE"
+            for key in choices.all_keys():
+                last = key.rpartition(".")[2]
+                if name in (last, key, "".join(part[0] for part in last.split("_"))):
+                    return f"unknown flag --{name}; nearest: --config.{key}"
+        known = [flag.lstrip("-") for action in self._actions for flag in action.option_strings]
+        near = difflib.get_close_matches(name, known, 1, 0.6)
+        return f"unknown flag --{name[:80]}" + (
+            f"; nearest: --{near[0]}" if near else f"; see {self.prog} --help"
+        )
+
+
+def whole(lowest: int) -> Callable[[str], int]:
+    """Return the type of a flag that takes whole numbers from `lowest` on."""
+
+    def number(text: str) -> int:
         try:
-            main(*rest)
+            value = int(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from error
+        if value < lowest:
+            raise argparse.ArgumentTypeError(f"{value} is less than {lowest}")
+        return value
+
+    return number
+
+
+def load_config(arguments: Arguments, data_dir: str | None = None) -> Config:
+    """Return the config of --config and its overrides; `data_dir` replaces data.dir.
+
+    Raises: ValueError in one line.
+    """
+    overrides = dict(arguments.overrides)
+    if data_dir is not None:
+        overrides["data.dir"] = data_dir
+    return config_file.load(arguments.config, overrides)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call a command's `main`; what it raises becomes one line and a status that is not 0."""
+    with keyboard_interrupts():
+        try:
+            use_compilation_cache()
+            main()
         except (FloatingPointError, OSError) as error:  # it diverged; its data or its disk failed
             fail(str(error), status=1)
         except KeyboardInterrupt:
@@ -72,44 +163,15 @@ def fail(message: str, status: int = 2) -> NoReturn:
 
 
 def check_file(flag: str, path: Path, example: str) -> None:
-    """Raise where no file can be written at `path`, which `flag` gave; `example` is a good name."""
+    """Raise a ValueError if no file can be written at `path`; `example` is a good name."""
     if not path.parent.is_dir():
         raise ValueError(f"{flag}={path}: there is no folder {path.parent}; make it first")
     if path.is_dir():
         raise ValueError(f"{flag}={path} is a folder; give a file, {path / example}")
 
 
-def given_keys() -> list[str]:
-    """The keys of the config that the command line sets, by `--config.KEY=VALUE`."""
-    words = [word.lstrip("-").partition("=")[0] for word in sys.argv[1:] if word.startswith("-")]
-    return [w.partition("config.")[2] for w in words if w.startswith(("config.", "noconfig."))]
-
-
-def _unknown_key() -> str:
-    """What is wrong where the config has no such key; '' where it has all."""
-    known = config.flatten(config.base())
-    for key in given_keys():
-        if key not in known:
-            near = difflib.get_close_matches(key, known, 1, 0.0)[0]
-            return f"unknown config key --config.{key}; nearest: --config.{near}"
-    return ""
-
-
-def _explain(error: Exception) -> str:
-    if unknown := _unknown_key():
-        return unknown
-    if isinstance(error, flags.UnrecognizedFlagError):
-        near = difflib.get_close_matches(error.flagname, list(flags.FLAGS), 1, 0.0)[0]
-        return f"unknown flag --{error.flagname}; nearest: --{near}"
-    words = str(error.args[0] if isinstance(error, KeyError) else error)
-    # A config file's own refusal reaches us inside a traceback, as its last line.
-    return re.sub(
-        r"Error whilst parsing config file:\s+Traceback .*\n\w+Error: ", "", words, flags=re.DOTALL
-    )
-
-
 def use_compilation_cache() -> None:
-    """Keep compiled programs between runs, in JAX_COMPILATION_CACHE_DIR where it is set."""
+    """Keep compiled programs between runs, in JAX_COMPILATION_CACHE_DIR if it is set."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(home / "resnet_jax" / "xla"))
@@ -117,10 +179,10 @@ def use_compilation_cache() -> None:
 
 
 def devices() -> str:
-    """The devices in words, and a warning where a GPU is present and JAX runs on the CPU."""
-    found = jax.devices()
-    line = f"devices: {len(found)} x {found[0].platform} {found[0].device_kind}"
-    if found[0].platform == "cpu":
+    """Return the devices in words, with a warning if a GPU is present and JAX runs on the CPU."""
+    devices = jax.devices()
+    line = f"devices: {len(devices)} x {devices[0].platform} {devices[0].device_kind}"
+    if devices[0].platform == "cpu":
         line = f"devices: cpu, {os.cpu_count()} cores"
         if Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidia0").exists():
             line += (
@@ -131,7 +193,7 @@ def devices() -> str:
 
 
 def versions() -> dict[str, str]:
-    """What a result depends on: the packages' versions, Python's, the machine's and ours."""
+    """Return what a result depends on: the versions of packages, Python, the machine and us."""
     names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
         **{name: metadata.version(name) for name in names},
@@ -142,7 +204,7 @@ def versions() -> dict[str, str]:
 
 
 def revision() -> str:
-    """The git revision of this checkout, marked where files differ from it; '' outside of git."""
+    """Return the git revision of this checkout, marked if files differ from it; '' without git."""
     git = lambda *words: subprocess.run(
         ("git", *words), cwd=Path(__file__).parent, capture_output=True, text=True, check=False
     ).stdout.strip()
@@ -153,5 +215,5 @@ def revision() -> str:
 
 
 def command_line() -> str:
-    """The command as it was typed, to be run again from the repository's folder."""
+    """Return the command as it was typed, to be run again from the repository's folder."""
     return shlex.join(["python", *sys.orig_argv[1:]])

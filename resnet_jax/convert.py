@@ -1,61 +1,68 @@
-"""Import another library's weights as a work directory, or export a run's for it.
+"""Import another library's weights as a work directory, or export a run's weights for it.
 
-python -m resnet_jax.convert --layout=LAYOUT --import=FILE --config=configs/NAME.py --workdir=DIR
-python -m resnet_jax.convert --layout=LAYOUT --export=FILE --workdir=DIR [--replica=0]
-
-FILE is a safetensors; the layouts are torchvision, timm and akamaster. evaluate, predict and train
-(with the same config: fine-tuning) take the directory that an import makes.
+FILE is a safetensors file. The commands evaluate, predict and, with the same config, train
+(fine-tuning) take the directory that an import makes.
 """
 
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 from etils import epath
 from jax import tree
-from ml_collections import config_flags
 
-from resnet_jax import command, layouts, tensors, trained, weights
+from resnet_jax import command, config_file, layouts, tensors, trained, weights
 from resnet_jax import config as configs
-from resnet_jax.checkpoint import Checkpoints, Found
-from resnet_jax.config import Config
 from resnet_jax.data import normalise
-from resnet_jax.training import directory
+from resnet_jax.keys import Config
+from resnet_jax.run import directory
+from resnet_jax.run.checkpoint import Checkpoints, Found
+from resnet_jax.run.directory import AnyPath
 from resnet_jax.training import state as states
-from resnet_jax.training.directory import AnyPath
 from resnet_jax.training.optimizer import optimizer
 
 
-def main(
-    layout: str,
-    source: str | None,
-    target: str | None,
-    config: Config | None,
-    workdir: AnyPath,
-    replica: int = 0,
-) -> None:
-    """Import `source` or export to `target`."""
+def main(words: Sequence[str] | None = None) -> None:
+    """Read the command line, and import or export."""
+    parser = command.Parser(
+        "resnet_jax.convert",
+        "Import another library's weights as a work directory, or export a run's weights.",
+        "python -m resnet_jax.convert --layout=torchvision --import=resnet50.safetensors "
+        "--config=configs/imagenet_torchvision.py:depth=50 --workdir=runs/resnet-50",
+    )
+    parser.add_config(required=False)
+    names = parser.add_argument_group("direction")
+    names.add_argument(
+        "--layout", required=True, choices=layouts.NAMES, help="the library whose names are used"
+    )
+    names.add_argument("--import", dest="source", metavar="FILE", help="safetensors file to read")
+    names.add_argument("--export", dest="target", metavar="FILE", help="file to write")
+    parser.add_argument("--workdir", required=True, help="the run's directory")
+    parser.add_replica()
+    arguments = parser.read(words)
+    workdir = epath.Path(arguments.workdir)
     with command.refusals():
-        if (source is None) == (target is None):
+        if (arguments.source is None) == (arguments.target is None):
             raise ValueError("give --import=FILE with --config, or --export=FILE")
-        if source is not None:
-            if config is None:
-                raise ValueError("--import needs --config=configs/NAME.py[:key=value,...]")
+        if arguments.source is not None:
+            if arguments.config is None:
+                raise ValueError("--import needs --config=configs/NAME.py[:switch=value,...]")
             if directory.is_remote(workdir):
                 raise ValueError(
                     f"--import writes a local folder, not {workdir}; copy it there after"
                 )
-            import_weights(layout, Path(source), config, Path(workdir))
-            print(f"{workdir}: the weights of {source}, as a checkpoint of step 0")
-        if target is not None:
-            if config is not None:
+            config = config_file.load(arguments.config, arguments.overrides)
+            import_weights(arguments.layout, Path(arguments.source), config, Path(workdir))
+            print(f"{workdir}: the weights of {arguments.source}, as a checkpoint of step 0")
+        if arguments.target is not None:
+            if arguments.config is not None or arguments.overrides:
                 raise ValueError("--export takes the config of its --workdir, and no --config")
-            command.check_file("--export", Path(target), "weights.safetensors")
-            step = export_weights(layout, workdir, Path(target), replica)
+            target = Path(arguments.target)
+            command.check_file("--export", target, "weights.safetensors")
+            step = export_weights(arguments.layout, workdir, target, arguments.replica)
             print(f"{target}: the weights of {workdir} at step {step}")
 
 
@@ -76,7 +83,8 @@ def import_weights(layout: str, file: Path, config: Config, workdir: Path) -> No
     with tempfile.TemporaryDirectory(dir=workdir.parent, prefix=f"{workdir.name}.tmp") as folder:
         made = Path(folder) / workdir.name
         directory.claim(made, config)
-        if config.data.normalisation == "constants":  # the others need the data
+        # The other normalisations need the data.
+        if config.data.normalisation == "constants":
             none = np.zeros((0, *config.data.shape), np.uint8)
             mean, std = tuple(config.data.mean), tuple(config.data.std)
             saved = normalise.statistics("constants", none, mean, std).to_json()
@@ -87,32 +95,14 @@ def import_weights(layout: str, file: Path, config: Config, workdir: Path) -> No
 
 
 def export_weights(layout: str, workdir: AnyPath, file: Path, replica: int = 0) -> int:
-    """Write the newest checkpoint's weights to `file`; returns its step.
+    """Write the newest checkpoint's weights to `file`, and return its step.
 
-    Raises: ValueError for a directory without a checkpoint, or a network that the layout has not.
+    Raises: ValueError for a directory without a checkpoint, or a network that the layout lacks.
     """
     run = trained.load(workdir, replica=replica)
-    variables = {"params": run.state.params, "batch_stats": run.state.batch_stats}
-    tensors.write(file, weights.to_tensors(variables, layout, run.config))
-    return int(run.state.step)
+    tensors.write(file, weights.to_tensors(run.variables, layout, run.config))
+    return run.step
 
 
 if __name__ == "__main__":
-    # Defined here, not on import: flags are global, and other commands have some of these names.
-    layout: Any = flags.DEFINE_enum("layout", None, layouts.NAMES, "whose names the tensors have")
-    source: Any = flags.DEFINE_string("import", None, "safetensors file to read")
-    target: Any = flags.DEFINE_string("export", None, "safetensors file to write")
-    workdir: Any = flags.DEFINE_string("workdir", None, "the run's directory")
-    config: Any = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:key=value,...]")
-    replica: Any = flags.DEFINE_integer("replica", 0, "of a run of several, from 0", lower_bound=0)
-    flags.mark_flags_as_required(["layout", "workdir"])
-    command.run(
-        lambda: main(
-            layout.value,
-            source.value,
-            target.value,
-            config.value,
-            epath.Path(workdir.value),
-            replica.value,
-        )
-    )
+    command.run(main)

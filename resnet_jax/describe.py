@@ -1,52 +1,63 @@
-"""Say what a config's network is and what it costs, without data and without training.
-
-python -m resnet_jax.describe --config=configs/cifar10.py:depth=110 [--memory=16GB] [--json=FILE]
-"""
+"""Say what a config's network is and what it costs, without data and without training."""
 
 import json
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from absl import flags
-from ml_collections import config_flags
 
-from resnet_jax import command, families, memory
+from resnet_jax import command, config_file, families, memory
 from resnet_jax import config as configs
-from resnet_jax.config import Config
-from resnet_jax.data import sources
+from resnet_jax.data.memory import device_limit
+from resnet_jax.keys import Config
 from resnet_jax.models import measure
+from resnet_jax.tasks import TASKS
 
 
-def main(config: Config, file: str | None, size: str | None = None) -> None:
-    """Print the description, and write it to `file` as JSON; `size` is a device's memory."""
+def main(words: Sequence[str] | None = None) -> None:
+    """Read the command line, print the description, and write it as JSON."""
+    parser = command.Parser(
+        "resnet_jax.describe",
+        "Say what a config's network is and what it costs, without data and without training.",
+        "python -m resnet_jax.describe --config=configs/cifar10.py:depth=110 --memory=16GB",
+    )
+    parser.add_config()
+    parser.add_argument(
+        "--memory",
+        metavar="SIZE",
+        help="a device's memory, such as 16GB or 80GiB: say which batch and depth fit (minutes)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="file to write the numbers to")
+    arguments = parser.read(words)
     with command.refusals():
+        config = config_file.load(arguments.config, arguments.overrides)
         configs.check(config)
-        configs.check_given(config, command.given_keys())
-        limit = None if size is None else memory.parse(size)
-        if file is not None:
-            command.check_file("--json", Path(file), "describe.json")
-    found = describe(config, limit)
-    print(text(found))
-    if file is not None:
+        limit = None if arguments.memory is None else memory.parse(arguments.memory)
+        if arguments.json is not None:
+            command.check_file("--json", arguments.json, "describe.json")
+    description = describe(config, limit)
+    print(text(description))
+    if arguments.json is not None:
         with command.refusals():
-            Path(file).write_text(json.dumps(found, indent=2) + "\n")
+            arguments.json.write_text(json.dumps(description, indent=2) + "\n")
 
 
 def describe(config: Config, limit: int | None = None) -> dict[str, Any]:
-    """Layers, blocks, parameters, multiply-adds and bytes of the config's network and train step.
+    """Return layers, blocks, parameters, multiply-adds and bytes of the network and a train step.
 
-    `macs` are one image's, in evaluation. `activation_bytes` and `peak_bytes` are a train step's on
-    one device, with the config's batch and policy (`remat`); `policies` has them for every policy.
-    `recommended` is the fastest policy that fits into `memory_bytes`: `limit`, or this device's.
-    Where a limit is given, `policies` also has the largest batch and depth that fit into it.
-    `parts` has the counts, and the size of the output, of each part from the stem to the head.
+    `macs` are the multiply-adds of an example in evaluation. `activation_bytes` and `peak_bytes`
+    are those of a training step on one device, with the config's batch and policy (`remat`);
+    `policies` has them for every policy. `recommended` is the fastest policy that fits into
+    `memory_bytes`, which is `limit` or this device's memory. With a limit, `policies` also has the
+    largest batch and depth that fit. `parts` has the counts and the output's shape of each part of
+    the network, from the stem to the head.
     """
     net = families.build(config)
-    x = jax.ShapeDtypeStruct((1, *config.data.shape), jnp.float32)
+    x = jax.ShapeDtypeStruct((1, *TASKS[config.task].example(config).shape), jnp.float32)
     total, _ = measure.count(net, x)
     parts = []
     for name, part in net.blocks.items():
@@ -54,7 +65,7 @@ def describe(config: Config, limit: int | None = None) -> dict[str, Any]:
         parts.append({"name": name, "output": list(x.shape[1:]), **counts._asdict()})
     policies = _policies(config, limit)
     remat = memory.policy_of(config) or memory.POLICIES[0]
-    room = sources.device_limit(jax.local_devices()[0]) if limit is None else limit
+    room = device_limit(jax.local_devices()[0]) if limit is None else limit
     peaks = {name: used["peak_bytes"] for name, used in policies.items()}
     return {
         **total._asdict(),
@@ -70,7 +81,7 @@ def describe(config: Config, limit: int | None = None) -> dict[str, Any]:
 
 
 def _policies(config: Config, limit: int | None) -> dict[str, dict[str, int | None]]:
-    def one(name: str) -> dict[str, int | None]:
+    def of_policy(name: str) -> dict[str, int | None]:
         variant = memory.changed(config, remat=name)
         peak = memory.peak_bytes(variant)
         used = {"activation_bytes": memory.activation_bytes(variant), "peak_bytes": peak}
@@ -82,25 +93,33 @@ def _policies(config: Config, limit: int | None) -> dict[str, dict[str, int | No
         }
 
     if memory.policy_of(config) is None:
-        return dict.fromkeys(memory.POLICIES, one(memory.POLICIES[0]))
-    # Nearly all of the time goes into compiling, which one thread does alone.
+        return dict.fromkeys(memory.POLICIES, of_policy(memory.POLICIES[0]))
+    # Nearly all of the time goes into compiling, which takes one thread.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return dict(zip(memory.POLICIES, pool.map(one, memory.POLICIES), strict=True))
+        return dict(zip(memory.POLICIES, pool.map(of_policy, memory.POLICIES), strict=True))
 
 
-def text(found: dict[str, Any]) -> str:
-    """The description for people: the network, the memory by policy, the parts."""
-    batch = f"a batch of {found['batch_size']}, remat={found['remat']}"
-    room = f"{_mega(found['memory_bytes'])} beside the data set"
+def text(description: dict[str, Any]) -> str:
+    """Return the description in words: the network, its memory by policy, its parts."""
+    batch = f"a batch of {description['batch_size']}, remat={description['remat']}"
+    room = f"{_mega(description['memory_bytes'])} beside the data set"
     facts = [
-        ("layers", f"{found['layers']:,}", "weighted, on the longest path"),
-        ("blocks", f"{found['blocks']:,}", ""),
-        ("identity skips", f"{found['identity_skips']:,}", "neither padded nor projected"),
-        ("parameters", f"{found['parameters']:,}", ""),
-        ("multiply-adds", f"{found['macs'] / 1e9:.4f} G", "an image"),
-        ("activations", _mega(found["activation_bytes"]), f"kept for the gradient of {batch}"),
-        ("peak", _mega(found["peak_bytes"]), f"of a train step on {batch}"),
-        ("recommended", found["recommended"] or "–", f"the fastest remat that fits into {room}"),
+        ("layers", f"{description['layers']:,}", "weighted, on the longest path"),
+        ("blocks", f"{description['blocks']:,}", ""),
+        ("identity skips", f"{description['identity_skips']:,}", "neither padded nor projected"),
+        ("parameters", f"{description['parameters']:,}", ""),
+        ("multiply-adds", f"{description['macs'] / 1e9:.4f} G", "for an example"),
+        (
+            "activations",
+            _mega(description["activation_bytes"]),
+            f"kept for the gradient of {batch}",
+        ),
+        ("peak", _mega(description["peak_bytes"]), f"of a train step on {batch}"),
+        (
+            "recommended",
+            description["recommended"] or "–",
+            f"the fastest remat that fits into {room}",
+        ),
     ]
     columns = {
         "activations": ("activation_bytes", _mega),
@@ -108,11 +127,11 @@ def text(found: dict[str, Any]) -> str:
         "largest batch": ("largest_batch", _whole),
         "largest depth": ("largest_depth", _whole),
     }
-    any_policy = next(iter(found["policies"].values()))
+    any_policy = next(iter(description["policies"].values()))
     shown = {head: column for head, column in columns.items() if column[0] in any_policy}
     policies = [("remat", *shown)] + [
         (name, *(write(used[key]) for key, write in shown.values()))
-        for name, used in found["policies"].items()
+        for name, used in description["policies"].items()
     ]
     parts = [("part", "blocks", "layers", "output", "parameters", "multiply-adds")] + [
         (
@@ -123,7 +142,7 @@ def text(found: dict[str, Any]) -> str:
             f"{part['parameters']:,}",
             f"{part['macs'] / 1e6:,.3f} M",
         )
-        for part in found["parts"]
+        for part in description["parts"]
     ]
     return "\n\n".join(
         (_table(facts, "<><"), _table(policies, "<" + ">" * len(shown)), _table(parts, "<>>>>>"))
@@ -147,9 +166,4 @@ def _whole(number: int | None) -> str:
 
 
 if __name__ == "__main__":
-    # Defined here, not on import: flags are global, and other commands have some of these names.
-    config: Any = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:key=value,...]")
-    file: Any = flags.DEFINE_string("json", None, "file to write the numbers to")
-    flags.mark_flag_as_required("config")
-    size: Any = flags.DEFINE_string("memory", None, "a device's memory, 16GB or 80GiB")
-    command.run(lambda: main(config.value, file.value, size.value))
+    command.run(main)

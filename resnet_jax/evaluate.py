@@ -1,78 +1,73 @@
-"""Measure a run's newest checkpoint on its whole test split.
-
-python -m resnet_jax.evaluate --workdir=DIR [--json=FILE] [--data_dir=DIR] [--replica=0]
-"""
+"""Measure a run's newest checkpoint on its whole test split."""
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import flags
 from etils import epath
 
 from resnet_jax import command, trained
-from resnet_jax.data import sources
-from resnet_jax.data.normalise import Normalisation
-from resnet_jax.training import directory, inputs, metrics, shard
+from resnet_jax.tasks import TASKS
+from resnet_jax.tasks.task import Dataset
+from resnet_jax.training import feeds, shard
 from resnet_jax.training.evaluation import evaluator
 
 
-def main(workdir: directory.AnyPath, file: Path | None, data_dir: str | None, replica: int = 0):
-    """Print what was measured, and write it to `file` as JSON."""
-    with command.refusals():
-        if file is not None:
-            command.check_file("--json", file, "evaluation.json")
-        run = trained.load(workdir, data_dir, replica)
-        dataset = inputs.dataset(run.config)
-        normalisation = trained.normalisation(run)
-    found = evaluate(run, dataset, normalisation)
-    print(
-        f"{workdir}: {found['split']} error {found['error']:.2%}, top-5 error "
-        f"{found['error_top5']:.2%}, loss {found['loss']:.4f} over {found['examples']:,} examples "
-        f"({found['protocol']})"
+def main(words: Sequence[str] | None = None) -> None:
+    """Read the command line, print what was measured, and write it as JSON."""
+    parser = command.Parser(
+        "resnet_jax.evaluate",
+        "Measure a run's newest checkpoint on its whole test split, every example once.",
+        "python -m resnet_jax.evaluate --workdir=runs/resnet-20 --json=errors.json",
     )
-    if file is not None:
+    parser.add_argument("--workdir", required=True, help="the run's directory")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="file to write the numbers to")
+    parser.add_argument("--data_dir", help="tensorflow-datasets folder (data.dir)")
+    parser.add_replica()
+    arguments = parser.read(words)
+    with command.refusals():
+        if arguments.json is not None:
+            command.check_file("--json", arguments.json, "evaluation.json")
+        run = trained.load(epath.Path(arguments.workdir), arguments.data_dir, arguments.replica)
+        task = TASKS[run.config.task]
+        dataset = task.build(run.config)
+        statistics = trained.statistics(run)
+    measured = evaluate(run, dataset, statistics)
+    print(f"{run.workdir}: {words_of(measured, task.shown)} at step {run.step}")
+    if arguments.json is not None:
         with command.refusals():
-            file.write_text(json.dumps(found, indent=2) + "\n")
+            arguments.json.write_text(json.dumps(measured, indent=2) + "\n")
 
 
-def evaluate(
-    run: trained.Trained, dataset: sources.Dataset, normalisation: Normalisation
-) -> dict[str, Any]:
-    """Loss, error and top-5 error on the test split: each image once, as it is ('center').
+def evaluate(run: trained.Trained, dataset: Dataset, statistics: dict[str, Any]) -> dict[str, Any]:
+    """Return the means over the test split, with every example seen once, as it is ('center').
 
-    Raises: FloatingPointError where the loss is not finite.
+    Raises: FloatingPointError if the loss is not finite.
     """
-    mesh = shard.mesh(devices=1)
-    with inputs.feed(mesh, dataset, "test", run.config) as feed:
-        one = evaluator(run.net, normalisation, run.state, feed, mesh, metrics.sums_top5)
-        (measured,) = one(run.state)
-    split = dataset.info.test_split
-    if not math.isfinite(measured["loss"]):
-        raise FloatingPointError(f"{run.workdir}: the {split} loss is {measured['loss']}")
-    return {
-        "split": split,
-        "examples": measured["examples"],
-        "loss": measured["loss"],
-        "error": measured["error"],
-        "error_top5": measured["error_top5"],
-        "protocol": "center",
-    }
+    task, mesh = TASKS[run.config.task], shard.mesh(devices=1)
+    prepare = task.prepare(run.config, statistics)
+    with feeds.feed(mesh, dataset, "test", run.config) as feed:
+        measure = evaluator(run.net.apply, prepare, task.evaluation, run.state, feed, mesh)
+        (means,) = measure(run.state)
+    split = dataset.test_split
+    if not math.isfinite(means["loss"]):
+        raise FloatingPointError(f"{run.workdir}: the {split} loss is {means['loss']}")
+    return {"split": split, "examples": means.pop("examples"), **means, "protocol": "center"}
+
+
+def words_of(measured: dict[str, Any], shown: str) -> str:
+    """Return the means in words: scores first, then the loss and the number of examples."""
+    facts = ("split", "examples", "protocol", "loss")
+    scores = [
+        f"{name.replace('error_top5', 'top-5 error')} {value:{shown}}"
+        for name, value in measured.items()
+        if name not in facts
+    ]
+    loss = f"loss {measured['loss']:.4f} over {measured['examples']:,} examples"
+    return f"{measured['split']} {', '.join([*scores, loss])} ({measured['protocol']})"
 
 
 if __name__ == "__main__":
-    # Defined here, not on import: flags are global, and other commands have these names too.
-    workdir: Any = flags.DEFINE_string("workdir", None, "the run's directory")
-    file: Any = flags.DEFINE_string("json", None, "file to write the numbers to")
-    data_dir: Any = flags.DEFINE_string("data_dir", None, "tensorflow-datasets folder (data.dir)")
-    replica: Any = flags.DEFINE_integer("replica", 0, "of a run of several, from 0", lower_bound=0)
-    flags.mark_flag_as_required("workdir")
-    command.run(
-        lambda: main(
-            epath.Path(workdir.value),
-            None if file.value is None else Path(file.value),
-            data_dir.value,
-            replica.value,
-        )
-    )
+    command.run(main)

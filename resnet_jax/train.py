@@ -1,42 +1,348 @@
-"""Train one network.
+"""Train a network: from a config to its last checkpoint.
 
-python -m resnet_jax.train --config=configs/cifar10.py:depth=110 --workdir=DIR
-
-On all devices that JAX sees. Many processes: the same command in each, which find each other on TPU
-pods and under SLURM's srun, and elsewhere take --coordinator_address=HOST:PORT --num_processes=N
---process_id=I.
+`prepare` checks everything that can be wrong and writes nothing; `train` is the whole run, to be
+read from top to bottom. Both are used by experiments too.
 """
 
+import contextlib
+import dataclasses
+import functools
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from absl import flags
+import jax
+import numpy as np
 from etils import epath
-from ml_collections import config_flags
+from jax.sharding import Mesh
+from tqdm import tqdm
 
-from resnet_jax import command, distributed
+from resnet_jax import cluster, command, distributed, families
 from resnet_jax import config as configs
-from resnet_jax.training import loop
+from resnet_jax.keys import Config
+from resnet_jax.run import checkpoint, directory, records, start
+from resnet_jax.run.checkpoint import Checkpoints
+from resnet_jax.run.interrupt import Interrupt
+from resnet_jax.run.log import ADVICE, Log
+from resnet_jax.run.start import say
+from resnet_jax.tasks import TASKS
+from resnet_jax.tasks.task import Dataset, Task
+from resnet_jax.training import diagnosis, feeds, shard
+from resnet_jax.training import state as states
+from resnet_jax.training import step as steps
+from resnet_jax.training.compile import ONCE, program
+from resnet_jax.training.evaluation import evaluator
+from resnet_jax.training.optimizer import optimizer
 
-_CONFIG: Any = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:key=value,...]")
-_WORKDIR: Any = flags.DEFINE_string("workdir", None, "the run's directory; the same one resumes")
-_DATA_DIR: Any = flags.DEFINE_string("data_dir", None, "tensorflow-datasets folder (data.dir)")
-_JOIN = distributed.define_flags()
-flags.mark_flags_as_required(["config", "workdir"])
+SPREAD = {"shard_map": shard.spread, "pmap": shard.spread_by_pmap}
 
 
-def main() -> None:
-    """Train."""
-    config, workdir = _CONFIG.value, epath.Path(_WORKDIR.value)
-    with command.refusals():
-        if _DATA_DIR.value is not None:
-            config.data.dir = _DATA_DIR.value
-        run = loop.prepare(config, workdir)
-        configs.check_given(config, command.given_keys())
-    if run is None:
-        loop.say(f"{workdir}: finished at step {config.steps}")
-    else:
-        loop.train(run)
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run that has been checked and may start."""
+
+    config: Config
+    workdir: directory.AnyPath
+    mesh: Mesh
+    dataset: Dataset
+    statistics: dict[str, Any]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seed of each replica."""
+        return list(configs.seeds(self.config))
+
+    @property
+    def task(self) -> Task:
+        """What the network is trained to do."""
+        return TASKS[self.config.task]
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Read the command line, and train."""
+    parser = command.Parser(
+        "resnet_jax.train",
+        "Train a network on all devices that JAX sees. The same command in the same directory goes "
+        "on where the run stopped.",
+        "python -m resnet_jax.train --config=configs/digits.py:depth=20 --workdir=runs/resnet-20",
+    )
+    parser.add_config()
+    parser.add_argument("--workdir", required=True, help="the run's directory")
+    parser.add_argument("--data_dir", help="tensorflow-datasets folder (data.dir)")
+    cluster.add_flags(parser)
+    arguments = parser.read(words)
+    workdir = epath.Path(arguments.workdir)
+    with contextlib.ExitStack() as stack:
+        with command.refusals():
+            config = command.load_config(arguments, arguments.data_dir)
+            stack.enter_context(cluster.join(arguments))
+            run = prepare(config, workdir)
+        if run is None:
+            say(f"{workdir}: finished at step {config.steps}")
+        else:
+            train(run)
+
+
+def prepare(config: Config, workdir: directory.AnyPath) -> Run | None:
+    """Check everything that can be wrong and load the data; return None if the run is finished.
+
+    Nothing is written. Raises: ValueError in one line for a config, data set, batch or number of
+    devices that does not fit, and for a directory of another run; OSError for a directory that is
+    damaged or in use.
+    """
+    with Interrupt(str(workdir)):
+        configs.check(config)
+        directory.refuse_without_clients(workdir)
+        start.refuse_different_processes(configs.flatten(json.loads(configs.to_json(config))))
+        mesh = shard.mesh(config.replicas)
+        directory.refuse_another(workdir, config)
+        directory.refuse_in_use(workdir)
+        config = start.resolved(config, workdir, mesh)
+        shard.check(config, mesh)
+        if distributed.agree(checkpoint.finished(workdir, config.steps)):
+            return None
+        task = TASKS[config.task]
+        dataset = task.build(config)
+        directory.refuse_other_data(workdir, dataset.fingerprint)
+        statistics = task.statistics(config, dataset)
+        facts = {"data's fingerprint": dataset.fingerprint, "data.stream": dataset.streamed}
+        start.refuse_different_processes(facts | {"statistics": statistics})
+        return Run(config, workdir, mesh, dataset, statistics)
+
+
+def train(run: Run) -> None:
+    """Train to `config.steps`, from the newest good checkpoint if there is one, else from the seed.
+
+    Imported weights are a checkpoint of step 0. The run writes config.json, run.json,
+    normalisation.json, metrics.jsonl, tensorboard/, checkpoints/ and saved.jsonl. SIGTERM and
+    SIGINT end it at the next chunk's end, saved (run/interrupt.py).
+    Raises: FloatingPointError with the step and the layer if something is not finite; OSError for
+        data that cannot be read, for a directory that cannot be written or is in use, and if none
+        of the saved checkpoints is good; SystemExit with status 128 + the signal's number.
+    """
+    say(command.devices())
+    began = time.perf_counter()
+    config, workdir, mesh, task = run.config, run.workdir, run.mesh, run.task
+    with contextlib.ExitStack() as held, Interrupt(str(workdir)) as interrupt:
+        # --- directory
+        start.claim(workdir, config, held)
+        with contextlib.ExitStack() as stack:
+            found = start.find_checkpoint(workdir)
+            checkpoints = stack.enter_context(Checkpoints(workdir, found))
+            first = found.step or 0
+            earlier_starts = directory.read_starts(workdir)
+
+            # --- network, optimizer and state
+            axis = shard.axis(mesh)
+            net = families.build(config, axis)
+            state = first_state(run, net, found.step)
+            prepare_batch = task.prepare(config, run.statistics)
+            start.record(workdir, run.dataset, run.statistics, task.score, first)
+
+            # --- data
+            feed = stack.enter_context(feeds.feed(mesh, run.dataset, "train", config, first))
+            tested = stack.enter_context(feeds.feed(mesh, run.dataset, "test", config))
+
+            # --- programs
+            compiled = functools.partial(program, deterministic=config.deterministic)
+            step = functools.partial(
+                steps.train_step,
+                apply=net.apply,
+                prepare=prepare_batch,
+                measure=task.measure,
+                optimizer=optimizer(config),
+                skip=config.nonfinite == "skip",
+            )
+            chunk = SPREAD[config.parallel](
+                functools.partial(steps.chunk, step=step, fetch=feed.fetch, axis=axis),
+                mesh,
+                (shard.EACH, feed.spec, shard.EACH_ROWS),
+                (shard.EACH, shard.EACH),
+            )
+            lengths = chunk_lengths(config, first)
+            chunks = {
+                n: compiled(chunk, state, feed.source, feed.drawn(n), donate=(0,))
+                for n in set(lengths)
+            }
+            refresh = statistics_refresher(run, state, feed)
+            evaluate = evaluator(
+                net.apply, prepare_batch, task.measure, state, tested, mesh, config.deterministic
+            )
+            finite = compiled(shard.spread(_finite, mesh, (shard.EACH,)), state, level=ONCE)
+            ready = time.perf_counter() - began
+            say(f"{workdir}: {_beginning(found.step, earlier_starts)}, ready after {ready:.1f} s")
+
+            # --- records
+            board = _board(workdir, first)
+            if board:
+                stack.callback(board.close)
+            diagnose = functools.partial(_diagnose, run, net, feed)
+            log = Log(workdir / "metrics.jsonl", config, board, diagnose, task.score)
+
+            # --- loop: chunk after chunk; a checkpoint, an evaluation and a stop come at chunk ends
+            interrupt.begin()
+            stop, save = distributed.Wish(), distributed.Wish()
+            quiet = None if distributed.first() else True  # None: quiet unless it is a terminal
+            bar = tqdm(total=config.steps, initial=first, unit="step", disable=quiet)
+            at, test, speed = first, [], 0.0
+            clock = saved_at = time.perf_counter()
+            for index, length in enumerate(lengths, start=1):
+                dispatched = time.perf_counter()
+                state, sums = chunks[length](state, feed.source, feed.draw(at, length))
+                at += length
+                # The last chunk's numbers are fetched while this chunk runs.
+                log.flush(state)
+                log.add(at, sums)
+                if at % config.eval_every == 0 or at == config.steps:
+                    log.flush(state)
+                    state = refresh(state)
+                    test = evaluate(state)
+                    log.write(at, "test", test)
+                checkpoints.check()
+                now = time.perf_counter()
+                speed = (at - first) * config.batch_size * config.replicas / (now - clock)
+                # As if the next chunk took as long: no more than these minutes are ever lost.
+                late = 2 * now - dispatched - saved_at > 60 * config.checkpoint_minutes
+                due = at % config.checkpoint_every == 0 or at == config.steps
+                due |= save.granted(late, index)
+                stops = stop.granted(interrupt.received is not None, index)
+                if due or stops:
+                    log.flush(state)  # first, so that a checkpoint's records are there when it is
+                    if not distributed.fetch(finite(state)).all():
+                        raise FloatingPointError(
+                            f"a parameter or statistic is not finite after step {at}, which is not "
+                            f"saved; {ADVICE}"
+                        )
+                    checkpoints.save(at, state)
+                    saved_at = time.perf_counter()
+                bar.update(length)
+                bar.set_postfix_str(f"{speed:.0f} examples/s" + _shown(task, test))
+                if bar.disable and (at % config.eval_every == 0 or at == config.steps):
+                    say(f"step {at}/{config.steps}{_shown(task, test)}, {speed:.0f} examples/s")
+                if log.board:
+                    log.board.add_scalar("examples_per_second", speed, at)
+                if stops:
+                    break
+            bar.close()
+
+        # --- end: everything is saved
+        if at < config.steps:  # a signal, to this process or to another process of the run
+            asked = interrupt.received or signal.SIGTERM
+            say(f"{workdir}: saved at step {at} after {asked.name}; the same command goes on")
+            sys.exit(128 + asked)
+        seconds = time.perf_counter() - began
+        measured = {"seconds": seconds, "compile_seconds": ready, "examples_per_second": speed}
+        directory.close_run(workdir, measured)
+    _say_result(run, test, seconds)
+
+
+def first_state(run: Run, net: Any, saved: int | None) -> states.TrainState:
+    """Return the state to go on from, on the mesh: that of step `saved`, or one from the seeds."""
+    config, optim = run.config, optimizer(run.config)
+    shape = run.task.example(config).shape
+    make = shard.spread(
+        lambda seed: states.create(seed, net, shape, optim), run.mesh, (shard.EACH,)
+    )
+    seeds = np.array(run.seeds if len(run.seeds) > 1 else config.seed, np.uint32)
+    seeds = shard.place(run.mesh, shard.EACH, seeds)
+    if saved is None:
+        return program(make, seeds, level=ONCE, deterministic=config.deterministic)(seeds)
+    like = shard.like(run.mesh, shard.EACH, jax.eval_shape(make, seeds))
+    return checkpoint.restore(run.workdir, saved, like)
+
+
+def chunk_lengths(config: Config, first: int) -> list[int]:
+    """Return the lengths of the chunks that are left; their ends are multiples of chunk_steps."""
+    size = config.chunk_steps
+    marks = [first, *range(first - first % size + size, config.steps, size), config.steps]
+    return [b - a for a, b in zip(marks, marks[1:], strict=False)]
+
+
+def statistics_refresher(run: Run, state: states.TrainState, feed: feeds.Feed) -> Callable:
+    """Return the function from a state to the state with statistics of norm.precise batches.
+
+    They are the first batches that were drawn; with 0 of them the state stays as it is.
+    """
+    config, axis = run.config.copy_and_resolve_references(), shard.axis(run.mesh)
+    batches = config.norm.precise if config.norm.kind == "batch" else 0
+    if not batches:
+        return lambda state: state
+    config.norm.group_size, config.norm.momentum = 0, 0.0
+    on_device = functools.partial(
+        steps.precise,
+        apply=families.build(config, axis).apply,
+        prepare=run.task.prepare(config, run.statistics),
+        fetch=feed.fetch,
+        axis=axis,
+    )
+    whole = shard.spread(on_device, run.mesh, (shard.EACH, feed.spec, shard.EACH_ROWS))
+    inputs, deterministic = feed.drawn(batches), config.deterministic
+    recompute = program(whole, state, feed.source, inputs, donate=(0,), deterministic=deterministic)
+    return lambda state: recompute(state, feed.source, feed.draw(0, batches))
+
+
+def _finite(state: states.TrainState):
+    """Return whether every parameter and statistic is a number."""
+    return steps.all_finite((state.params, state.batch_stats))
+
+
+def _diagnose(
+    run: Run, net: Any, feed: feeds.Feed, state: states.TrainState, step: int, replica: int
+) -> str:
+    """Return what was the first in this step that was not finite; `state` is from before it."""
+    order, axis = diagnosis.Order(), shard.axis(run.mesh)
+    look = functools.partial(
+        diagnosis.look,
+        apply=net.apply,
+        prepare=run.task.prepare(run.config, run.statistics),
+        measure=run.task.measure,
+        fetch=feed.fetch,
+        axis=axis,
+        order=order,
+    )
+    inputs = feed.draw(step - 1, 1)
+    whole = shard.spread(look, run.mesh, (shard.EACH, feed.spec, shard.EACH_ROWS))
+    looked = program(whole, state, feed.source, inputs)(state, feed.source, inputs)
+    flags = distributed.fetch(looked)
+    if len(run.seeds) > 1:
+        flags = jax.tree.map(lambda flag: flag[replica], flags)
+    return diagnosis.first(flags, order) or "looked at again, everything in the step is finite"
+
+
+@distributed.by_first
+def _board(workdir: directory.AnyPath, first: int) -> Any:
+    from resnet_jax.run.board import Board  # late: it imports torch if torch is installed
+
+    return Board(workdir / "tensorboard", first)
+
+
+def _beginning(saved: int | None, earlier_starts: Sequence[Any]) -> str:
+    if saved:
+        return f"resumes at step {saved}"
+    if saved == 0:
+        return "starts at step 0, from the weights that were imported"
+    return "starts at step 0" + (", because nothing was saved before" if earlier_starts else "")
+
+
+def _shown(task: Task, means: Sequence[dict[str, float]]) -> str:
+    scores = [mean[task.score] for mean in means]
+    return f", test {task.score} {np.mean(scores):{task.shown}}" if scores else ""
+
+
+@distributed.by_first
+def _say_result(run: Run, test: Sequence[dict[str, float]], seconds: float) -> None:
+    lines, size, score = (
+        records.read(run.workdir / "metrics.jsonl"),
+        len(run.dataset.train),
+        run.task.score,
+    )
+    scores = [records.last_epoch(lines, size, seed, score)[score] for seed in run.seeds]
+    trained = f"train {score} {np.mean(scores):{run.task.shown}}{_shown(run.task, test)}"
+    say(f"{run.workdir}: {trained} in {seconds:.0f} s")
 
 
 if __name__ == "__main__":
-    command.run(main, join=_JOIN)
+    command.run(main)

@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
-# Download a tensorflow-datasets data set and write it as array_record, the form that is read here
-# without TensorFlow. TensorFlow itself goes into a throw-away environment, removed at the end.
+# Download a tensorflow-datasets data set and write it in array_record form, which this project
+# reads without TensorFlow. TensorFlow itself is installed into a temporary environment, which is
+# removed at the end.
 set -euo pipefail
 
 usage='usage: scripts/prepare_tfds.sh NAME [DATA_DIR]
 
-NAME      of the catalogue, https://www.tensorflow.org/datasets/catalog: cifar10, emnist/letters
-DATA_DIR  the folder that will hold it; default ~/tensorflow_datasets
+NAME      a name of the catalogue https://www.tensorflow.org/datasets/catalog, such as cifar10 or
+          emnist/letters
+DATA_DIR  the folder that will hold the data set; default ~/tensorflow_datasets
 
 PYTHON=python3.12 chooses another Python (3.11 to 3.13).
-TMPDIR=DIR chooses where the environment goes; it takes 2.5 GB while this runs.'
+TMPDIR=DIR chooses where the temporary environment goes; it takes 2.5 GB while the script runs.'
 
 fail() {
     echo "error: $*" >&2
@@ -33,21 +35,22 @@ python=${PYTHON:-python3}
 
 environment=$(mktemp -d)
 trap 'rm -rf "$environment"' EXIT
-export TMPDIR=$environment # what pip and tfds leave behind goes with it
+export TMPDIR=$environment # so that temporary files of pip and tfds are removed too
 
-# The wheels of tensorflow-cpu are for x86; elsewhere tensorflow is the small one.
+# tensorflow-cpu has wheels for x86 only; on other machines tensorflow is the small package.
 case "$(uname -sm)" in
     'Linux x86_64') tensorflow=tensorflow-cpu ;;
     *) tensorflow=tensorflow ;;
 esac
 
-echo "installing $tensorflow into $environment for as long as this takes"
+echo "installing $tensorflow into the temporary environment $environment"
 "$python" -m venv "$environment" ||
-    fail "$python cannot make a virtual environment; install its venv module"
-# scipy and pillow: some data sets come as .mat files or images. The rest tfds forgets to ask for.
+    fail "$python cannot make a virtual environment; install the venv module of $python"
+# Some data sets come as .mat files (scipy) or as images (pillow). tfds needs the other packages but
+# does not declare them.
 "$environment/bin/python" -m pip install --quiet --disable-pip-version-check \
     "$tensorflow" tensorflow-datasets array_record importlib_resources pillow scipy ||
-    fail "pip could not install $tensorflow; is there a network, and 2.5 GB free in $environment?"
+    fail "pip could not install $tensorflow; check the network and for 2.5 GB free in $environment"
 
 TF_CPP_MIN_LOG_LEVEL=3 "$environment/bin/python" - "$name" "$data_dir" <<'PYTHON'
 import difflib
@@ -57,21 +60,24 @@ import sys
 
 import tensorflow_datasets as tfds
 
-logging.getLogger("urllib3").setLevel(logging.ERROR)  # it announces each of its retries
+logging.getLogger("urllib3").setLevel(logging.ERROR)  # urllib3 logs each retry
 name, data_dir = sys.argv[1:]
 known = tfds.list_builders(with_community_datasets=False)
 if re.split("[/:]", name)[0] not in known:
-    near = ", ".join(difflib.get_close_matches(name, known))
-    sys.exit(f"error: tensorflow-datasets has no {name!r}" + (f"; nearest {near}" if near else ""))
+    nearest = ", ".join(difflib.get_close_matches(name, known))
+    advice = f"; nearest names: {nearest}" if nearest else ""
+    sys.exit(f"error: tensorflow-datasets has no data set {name!r}{advice}")
 try:
-    there = tfds.builder(name, data_dir=data_dir)
-    if there.is_prepared() and there.info.file_format.value != "array_record":
-        form = there.info.file_format.value
-        raise ValueError(f"{there.data_path} holds it in {form} form; choose another DATA_DIR")
+    builder = tfds.builder(name, data_dir=data_dir)
+    if builder.is_prepared() and builder.info.file_format.value != "array_record":
+        form = builder.info.file_format.value
+        raise ValueError(
+            f"{builder.data_path} holds {name} in {form} form; choose another DATA_DIR"
+        )
     tfds.builder(name, data_dir=data_dir, file_format="array_record").download_and_prepare()
 except KeyboardInterrupt:
     sys.exit("error: interrupted")
-except Exception as error:  # whatever a site, an archive or a builder does
+except Exception as error:  # sites, archives and builders raise errors of many kinds
     sys.exit(" ".join(f"error: {name} could not be prepared: {error}".split()))
 PYTHON
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Cloud TPU: run a command on a slice, or an experiment with a slice for each of its runs.
+# Cloud TPU: run a command on one slice, or an experiment with one slice for each run.
 set -euo pipefail
 
 usage='usage: scripts/tpu_slices.sh create|setup|delete NAME
@@ -7,20 +7,21 @@ usage='usage: scripts/tpu_slices.sh create|setup|delete NAME
        scripts/tpu_slices.sh fetch NAME DIR
        scripts/tpu_slices.sh sweep COMMAND...
 
-create  ask for a slice and wait until it is there
-setup   bring the last commit here, and an environment for it, to all workers of the slice
-run     run COMMAND in it, on all workers at once
-fetch   copy DIR, a folder of the checkout, from the first worker to here
+create  ask for the slice NAME and wait until it is ready
+setup   copy the last commit of this checkout to all workers of the slice, and make an environment
+run     run COMMAND in that checkout, on all workers at once
+fetch   copy DIR, a folder of the checkout, from the first worker to this machine
 delete  give the slice back
-sweep   COMMAND is an experiment: do all this for each run that is not finished, then report here
+sweep   COMMAND is an experiment: create a slice for each unfinished run, do the run, fetch its
+        folder and delete the slice; then write the report on this machine
 
 TPU_TYPE=v5litepod-8 TPU_RUNTIME=v2-alpha-tpuv5-lite    the kind of slice, for create and sweep
 TPU_OPTIONS=--spot  further options of gcloud compute tpus queued-resources create
-TPU_NAME=NAME       of a sweep: its slices are NAME-0, NAME-1, ...; default sweep
-AT_ONCE=N           slices at a time, at most; default 4
-LOGS=DIR            where their output goes; default runs/tpu
+TPU_NAME=NAME       the slices of a sweep are NAME-0, NAME-1, ...; default sweep
+AT_ONCE=N           the largest number of slices at a time; default 4
+LOGS=DIR            the folder for the output of the slices; default runs/tpu
 
-Project and zone are those of gcloud: gcloud config set, or CLOUDSDK_CORE_PROJECT and
+The settings of gcloud choose project and zone: gcloud config set, or CLOUDSDK_CORE_PROJECT and
 CLOUDSDK_COMPUTE_ZONE.'
 
 fail() {
@@ -65,8 +66,9 @@ setup() { # NAME
     git bundle create --quiet "$folder/resnet_jax.bundle" HEAD
     gcloud compute tpus tpu-vm scp "$folder/resnet_jax.bundle" "$1:" --worker=all
     rm -r "$folder"
-    # Some of the images have a Python that is too old, or cannot make environments.
-    # shellcheck disable=SC2016 # it is the workers' shells that expand this
+    # On some runtimes python3 is too old or cannot make environments. uv then installs another
+    # Python.
+    # shellcheck disable=SC2016 # the shells of the workers expand this text
     on_all_workers "$1" 'set -e
         [ -d resnet_jax ] || git init --quiet resnet_jax
         cd resnet_jax
@@ -97,7 +99,7 @@ fetch() { # NAME DIR
     gcloud compute tpus tpu-vm scp --recurse "$1:resnet_jax/$2" "$(dirname "$2")" --worker=0
 }
 
-bring() { # NAME DIR: the other way
+bring() { # NAME DIR: copy DIR from this machine to all workers
     on_all_workers "$1" "mkdir -p $(printf '%q' "resnet_jax/$(dirname "$2")")"
     gcloud compute tpus tpu-vm scp --recurse "$2" "$1:resnet_jax/$(dirname "$2")" --worker=all
 }
@@ -106,25 +108,25 @@ delete() { # NAME
     gcloud compute tpus queued-resources delete "$1" --force --quiet
 }
 
-# Number and folder of the runs that are not finished, a line each; from --list on stdin.
+# Read the output of --list from stdin and print number and folder of each unfinished run.
 unfinished() {
     awk '$1 ~ /^[0-9]+$/ && !/ finished  / { print $1, $NF }'
 }
 
-one() { # NUMBER COMMAND...
+sweep_run() { # NUMBER COMMAND...: do one run of a sweep, on a slice of its own
     local number=$1 folder status=0
     shift
-    name=${TPU_NAME:-sweep}-$number # not local: the trap runs outside
+    name=${TPU_NAME:-sweep}-$number # not local: the trap runs outside this function
     folder=$("$@" --list | awk -v number="$number" '$1 == number { print $NF }')
     echo "run $number: slice $name, $logs/$name.log"
     exec >>"$logs/$name.log" 2>&1
     trap 'exit 1' INT TERM HUP
-    trap 'delete "$name"' EXIT # however this ends: slices cost money
-    request "$name" || { trap - EXIT; exit 1; } # one of that name was there before
+    trap 'delete "$name"' EXIT # delete the slice on every way out, because slices cost money
+    request "$name" || { trap - EXIT; exit 1; } # such a slice existed before: keep it
     await "$name"
     setup "$name"
     case $folder in
-        /* | *://*) # storage that the slices and this machine share
+        /* | *://*) # the folder is on storage that the slices and this machine share
             run "$name" "$@" --run="$number"
             ;;
         *)
@@ -143,7 +145,7 @@ sweep() { # COMMAND...
     check_kind
     missing=$(unfinished <<<"$runs")
     [ -z "$missing" ] || cut -d' ' -f1 <<<"$missing" |
-        xargs -P "${AT_ONCE:-4}" -I{} "$0" one {} "$@" || true # what is missing is seen below
+        xargs -P "${AT_ONCE:-4}" -I{} "$0" sweep_run {} "$@" || true # failed runs are listed below
     runs=$("$@" --list)
     missing=$(unfinished <<<"$runs" | cut -d' ' -f1 | paste -sd, -)
     [ -z "$missing" ] || fail \
@@ -155,15 +157,16 @@ verb=${1:-}
 case "$verb" in -h | --help) echo "$usage"; exit 0 ;; esac
 case "$verb $#" in
     'create 2' | 'setup 2' | 'delete 2' | 'fetch 3') ;;
-    'run '[12] | 'sweep 1' | 'one '[12]) verb='' ;;
-    'run '* | 'sweep '* | 'one '*) ;;
+    'run '[12] | 'sweep 1' | 'sweep_run '[12]) verb='' ;;
+    'run '* | 'sweep '* | 'sweep_run '*) ;;
     *) verb='' ;;
 esac
 if [ -z "$verb" ]; then
     echo "$usage" >&2
     exit 2
 fi
-command -v gcloud >/dev/null || fail "there is no gcloud here: https://cloud.google.com/sdk/docs"
+command -v gcloud >/dev/null ||
+    fail "there is no gcloud here; install it: https://cloud.google.com/sdk/docs"
 logs=${LOGS:-runs/tpu}
 mkdir -p "$logs"
 shift

@@ -1,1 +1,1 @@
-"""From a data set's name to batches: sources, their order, their normalisation, augmentation."""
+"""Image data sets: loaders, the order of examples, batches, normalisation and augmentation."""

@@ -1,4 +1,4 @@
-"""Random crops and flips, on the device and inside the step."""
+"""Random crops and mirror images, computed on the device inside the training step."""
 
 import jax
 import jax.numpy as jnp
@@ -13,17 +13,18 @@ def pad_crop_flip(
     pad: int,
     flip: bool,
 ) -> Float[Array, "b h w c"]:
-    """Pad with `pad` zeros on each side, crop back at random, and mirror half of the images.
+    """Images padded with `pad` zeros on each side and cropped back; half of them are mirrored.
 
-    Every one of the (2 pad + 1)^2 crops is equally likely. Images are normalised already, so that
-    zero is the mean. `rows` are the images' places in the global batch: what happens to an image
-    depends on `key` and its row, not on how the batch is shared out over devices.
+    Each of the (2 pad + 1)^2 crops is equally likely. The images are already normalised, so that
+    a zero stands for the mean. `rows` are the positions of the images in the global batch: the
+    change of an image depends on `key` and on its row only, so that it does not depend on how
+    devices share the batch.
     Source: He et al. 2015, arXiv:1512.03385, sec. 4.2.
     """
     if not pad and not flip:
         return images
     b, h, w, _ = images.shape
-    # int32 throughout: a float64 run draws what a float32 run draws.
+    # Everything is int32, so that a float64 run draws the numbers that a float32 run draws.
     ends = np.array([2 * pad + 1, 2 * pad + 1, 2], np.int32)
     draw = lambda row: jax.random.randint(jax.random.fold_in(key, row), (3,), 0, ends, np.int32)
     top, left, mirrored = jax.vmap(draw)(rows).T[:, :, None]
@@ -31,6 +32,7 @@ def pad_crop_flip(
     x = np.arange(w, dtype=np.int32)[None, :]
     x = left + (jnp.where(mirrored == 1, w - 1 - x, x) if flip else x)
     padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    # One gather: on a CPU vmap(dynamic_slice) takes ten times as long inside a scan.
+    # A single gather is used because vmap(dynamic_slice) inside a scan takes ten times as long on
+    # a CPU.
     image = np.arange(b)[:, None, None]
     return padded.at[image, y[:, :, None], x[:, None, :]].get(mode="promise_in_bounds")

@@ -1,4 +1,4 @@
-"""Image files to pixels: what is too large is refused by its header, before it is decoded."""
+"""Decoding of image files to pixels; the header tells whether an image is too large to decode."""
 
 import io
 import re
@@ -13,37 +13,42 @@ import simplejpeg
 from jaxtyping import Bool, UInt8
 from PIL import Image
 
-# Of a file's image: 256 MB as RGB, where Pillow begins to warn.
+# The most pixels that are decoded: 256 MB as RGB, which is also Pillow's threshold for a warning.
 MAX_PIXELS = (1 << 28) // 3
-# A warning would be printed once and the image decoded. Set here for good, because a context of
-# warnings is not to be had in threads.
+# Pillow would print its warning once and decode the image. The warning becomes an error for the
+# whole process, because a context of warnings does not work in threads.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
-# What Pillow may open: it has formats that start programs, and others that are no images.
+# The formats that Pillow may open. Pillow also knows formats that start programs, and formats that
+# are not images.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
-# Pillow's mode of an image by its number of channels.
+# Pillow's mode of an image, by the number of channels.
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-# And that of the JPEG library.
+# The JPEG library's colour space, by the number of channels.
 SPACES = MODES | {1: "GRAY"}
 
-JPEG = b"\xff\xd8"  # how such a file begins
-# The channels of a JPEG by what its header says.
+JPEG = b"\xff\xd8"  # the first bytes of a JPEG file
+# The number of channels of a JPEG, by the colour space in its header.
 JPEG_CHANNELS = {"Gray": 1, "YCbCr": 3, "RGB": 3, "CMYK": 4, "YCCK": 4}
+
+TOO_LARGE = f"its image is too large; at most {MAX_PIXELS:,} pixels are decoded"
 
 
 def open_image(file: Path | io.BytesIO) -> Image.Image:
-    """An image whose header is read; its pixels follow when they are asked for.
+    """An image whose header has been read; Pillow decodes the pixels on first use.
 
-    Raises: ValueError for no image in one of FORMATS, and for one of more than MAX_PIXELS; OSError
-        where the file cannot be opened.
+    Raises: ValueError if the file is not an image in one of FORMATS, or has more than MAX_PIXELS;
+        OSError if the file cannot be opened.
     """
     try:
         image = Image.open(file, formats=FORMATS)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ValueError(TOO_LARGE) from error
-    except Image.UnidentifiedImageError as error:  # whose own words hold the path
-        raise ValueError(f"it is no image in {', '.join(FORMATS)}") from error
+    except Image.UnidentifiedImageError as error:  # its message repeats the path
+        raise ValueError(
+            f"it is not an image in one of the formats {', '.join(FORMATS)}"
+        ) from error
     try:
         _check_pixels(image.height, image.width)
     except ValueError:
@@ -52,90 +57,103 @@ def open_image(file: Path | io.BytesIO) -> Image.Image:
     return image
 
 
-def decode(data: bytes, channels: int) -> UInt8[np.ndarray, "h w c"]:
-    """The pixels of an image file in memory, whatever its size; of other channels, made `channels`.
+def header_shape(path: Path) -> tuple[int, int, int]:
+    """(h, w, c) of an image file by its header; grey images with an alpha channel have c = 2.
 
-    Raises: ValueError as `open_image`, and for pixels of more than 8 bits; and what codecs raise.
+    Raises: as `open_image`, and ValueError if the pixels have more than 8 bits.
+    """
+    with open_image(path) as image:
+        return _shape(image)
+
+
+def decode(data: bytes, channels: int) -> UInt8[np.ndarray, "h w c"]:
+    """The pixels of an image file in memory, of any size, converted to `channels` channels.
+
+    Raises: ValueError as `open_image` does, and if the pixels have more than 8 bits; a codec may
+        raise other types for a damaged file.
     """
     if data.startswith(JPEG):
-        high, wide, _ = _jpeg_shape(data)
-        _check_pixels(high, wide)
+        height, width, _ = _jpeg_shape(data)
+        _check_pixels(height, width)
         return simplejpeg.decode_jpeg(data, SPACES[channels])
     image = open_image(io.BytesIO(data))
     _shape(image)
     return _pixels(image, channels)
 
 
-def decode_exactly(data: bytes, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "h w c"]:
-    """The pixels of an image of this shape (h, w, c); one of another is not decoded.
+def decode_exactly(
+    data: bytes, shape: tuple[int, int, int], convert: bool = False
+) -> UInt8[np.ndarray, "h w c"]:
+    """The pixels of an image of shape (h, w, c); an image of another shape is not decoded.
 
-    Raises: ValueError with both shapes where they differ; as `decode` for what it cannot read.
+    With `convert` the file may have other channels, which are converted.
+    Raises: ValueError with both shapes if they differ, and as `decode` does.
     """
     if data.startswith(JPEG):
-        _check_shape(_jpeg_shape(data), shape)
+        _check_shape(_jpeg_shape(data), shape, convert)
         return simplejpeg.decode_jpeg(data, SPACES[shape[-1]])
     image = open_image(io.BytesIO(data))
-    _check_shape(_shape(image), shape)
+    _check_shape(_shape(image), shape, convert)
     return _pixels(image, shape[-1])
 
 
 def decode_usual(
     files: Sequence[bytes], shape: tuple[int, int, int]
 ) -> UInt8[np.ndarray, "n h w c"]:
-    """The pixels of files of which `usual` says that they are JPEGs of this shape.
+    """The pixels of files that `usual` has recognised as JPEGs of this shape.
 
-    Raises: ValueError for one that is damaged.
+    Raises: ValueError if a file is damaged.
     """
-    # Threads wait for each other where one lets go of the GIL and wants it again, as a copy of
-    # each image into its place would: two threads were as slow as one.
-    found: Any = [simplejpeg.decode_jpeg(file, SPACES[shape[-1]]) for file in files]
-    return np.frombuffer(bytearray().join(found), np.uint8).reshape(-1, *shape)
+    # The images are joined in a single call. A copy of each image into its place would release and
+    # take the GIL once an image, and threads would wait for each other: two were as slow as one.
+    decoded: Any = [simplejpeg.decode_jpeg(file, SPACES[shape[-1]]) for file in files]
+    return np.frombuffer(bytearray().join(decoded), np.uint8).reshape(-1, *shape)
 
 
 def usual(
     files: Sequence[bytes], shape: tuple[int | None, int | None, int]
 ) -> Bool[np.ndarray, "n"]:
-    """Which of these are JPEGs of this shape (h, w, c), by a header as libjpeg writes it.
+    """A mask of the files that are JPEGs of this shape (h, w, c) with a header as by libjpeg.
 
-    To have the library read a header takes a quarter of the time that a small image takes to
-    decode. Every segment is looked at, because none before the frame's may hold another frame, and
-    a second frame is an error.
+    The JPEG library needs a quarter of a small image's decoding time to read its header; this test
+    compares bytes. It covers every segment up to the frame's, because an earlier segment could
+    hold a second frame, and a JPEG with two frames is an error.
     """
-    high, wide, channels = shape
-    if high is None or wide is None or max(high, wide) >= 2**16 or channels not in (1, 3):
+    height, width, channels = shape
+    if height is None or width is None or max(height, width) >= 2**16 or channels not in (1, 3):
         return np.zeros(len(files), bool)
     tables = 1 if channels == 1 else 2
-    frame = struct.pack(">HHBHHB", 0xFFC0, 8 + 3 * channels, 8, high, wide, channels)
+    frame = struct.pack(">HHBHHB", 0xFFC0, 8 + 3 * channels, 8, height, width, channels)
     segments = rb"\xff\xd8\xff\xe0\x00\x10.{14}" + rb"\xff\xdb\x00\x43.{65}" * tables
     header = re.compile(segments + re.escape(frame), re.DOTALL)
     heads = [file[: 20 + 69 * tables + len(frame)] for file in files]
-    found = {head for head in set(heads) if header.fullmatch(head)}  # most begin with equal bytes
-    return np.array([head in found for head in heads])
+    matching = {head for head in set(heads) if header.fullmatch(head)}  # most files share a head
+    return np.array([head in matching for head in heads])
 
 
-TOO_LARGE = f"its image is too large; at most {MAX_PIXELS:,} pixels are decoded"
-
-
-def _check_pixels(high: int, wide: int) -> None:
-    if high * wide > MAX_PIXELS:
+def _check_pixels(height: int, width: int) -> None:
+    if height * width > MAX_PIXELS:
         raise ValueError(TOO_LARGE)
 
 
-def _check_shape(found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
-    if found != wanted:
-        raise ValueError(f"its image is {found}, not {wanted}")
+def _check_shape(actual: tuple[int, ...], wanted: tuple[int, ...], convert: bool) -> None:
+    """Refuse an image of another shape; with `convert` only its size counts, and MAX_PIXELS."""
+    if convert:
+        _check_pixels(*actual[:2])
+    if actual[:2] != wanted[:2] or (actual != wanted and not convert):
+        raise ValueError(f"its image is {actual}, not {wanted}")
 
 
 def _jpeg_shape(data: bytes) -> tuple[int, int, int]:
     """(h, w, c) by the header."""
-    high, wide, space, _ = simplejpeg.decode_jpeg_header(data)
-    return int(high), int(wide), JPEG_CHANNELS[space]
+    height, width, space, _ = simplejpeg.decode_jpeg_header(data)
+    return int(height), int(width), JPEG_CHANNELS[space]
 
 
 def _shape(image: Image.Image) -> tuple[int, int, int]:
-    """(h, w, c) by the header; a palette holds colours."""
+    """(h, w, c) by the header; a palette counts as RGB."""
     if image.mode[0] in "IF":
-        raise ValueError("its pixels are of more than 8 bits")
+        raise ValueError("its pixels have more than 8 bits")
     channels = 3 if image.mode == "P" else len(image.getbands())
     return image.height, image.width, channels
 

@@ -1,4 +1,4 @@
-"""Pixels to what the network sees, (x / 255 - mean) / std, by statistics of the training split."""
+"""Normalisation of pixels, (x / 255 - mean) / std, by statistics of the training split."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -16,18 +16,21 @@ BLOCK = 1000  # images
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Normalisation:
-    """Mean and standard deviation of pixels in [0, 1]: one a channel, or a whole mean image."""
+    """Mean and standard deviation of pixels in [0, 1].
+
+    The mean has a number for each channel, or is a whole mean image.
+    """
 
     mean: Float32[np.ndarray, "*h_w c"]
     std: Float32[np.ndarray, "c"]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain lists of numbers."""
+        """The statistics as plain lists of numbers."""
         return {"mean": self.mean.tolist(), "std": self.std.tolist()}
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> "Normalisation":
-        """What `to_json` wrote, bit for bit."""
+        """The normalisation that `to_json` wrote, bit for bit."""
         return cls(np.array(saved["mean"], np.float32), np.array(saved["std"], np.float32))
 
 
@@ -39,10 +42,10 @@ def statistics(
 ) -> Normalisation:
     """The normalisation of a data set, exact to float32.
 
-    per_pixel: the mean image is subtracted and nothing divided (He et al. 2015, arXiv:1512.03385,
-    sec. 4.2). channel: each channel gets mean 0 and variance 1 over the training split; one that
-    is constant is not divided. constants: `mean` and `std`, one number a channel.
-    Raises: ValueError for another kind, or constants that do not match the channels.
+    per_pixel: subtract the mean image and divide by 1 (He et al. 2015, arXiv:1512.03385, sec. 4.2).
+    channel: each channel gets mean 0 and variance 1 over the training split; a constant channel is
+    not divided. constants: `mean` and `std` are given, one number for each channel.
+    Raises: ValueError for another kind, or for constants that do not match the channels.
     """
     return _statistics(kind, (train_images,), train_images.shape[-1], mean, std)
 
@@ -50,22 +53,23 @@ def statistics(
 def streamed_statistics(
     kind: str, records: Records, mean: Sequence[float] = (), std: Sequence[float] = ()
 ) -> Normalisation:
-    """As `statistics` of the same images in memory, bit for bit, in one pass over the split.
+    """The `statistics` of encoded images, computed in one pass over the split.
 
-    Raises: ValueError as `statistics`, and for what has to be computed from images that differ in
-        size: what a network sees of them are crops, drawn anew each time.
+    The result equals that of the same images in memory bit for bit.
+    Raises: ValueError as `statistics` does, and if statistics must be computed from images that
+        differ in size, because the network sees random crops of such images.
     """
-    high, wide, channels = records.shape
+    height, width, channels = records.shape
     if kind == "constants":
         return _statistics(kind, (), channels, mean, std)
-    if high is None or wide is None:
+    if height is None or width is None:
         raise ValueError(
             f"data.normalisation={kind} needs images of one size; for photographs use constants, "
             'such as --config.data.normalisation=constants --config.data.mean="(0.485, 0.456, '
             '0.406)" --config.data.std="(0.229, 0.224, 0.225)", the usual ones of ImageNet'
         )
     rows = np.arange(min(BLOCK, len(records)))
-    with stream.eval_batches(records, len(rows), rows, (high, wide, channels)) as batches:
+    with stream.eval_batches(records, len(rows), rows, (height, width, channels)) as batches:
         return _statistics(kind, (image[mask] for image, _, mask in batches), channels)
 
 
@@ -79,7 +83,7 @@ def _statistics(
     if kind == "per_pixel":
         total, count = np.zeros((), np.int64), 0
         for block in blocks:
-            # Integer sums are exact, and NumPy widens a buffer at a time.
+            # Integer sums are exact, and NumPy converts only a small buffer at a time.
             total = total + block.sum(axis=0, dtype=np.int64)
             count += len(block)
         means, stds = total / (255 * count), np.ones(channels)
@@ -96,8 +100,8 @@ def _statistics(
         means, stds = np.array(mean, np.float64), np.array(std, np.float64)
         if means.shape != (channels,) or stds.shape != (channels,) or not (stds > 0).all():
             raise ValueError(
-                f"constants of normalisation are {channels} means and as many positive standard "
-                f"deviations for images of {channels} channels, not {mean} and {std}"
+                f"data.mean={mean} and data.std={std} do not fit images of {channels} channels; "
+                f"give {channels} means and {channels} positive standard deviations"
             )
     else:
         raise ValueError(f"normalisation {kind!r} is not per_pixel, channel or constants")
@@ -106,14 +110,14 @@ def _statistics(
 
 def _count(images: UInt8[np.ndarray, "n h w c"], counts: np.ndarray) -> None:
     """Add to `counts` (c, 256) how often each channel takes each of the 256 levels."""
-    for start in range(0, len(images), BLOCK):  # bincount widens what it counts to 8 bytes
+    for start in range(0, len(images), BLOCK):  # bincount converts its argument to 8 bytes a pixel
         for channel, count in enumerate(counts):
             part = images[start : start + BLOCK, ..., channel]
             count += np.bincount(part.ravel(), minlength=256)
 
 
 def apply(normalisation: Normalisation, images: UInt8[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """The network's input, float32."""
+    """The normalised images, float32: the network's input."""
     pixels = images.astype(jnp.float32) / 255
     mean, std = (jnp.broadcast_to(x, images.shape) for x in (normalisation.mean, normalisation.std))
     return (pixels - mean) / std

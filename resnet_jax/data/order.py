@@ -1,4 +1,4 @@
-"""Which examples a step sees: a pure function of (seed, step), on any number of devices."""
+"""The order of examples: the examples of a step are a pure function of (seed, step)."""
 
 import functools
 
@@ -9,11 +9,12 @@ from jaxtyping import Bool, Int32
 def batch_indices(
     seed: int, step: int, batch_size: int, num_examples: int
 ) -> Int32[np.ndarray, "b"]:
-    """The examples of one step.
+    """The indices of the examples of a step.
 
-    Row i of step s is position p = s * b + i of an endless sequence of shuffled epochs of n
-    examples: entry p mod n of the permutation of epoch p // n. Every example is seen once an
-    epoch, and a batch may lie in two epochs.
+    Consider an endless sequence of shuffled epochs of n examples each. Row i of step s takes
+    position p = s * b + i of that sequence, which is entry p mod n of the permutation of epoch
+    p // n. Every epoch therefore shows every example exactly once, and a batch may lie in two
+    epochs. The number of devices has no influence.
     """
     return chunk_indices(seed, step, 1, batch_size, num_examples)[0]
 
@@ -21,7 +22,7 @@ def batch_indices(
 def chunk_indices(
     seed: int, step: int, num_steps: int, batch_size: int, num_examples: int
 ) -> Int32[np.ndarray, "k b"]:
-    """The examples of `num_steps` steps from `step` on, a row a step."""
+    """The `batch_indices` of `num_steps` consecutive steps that begin with `step`, a row a step."""
     first, end = step * batch_size, (step + num_steps) * batch_size
     epochs = range(first // num_examples, -(-end // num_examples))
     parts = [
@@ -36,7 +37,10 @@ def chunk_indices(
 def eval_indices(
     num_examples: int, batch_size: int
 ) -> tuple[Int32[np.ndarray, "m b"], Bool[np.ndarray, "m b"]]:
-    """Every example once, in order, and a mask that is False where the last batch is padded."""
+    """(indices, mask): every example once, in order; the mask is False in the last batch's padding.
+
+    Padded entries have index 0.
+    """
     batches = -(-num_examples // batch_size)
     position = np.arange(batches * batch_size, dtype=np.int32).reshape(batches, batch_size)
     mask = position < num_examples
@@ -45,7 +49,7 @@ def eval_indices(
 
 @functools.lru_cache(maxsize=4)
 def _permutation(seed: int, epoch: int, num_examples: int) -> Int32[np.ndarray, "n"]:
-    # NumPy promises raw bit streams for ever (NEP 19), and Generator.permutation for no release.
+    # NumPy keeps raw bit streams the same in all versions (NEP 19), but not Generator.permutation.
     bits = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(num_examples)
     order = np.argsort(bits, kind="stable").astype(np.int32)
     order.flags.writeable = False

@@ -1,4 +1,4 @@
-"""Every example of a split read and decoded as training does it, and whatever is wrong with any."""
+"""A check of a whole split: every example is read and decoded as in training, and errors listed."""
 
 import dataclasses
 from collections import Counter
@@ -8,21 +8,22 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from resnet_jax.data import stream
-from resnet_jax.data.records import Records, one_line
+from resnet_jax.data.dataset import Examples
+from resnet_jax.data.records import Records
 
 BLOCK = 64  # examples
 
 
 @dataclasses.dataclass(frozen=True)
 class Scan:
-    """Examples that are well, by label and by shape; and a line for each that is not."""
+    """Counts of the sound examples by label and by shape, and a line for each problem."""
 
     labels: Counter[int] = dataclasses.field(default_factory=Counter)
     shapes: Counter[tuple[int, int, int]] = dataclasses.field(default_factory=Counter)
     problems: tuple[str, ...] = ()
 
     def __add__(self, other: "Scan") -> "Scan":
-        """Of both."""
+        """The scan of both parts."""
         return Scan(
             self.labels + other.labels,
             self.shapes + other.shapes,
@@ -30,51 +31,46 @@ class Scan:
         )
 
 
-def scan(examples: stream.Examples, done: Callable[[int], object] = lambda count: None) -> Scan:
-    """A whole split; `done` is told of every block's examples, whether they are well or not.
+def scan(examples: Examples, done: Callable[[int], object] = lambda count: None) -> Scan:
+    """The scan of a whole split.
 
-    A record file that cannot be opened is one problem, and none of its examples is read.
+    `done` is called with the number of examples of each block, whether they are sound or not. A
+    record file that cannot be opened is a single problem, and none of its examples is read.
     """
     blocks, problems = [], []
-    for part, problem in _files(examples):
+    for part, problem in _parts(examples):
         if problem:
             problems.append(problem)
             done(len(part))
         else:
-            blocks += [part[at : at + BLOCK] for at in range(0, len(part), BLOCK)]
+            blocks += [part[start : start + BLOCK] for start in range(0, len(part), BLOCK)]
     labels, shapes = Counter(), Counter()
-    with ThreadPoolExecutor(stream.cores()) as pool:  # the codecs let go of the GIL
-        for block, found in zip(
-            blocks, pool.map(lambda b: _scan(examples, b), blocks), strict=True
-        ):
-            labels.update(found.labels)
-            shapes.update(found.shapes)
-            problems.extend(found.problems)
+    with ThreadPoolExecutor(stream.cores()) as pool:  # the codecs release the GIL
+        scans = pool.map(lambda block: _scan(examples, block), blocks)
+        for block, block_scan in zip(blocks, scans, strict=True):
+            labels.update(block_scan.labels)
+            shapes.update(block_scan.shapes)
+            problems.extend(block_scan.problems)
             done(len(block))
     return Scan(labels, shapes, tuple(problems))
 
 
-def _files(examples: stream.Examples) -> Iterator[tuple[range, str]]:
-    """The indices that each record file has, and what is wrong with it as a whole, else ''."""
+def _parts(examples: Examples) -> Iterator[tuple[range, str]]:
+    """(indices, problem) of each record file; '' if the file as a whole is sound."""
     if not isinstance(examples, Records):
         yield range(len(examples)), ""
         return
-    for file, (path, count) in enumerate(examples.record_files):
-        first, problem = examples.first(file), ""
-        try:
-            examples.open(file)
-        except Exception as error:  # the reader raises kinds of its own
-            which = f"examples {first} to {first + count - 1}" if count else "no example"
-            problem = f"{examples.name}, {which}: {one_line(error)} ({path})"
-        yield range(first, first + count), problem
+    for part, problem in examples.store.parts():
+        which = f"examples {part.start} to {part.stop - 1}" if part else "no example"
+        yield part, problem and f"{examples.name}, {which}: {problem}"
 
 
-def _scan(examples: stream.Examples, block: range) -> Scan:
-    """Of a block; one that holds what is not well is read again, an example at a time."""
+def _scan(examples: Examples, block: range) -> Scan:
+    """The scan of a block; if it has a problem, each of its examples is scanned alone."""
     shapes, fit = [], None
     if None in examples.shape:
-        # Its shape is all that is wanted of a photograph.
-        fit = lambda at, image: shapes.append(image.shape) or image[:0, :0]
+        # Only the shape of a photograph is needed, so that its pixels are dropped.
+        fit = lambda position, image: shapes.append(image.shape) or image[:0, :0]
     try:
         ((_, labels),) = examples.read(np.arange(block.start, block.stop)[None], fit)
     except ValueError as error:

@@ -9,14 +9,18 @@ from collections.abc import Callable
 
 import flax.linen as nn
 
+from resnet_jax.keys import FRACTION, POSITIVE, Config, Key, default
 from resnet_jax.models.conv import Conv
+from resnet_jax.models.family import SMALL, Family, Layers, check_image, side
 from resnet_jax.models.heads import DenseHead, Pool
+from resnet_jax.models.layout import Layout, Row, flattened
+from resnet_jax.models.lenet import PLAIN, check_depth
 from resnet_jax.models.merges import plain
 from resnet_jax.models.residual import Chain, Residual
-from resnet_jax.models.resnet import SMALL
+from resnet_jax.models.vgg import hidden_width
 
 DEPTH = 8
-# Its three poolings leave nothing of fewer pixels a side.
+# The three poolings leave nothing of an image with fewer pixels on a side.
 SMALLEST = 15
 
 
@@ -29,16 +33,17 @@ def alexnet(
     dropout: float = 0.5,
     conv: Callable[..., nn.Module] = Conv,
 ) -> Chain:
-    """Five convolutions and three layers of matrices; `width` maps in the first convolution.
+    """Return five convolutions and three dense layers, with `width` maps in the first convolution.
 
-    Where `image` has fewer than 64 pixels a side, too few for the first layer's 11x11 windows four
-    pixels apart, that layer is 5x5 without a stride and nothing is pooled to 6x6 (ours).
+    An `image` with fewer than 64 pixels on a side is too small for the first layer's 11x11 windows
+    four pixels apart. On it that layer is 5x5 without a stride, and nothing is pooled to 6x6; this
+    small form is ours.
     """
     small = image < SMALL
 
     def layer(maps, size, stride, padding):
-        one = conv(maps, size, stride, padding=padding, bias=True)
-        return Residual(one, merge=plain, after=nn.relu)
+        body = conv(maps, size, stride, padding=padding, bias=True)
+        return Residual(body, merge=plain, after=nn.relu)
 
     return Chain(
         {
@@ -55,3 +60,43 @@ def alexnet(
             ),
         }
     )
+
+
+def build(config: Config, layers: Layers) -> Chain:
+    """Return the network. Raises: ValueError for another depth, and for a smaller image."""
+    check_depth(config, DEPTH)
+    check_image(layers.shape, SMALLEST, "alexnet")
+    model, image = config.model, side(layers.shape)
+    return alexnet(
+        num_classes=layers.num_outputs,
+        image=image,
+        width=model.width,
+        hidden=hidden_width(model.width, image),
+        dropout=model.dropout,
+        conv=layers.conv,
+    )
+
+
+_ROWS = (
+    *(Row(f"conv{n}.body", f"features.{i}") for n, i in enumerate((0, 3, 6, 8, 10), 1)),
+    Row("head.dense1", "classifier.1", flattened(6)),
+    Row("head.dense2", "classifier.4"),
+    Row("head.dense", "classifier.6"),
+)
+
+FAMILY = Family(
+    "AlexNet in one tower",
+    build=build,
+    keys={
+        "model.width": Key(default(alexnet, "width"), POSITIVE, "maps of the first convolution"),
+        "model.dropout": Key(
+            default(alexnet, "dropout"), FRACTION, "rate of dropout before each hidden layer"
+        ),
+    },
+    switches=PLAIN,
+    depth=DEPTH,
+    layouts=(
+        Layout("torchvision", ("single",), lambda _: {"model.skip": "none"}, lambda _: _ROWS),
+    ),
+    plain=True,
+)

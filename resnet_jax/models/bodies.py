@@ -1,12 +1,13 @@
-"""What a block learns: f = body(z). He et al. 2015, Fig. 5 and 2016, Fig. 4.
+"""The bodies of residual blocks: f = body(z). He et al. 2015, Fig. 5; He et al. 2016, Fig. 4.
 
-A body is a row of convolutions (`single`, `basic`, `bottleneck`: its shape) and the places of its
-norms and ReLUs (`PostActivation`, `PreActivation`: its order). `conv` and `norm` make the layers,
-with the network's type and constants bound. `zero` starts the body at zero, so that a block with
-an identity skip starts as the identity: by the last norm's scale, or in a body that ends with a
-convolution by its kernel.
+A body has a shape and an order. The shape is a row of convolutions (`single`, `basic`,
+`bottleneck`). The order places norms and ReLUs among them (`PostActivation`, `PreActivation`,
+`Fixup`). `conv` and `norm` are constructors of the layers; a network binds its number type and
+constants to them. If `zero`, the body starts at zero, so that a block with an identity skip starts
+as the identity: the scale of the last norm starts at zero, or the kernel of the last convolution if
+the body ends with one.
 
-Shapes: (b, h, w, c) -> (b, h / stride, w / stride, d), d the width of the last layer.
+Shapes: (b, h, w, c) -> (b, h / stride, w / stride, d), where d is the width of the last layer.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from resnet_jax.models.conv import Conv
-from resnet_jax.models.drop import Dropout
+from resnet_jax.models.dropout import Dropout
 from resnet_jax.models.norm import BatchNorm
 
 Input = Float[Array, "b h w c"]
@@ -24,7 +25,7 @@ Output = Float[Array, "b p q d"]
 
 
 class Layer(NamedTuple):
-    """One convolution of a body: the fields that `Conv` begins with."""
+    """One convolution of a body, in the order of the first fields of `Conv`."""
 
     width: int
     size: int = 3
@@ -33,10 +34,12 @@ class Layer(NamedTuple):
 
 
 Layers = tuple[Layer, ...]
+# A row of layers, or a function of the input's channels that returns the row.
+Row = Layers | Callable[[int], Layers]
 
 
 def single(width: int, stride: int = 1) -> Layers:
-    """One 3x3 convolution: VGG's and highway networks', and He et al. 2016's one-layer skip."""
+    """One 3x3 convolution: VGG, highway networks, and the one-layer skips of He et al. 2016."""
     return (Layer(width, 3, stride),)
 
 
@@ -52,25 +55,32 @@ def bottleneck(
     widen: int = 1,
     groups: int = 1,
 ) -> Layers:
-    """1x1 down, 3x3, 1x1 up to 4 `width`: He et al. 2015, Fig. 5 right.
+    """Three convolutions, 1x1 down, 3x3, and 1x1 up to 4 `width`: He et al. 2015, Fig. 5 right.
 
-    The inner width is `widen` times `width` (Wide ResNet; ResNeXt's cardinality is `groups`).
-    `stride_at`: '1x1' as in He et al. 2015, Table 1, '3x3' as torchvision and most others ("v1.5").
+    The inner width is `widen` times `width` (Wide ResNet). `groups` is the number of groups of the
+    3x3 convolution (the cardinality of ResNeXt). `stride_at` names the convolution that has the
+    stride: '1x1' as in He et al. 2015, Table 1; '3x3' as in torchvision and most others ("v1.5").
     """
     first, second = (stride, 1) if stride_at == "1x1" else (1, stride)
     inner = widen * width
     return Layer(inner, 1, first), Layer(inner, 3, second, groups), Layer(4 * width, 1)
 
 
-class PostActivation(nn.Module):
-    """conv-norm-relu for every layer, up to `end` after the last convolution.
+def layers_of(row: Row, x: Input) -> Layers:
+    """Return the layers of a body whose input is `x`."""
+    return row(x.shape[-1]) if callable(row) else row
 
-    end='norm': conv-norm-relu-conv-norm, the original (He et al. 2016, Fig. 4a); 'conv': the norm
-    is left to what follows the addition (Fig. 4b); 'relu': the ReLU stands before it (Fig. 4c).
-    `lead`: a ReLU comes first (Fig. 4d, ReLU-only pre-activation, with end='norm').
+
+class PostActivation(nn.Module):
+    """Convolution, norm, ReLU for every layer, up to `end` after the last convolution.
+
+    end='norm' is the original block: conv-norm-relu-conv-norm (He et al. 2016, Fig. 4a). With
+    end='conv', the norm follows the addition instead (Fig. 4b). With end='relu', the last ReLU
+    precedes the addition (Fig. 4c). `lead` puts a ReLU first; with end='norm' that is the ReLU-only
+    pre-activation (Fig. 4d).
     """
 
-    layers: Layers
+    layers: Row
     end: Literal["conv", "norm", "relu"] = "norm"
     lead: bool = False
     zero: bool = False
@@ -80,9 +90,10 @@ class PostActivation(nn.Module):
     @nn.compact
     def __call__(self, x: Input) -> Output:
         """F(x)."""
+        layers = layers_of(self.layers, x)
         x = nn.relu(x) if self.lead else x
-        for i, layer in enumerate(self.layers, 1):
-            last = i == len(self.layers)
+        for i, layer in enumerate(layers, 1):
+            last = i == len(layers)
             bare = last and self.end == "conv"
             gain = 0.0 if self.zero and bare else 1.0
             x = self.conv(*layer, gain=gain, name=f"conv{i}")(x)
@@ -93,13 +104,13 @@ class PostActivation(nn.Module):
 
 
 class PreActivation(nn.Module):
-    """norm-relu-conv for every layer: He et al. 2016, Fig. 4e.
+    """Norm, ReLU, convolution for every layer: He et al. 2016, Fig. 4e.
 
-    `lead=False` leaves the first norm-relu out: the block's `before` does it for both paths.
-    `dropout`: the rate of dropout after every convolution (DenseNet).
+    lead=False leaves out the first norm and ReLU, because the block's `before` applies them for
+    skip and body. `dropout` is the rate of dropout after every convolution (DenseNet).
     """
 
-    layers: Layers
+    layers: Row
     lead: bool = True
     zero: bool = False
     dropout: float = 0.0
@@ -109,27 +120,29 @@ class PreActivation(nn.Module):
     @nn.compact
     def __call__(self, x: Input) -> Output:
         """F(x)."""
-        for i, layer in enumerate(self.layers, 1):
+        layers = layers_of(self.layers, x)
+        for i, layer in enumerate(layers, 1):
             if i > 1 or self.lead:
                 x = self.norm(relu=True, name=f"norm{i}")(x)
-            gain = 0.0 if self.zero and i == len(self.layers) else 1.0
+            gain = 0.0 if self.zero and i == len(layers) else 1.0
             x = self.conv(*layer, gain=gain, name=f"conv{i}")(x)
             x = Dropout(self.dropout)(x)
         return x
 
 
 class Fixup(nn.Module):
-    """A body without norms that starts at zero and may still be very deep.
+    """A body without norms that starts at zero, and that trains in very deep networks.
 
-    Of m convolutions in each of `blocks` blocks the last starts at zero and the others at He's
-    initialisation times blocks^(-1 / (2m - 2)); a scalar bias stands before every convolution and
-    every ReLU, a scalar gain before the addition, and a bias after it.
+    A network has `blocks` blocks with m convolutions each. In each block, the last convolution
+    starts at zero and the others at He's initialisation times blocks^(-1 / (2m - 2)). A scalar bias
+    precedes every convolution and every ReLU; a scalar gain and a bias follow the last convolution.
 
     Source: Zhang et al. 2019, arXiv:1901.09321, sec. 3 ("Fixup") and Fig. 1 right.
-    Differs: where its authors' code changes the shape, the skip too sees x with the first bias.
+    Differs: in the authors' code, the skip of a block that changes the shape also sees x with the
+    first bias added; here it sees x.
     """
 
-    layers: Layers
+    layers: Row
     blocks: int
     conv: Callable[..., nn.Module] = Conv
 
@@ -139,8 +152,9 @@ class Fixup(nn.Module):
         scalar = lambda name, start: self.param(name, nn.initializers.constant(start), ()).astype(
             x.dtype
         )
-        m = len(self.layers)
-        for i, layer in enumerate(self.layers, 1):
+        layers = layers_of(self.layers, x)
+        m = len(layers)
+        for i, layer in enumerate(layers, 1):
             gain = 0.0 if i == m else self.blocks ** (-1 / (2 * m - 2))
             x = x + scalar(f"before{i}", 0.0)
             x = self.conv(*layer, gain=gain, name=f"conv{i}")(x)

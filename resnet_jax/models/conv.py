@@ -1,12 +1,13 @@
-"""A convolution whose gradients XLA:CPU runs as fast inside a loop as outside.
+"""A convolution whose gradients are as fast inside a loop as outside on XLA:CPU.
 
-XLA:CPU hands a convolution to its fast kernels only when its operands are laid out NHWC x HWIO ->
-NHWC. The pass that brings others into that form visits the entry computation alone, and the
-gradients of a convolution are others: inside a `lax.scan` over layers they fall to a naive loop,
-30-36 times slower (jax#12868, open since 2022). Here each product is written in the fast form to
-begin with. On other backends this is lax's own convolution, gradients included.
+XLA:CPU uses its fast kernels only for convolutions with the layouts NHWC x HWIO -> NHWC. The
+gradients of a convolution have other layouts. A compiler pass brings these into the fast form, but
+the pass visits only the entry computation: inside a `lax.scan` over layers, the gradients run as a
+naive loop, 30-36 times slower (jax#12868, open since 2022). This file writes each gradient in the
+fast form from the start. On other backends it uses lax's own convolution and gradients.
 
-A `custom_vjp` rules out forward-mode differentiation: use `lax_conv` where `jvp` is needed.
+`canonical_conv` has a `custom_vjp`, so forward-mode differentiation (`jax.jvp`, `jax.jacfwd`) fails
+on the CPU. `lax_conv` allows it.
 """
 
 import functools
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from resnet_jax.models.norm import nearest_divisor
+from resnet_jax.keys import nearest_divisor
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
@@ -33,12 +34,12 @@ def lax_conv(
     padding: Padding,
     groups: int = 1,
 ) -> Float[Array, "b p q d"]:
-    """XLA's convolution (a cross-correlation, as everywhere in deep learning).
+    """XLA's convolution: a cross-correlation, as is usual in deep learning.
 
     y[n, p, q, d] = sum_ijc x_padded[n, s p + i, s q + j, c] kernel[i, j, c, d]
 
-    In `groups` the channels are shared out: output group k sees input group k alone, e = c / groups
-    channels of it.
+    `groups` divides the channels: output group k sees only the e = c / groups channels of input
+    group k.
     """
     return lax.conv_general_dilated(
         x,
@@ -58,26 +59,28 @@ def canonical_conv(
     padding: Padding,
     groups: int = 1,
 ) -> Float[Array, "b p q d"]:
-    """`lax_conv` with both gradients written as products that XLA:CPU runs fast in loops.
+    """`lax_conv` whose two gradients are products that XLA:CPU runs fast in loops.
 
-    dx: the cotangent, dilated by the stride, convolved with the kernel flipped in space and with
-    its channels swapped. dkernel: x convolved with the cotangent; for kernels of one tap, and for
-    small ones with a stride, where that would multiply by the zeros between, one matrix product:
+    dx is a convolution: the cotangent, dilated by the stride, with the kernel flipped in space and
+    its input and output channels swapped. dkernel is x convolved with the dilated cotangent. For a
+    1x1 kernel, and for a kernel of at most 3x3 with a stride, that convolution would multiply by
+    many zeros, and dkernel is one matrix product instead:
 
         columns_j = x_padded shifted by j along w     (b h w, j c)
         rows_i    = cotangent shifted by i along h    (b h w, i d)
         dkernel   = columns^T rows                    (j c, i d)
 
-    Of groups each is the same within every group.
+    With groups, dx and dkernel are such convolutions within each group.
     """
     return _fast(x, kernel, stride, padding, groups)
 
 
 def _fast(x, kernel, stride, padding, groups):
-    """`lax_conv`, kept from what XLA does to an image smaller than the kernel.
+    """`lax_conv` in the fast form even if the image is smaller than the kernel.
 
-    It swaps the two, out of the fast form. An image that carries its padding is never smaller, and
-    the barrier keeps XLA from taking the padding back.
+    XLA swaps image and kernel if the image is smaller, which leaves the fast form. The padding is
+    therefore added to the image first, because a padded image is never smaller than the kernel. The
+    barrier keeps XLA from moving the padding back into the convolution.
     """
     if math.prod(kernel.shape[:2]) > math.prod(x.shape[1:3]):
         ends = [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)]
@@ -103,7 +106,7 @@ canonical_conv.defvjp(_forward, _backward)
 
 
 def _dilate(g, stride, axes):
-    """Undo the stride: `stride - 1` zeros after every element along `axes`."""
+    """Put `stride - 1` zeros between neighbours along `axes`, which undoes the stride."""
     config = [(0, 0, 0)] * g.ndim
     for axis in axes:
         config[axis] = (0, 0, stride - 1)
@@ -119,7 +122,7 @@ def _input_gradient(x, kernel, g, stride, padding, groups):
     i, j, e, d = kernel.shape
     grouped = jnp.flip(kernel, (0, 1)).reshape(i, j, e, groups, d // groups)
     swapped = grouped.transpose(0, 1, 4, 3, 2).reshape(i, j, d // groups, groups * e)
-    # Without the barrier XLA folds the flip back into the convolution, out of its fast form.
+    # Without the barrier XLA folds the flip into the convolution, which leaves the fast form.
     return _fast(g, lax.optimization_barrier(swapped), 1, (high, wide), groups)
 
 
@@ -152,7 +155,8 @@ def _kernel_by_conv(x, kernel, g, stride, padding, groups):
         for i, (low, _) in enumerate(padding)
     )
     b, h, w, c = x.shape
-    # The examples are what is summed over; each group's stand beside each other.
+    # The sum runs over the examples, so they become the input channels; the examples of one group
+    # stand beside each other.
     x = x.reshape(b, h, w, groups, c // groups).transpose(4, 1, 2, 3, 0)
     x = x.reshape(c // groups, h, w, groups * b)
     x, g = lax.optimization_barrier((x, g.transpose(1, 2, 0, 3)))
@@ -167,29 +171,30 @@ def conv(
     padding: Padding,
     groups: int = 1,
 ) -> Float[Array, "b p q d"]:
-    """The convolution of this backend: `canonical_conv` on the CPU, `lax_conv` elsewhere.
+    """Convolve with `canonical_conv` if JAX's default backend is the CPU, else with `lax_conv`.
 
-    It is JAX's default backend, asked when the network is traced: a program that is lowered for
-    another platform gets this one's. `lax.platform_dependent` would choose as late as lowering,
-    at the price of a branch around every convolution and of tracing both.
+    The choice is made while the network is traced, so a program that is then lowered for another
+    platform keeps it. `lax.platform_dependent` would choose at lowering, but it would trace both
+    and put a branch around every convolution.
     """
-    one = canonical_conv if jax.default_backend() == "cpu" else lax_conv
-    return one(x, kernel, stride, padding, groups)
+    convolve = canonical_conv if jax.default_backend() == "cpu" else lax_conv
+    return convolve(x, kernel, stride, padding, groups)
 
 
 class Conv(nn.Module):
-    """Square convolution, padded so that stride 1 keeps the size, without bias unless asked for.
+    """A `size` x `size` convolution, padded so that stride 1 keeps the image's size.
 
-    Padding is explicit, (size - 1) // 2 before and size // 2 after, or `padding` on both sides:
-    flax's 'SAME' pads a stride-2 convolution otherwise than the papers' code does (0 before and 1
-    after instead of 1 and 1 for odd sizes), and imported weights would predict something else.
+    The padding is explicit: (size - 1) // 2 pixels before and size // 2 after, or `padding` pixels
+    on both sides. flax's 'SAME' pads a 3x3 convolution of stride 2 by 0 and 1 pixels instead of 1
+    and 1 as the papers' code does, so that imported weights would give other predictions.
 
-    Shapes: (b, h, w, c) -> (b, ceil(h / stride), ceil(w / stride), width).
-    Raises: ValueError where `groups` do not divide the channels.
-    Source: initialised N(0, 2 gain^2 / (size^2 width)), the fan-out form that He et al.'s code uses
-    (2015, arXiv:1502.01852, eq. 14), or with the channels that a tap sees in width's place where
-    `fan` is 'in' (eq. 10: without a norm it keeps the signal's scale); zeros where `gain` is 0.
-    A bias starts at `start`.
+    The kernel starts at N(0, 2 gain^2 / n). If `fan` is 'out', n is size^2 width, as in the code of
+    He et al. (2015, arXiv:1502.01852, eq. 14). If `fan` is 'in', n is size^2 times the input
+    channels of a group, which keeps the scale of the signal in a network without norms (eq. 10).
+    The kernel starts at zero if `gain` is 0. If `bias`, a bias is added that starts at `start`.
+
+    Shapes: (b, h, w, c) -> (b, ceil(h / stride), ceil(w / stride), width) with the default padding.
+    Raises: ValueError if `groups` does not divide c and `width`.
     """
 
     width: int

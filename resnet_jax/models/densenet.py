@@ -9,20 +9,32 @@ Huang et al. 2017 (arXiv:1608.06993):
 | DenseNet-BC, Table 1 | >= 64 | below | 2k | 121 161 169 201 264 | bottleneck |
 
 BC also halves the channels between stages. Channels grow from layer to layer, so that a stage is a
-loop and not a scan: compile time grows with depth.
+loop in Python and not a scan: the time to compile grows with depth.
 """
 
 from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 
+from resnet_jax.keys import FRACTION, POSITIVE, SIZES, Config, Key, Part, choice, default
 from resnet_jax.models import bodies
 from resnet_jax.models.conv import Conv
+from resnet_jax.models.family import (
+    SMALL,
+    Family,
+    Layers,
+    check_strides,
+    given_stages,
+    side,
+    switches,
+)
 from resnet_jax.models.heads import Head, Pool
+from resnet_jax.models.layout import Layout, Row
 from resnet_jax.models.merges import concat
 from resnet_jax.models.norm import BatchNorm
 from resnet_jax.models.residual import Chain, Residual
-from resnet_jax.models.resnet import SMALL, Stem, StemKind
+from resnet_jax.models.stages import published
+from resnet_jax.models.stem import Stem, StemKind
 
 IMAGENET = {
     121: (6, 12, 24, 16),
@@ -44,9 +56,9 @@ def densenet(
     conv: Callable[..., nn.Module] = Conv,
     norm: Callable[..., nn.Module] = BatchNorm,
 ) -> Chain:
-    """`stages[i]` layers of `growth` channels each; BC where `bottleneck`.
+    """Return `stages[i]` layers of `growth` channels each; DenseNet-BC if `bottleneck`.
 
-    `dropout` is its rate after every convolution (sec. 4.2: 0.2 without augmentation).
+    `dropout` is the rate of dropout after every convolution (sec. 4.2: 0.2 without augmentation).
     """
 
     def body(*layers):
@@ -71,15 +83,12 @@ def densenet(
 
 
 def densenet_stages(depth: int, bottleneck: bool, image: int) -> tuple[int, ...]:
-    """Layers per stage. Raises: ValueError with the rule and the nearest two depths."""
+    """Return the layers in each stage.
+
+    Raises: ValueError with the rule and the nearest two depths.
+    """
     if image >= SMALL:
-        if depth not in IMAGENET:
-            low, high = sorted(sorted(IMAGENET, key=lambda d: abs(d - depth))[:2])
-            raise ValueError(
-                f"depth {depth} is no ImageNet DenseNet ({', '.join(map(str, IMAGENET))}); "
-                f"nearest {low} and {high}"
-            )
-        return IMAGENET[depth]
+        return published(IMAGENET, depth, "ImageNet DenseNet")
     step = 6 if bottleneck else 3
     n, rest = divmod(depth - 4, step)
     if rest or n < 1:
@@ -87,3 +96,80 @@ def densenet_stages(depth: int, bottleneck: bool, image: int) -> tuple[int, ...]
         kind = "DenseNet-BC" if bottleneck else "DenseNet"
         raise ValueError(f"depth {depth} is not {step}n+4 ({kind}); nearest {low} and {low + step}")
     return (n, n, n)
+
+
+def build(config: Config, layers: Layers) -> Chain:
+    """Return the config's network."""
+    model = config.model
+    bottleneck = model.block == "bottleneck"
+    stages = given_stages(config, 2 if bottleneck else 1, len(model.stages) + 1)
+    stages = stages or densenet_stages(model.depth, bottleneck, side(layers.shape))
+    check_strides(layers.shape, len(stages), model.stem)
+    return densenet(
+        stages,
+        growth=model.growth,
+        bottleneck=bottleneck,
+        num_classes=layers.num_outputs,
+        stem=model.stem,
+        dropout=model.dropout,
+        conv=layers.conv,
+        norm=layers.norm,
+    )
+
+
+def preset(depth: int, block: str | None, shape: tuple[int, ...]) -> dict[str, object]:
+    """Return DenseNet (L, 12), or DenseNet-BC of growth 32 (161 layers: 48) on large images.
+
+    On small images it is BC if the depth is 6n+4 and not 40: the paper's DenseNet-40 is not BC.
+    """
+    large = side(shape) >= SMALL
+    bottleneck = large or ((depth - 4) % 6 == 0 and depth != 40)
+    return {
+        "model.block": block or ("bottleneck" if bottleneck else "basic"),
+        "model.growth": (48 if depth == 161 else 32) if large else 12,
+    }
+
+
+_ROWS = (
+    Row("stem.conv", "features.conv0"),
+    Row("stem.norm", "features.norm0"),
+    Row("stage{s}.layer{j}.body.norm{k}", "features.denseblock{s}.denselayer{j}.norm{k}"),
+    Row("stage{s}.layer{j}.body.conv{k}", "features.denseblock{s}.denselayer{j}.conv{k}"),
+    Row("transition{s}.norm1", "features.transition{s}.norm"),
+    Row("transition{s}.conv1", "features.transition{s}.conv"),
+    Row("norm", "features.norm5"),
+    Row("head.dense", "classifier"),
+)
+
+FAMILY = Family(
+    "DenseNet and DenseNet-BC",
+    build=build,
+    keys={
+        "model.stages": Key((), SIZES, "layers in each stage; () is the published network's"),
+        "model.growth": Key(12, POSITIVE, "channels that each layer adds"),
+        "model.stem": Key(default(densenet, "stem"), choice("3x3", "7x7"), "first convolution"),
+        "model.dropout": Key(
+            default(densenet, "dropout"), FRACTION, "rate of dropout after every convolution"
+        ),
+    },
+    switches=switches(
+        {
+            "basic": Part("norm-relu-conv3", lambda: None),
+            "bottleneck": Part("norm-relu-conv1 to 4 x growth, norm-relu-conv3 (BC)", lambda: None),
+        },
+        skips=("A",),
+        merges=("concat",),
+    ),
+    preset=preset,
+    depth=40,
+    layouts=tuple(
+        Layout(
+            library,
+            ("bottleneck",),
+            lambda _: {"model.stem": "7x7", "norm.epsilon": 1e-5},
+            lambda _: _ROWS,
+        )
+        for library in ("torchvision", "timm")
+    ),
+    unrolled=True,
+)

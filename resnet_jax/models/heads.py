@@ -1,4 +1,4 @@
-"""What turns features into logits, and the pooling between stages."""
+"""Heads, which turn features into logits, and the pooling between stages."""
 
 import math
 from collections.abc import Callable
@@ -10,17 +10,36 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from resnet_jax.models.drop import Dropout
-from resnet_jax.models.norm import wide_type
+from resnet_jax.models.dense import HE, classifier
+from resnet_jax.models.dropout import Dropout
+from resnet_jax.models.dtypes import wide_type
 
-# Of layers that a ReLU follows: He et al. 2015, arXiv:1502.01852, eq. 10.
-HE = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+
+def adaptive_average(x: Float[Array, "b h w c"], size: int) -> Float[Array, "b s s c"]:
+    """Return the average of an image of any size over `size` x `size` windows.
+
+    Along an axis of n pixels, window i holds the pixels floor(i n / size) to
+    ceil((i + 1) n / size) - 1. Windows overlap if `size` does not divide n.
+    """
+    if x.shape[1:3] == (size, size):
+        return x
+    rows, columns = (jnp.asarray(_average(n, size), x.dtype) for n in x.shape[1:3])
+    return jnp.einsum("ph,bhwc,qw->bpqc", rows, x, columns)
+
+
+def _average(n: int, size: int) -> np.ndarray:
+    """Return the (size, n) matrix that averages one axis of n pixels."""
+    matrix = np.zeros((size, n))
+    for i in range(size):
+        window = slice(i * n // size, math.ceil((i + 1) * n / size))
+        matrix[i, window] = 1 / (window.stop - window.start)
+    return matrix
 
 
 class Head(nn.Module):
-    """Global average pooling and the classifier: (b, h, w, c) -> (b, y) logits in float32.
+    """Global average pooling and the classifier, which starts at zero if `zero` (Fixup).
 
-    `zero`: the classifier starts at zero (Fixup).
+    Shapes: (b, h, w, c) -> (b, y) logits in float32 (float64 if x is).
     """
 
     num_classes: int
@@ -33,13 +52,13 @@ class Head(nn.Module):
 
 
 class DenseHead(nn.Module):
-    """Hidden layers and the classifier on all features: LeNet's, AlexNet's and VGG's head.
+    """Hidden dense layers and the classifier on all features: LeNet's, AlexNet's and VGG's head.
 
-    The image is averaged to `pool` x `pool` first where that is given (as torchvision does, so that
-    a network takes any image), and flattened row by row, channels innermost. Dropout follows each
-    hidden layer, or comes before it where `drop_first` (AlexNet).
+    If `pool` is given, the image is first averaged to `pool` x `pool`, as in torchvision, so that
+    the network takes images of any size. The image is then flattened row by row, with the channels
+    innermost. Dropout follows each hidden layer, or precedes it if `drop_first` (AlexNet).
 
-    Shapes: (b, h, w, c) -> (b, y) logits in float32.
+    Shapes: (b, h, w, c) -> (b, y) logits in float32 (float64 if x is).
     """
 
     hidden: tuple[int, ...]
@@ -64,17 +83,13 @@ class DenseHead(nn.Module):
         return classifier(self.num_classes, x)
 
 
-def classifier(num_classes: int, x: Float[Array, "b c"], zero: bool = False) -> Float[Array, "b y"]:
-    """The last layer, called `dense`, in float32 at least; to be called from a compact method."""
-    x = x.astype(wide_type(x))
-    init = nn.initializers.zeros if zero else nn.initializers.lecun_normal()
-    return nn.Dense(num_classes, kernel_init=init, name="dense", param_dtype=x.dtype)(x)
-
-
 class Pool(nn.Module):
-    """Maximum or mean over windows: (b, h, w, c) -> (b, p, q, c); what does not fit is left out.
+    """The maximum or the mean over windows of `size` x `size`.
 
-    `padding` on both sides is never the maximum, and counts as zeros in a mean.
+    `padding` pixels are added on each side; they are never the maximum and count as zeros in a
+    mean. Pixels at the end that do not fill a window are left out.
+
+    Shapes: (b, h, w, c) -> (b, p, q, c).
     """
 
     size: int = 2
@@ -88,22 +103,3 @@ class Pool(nn.Module):
         window, strides, ends = (self.size,) * 2, (self.stride,) * 2, (self.padding,) * 2
         y = nn.pool(x, start, reduce, window, strides, (ends, ends))
         return y if self.kind == "max" else y / jnp.asarray(self.size**2, x.dtype)
-
-
-def adaptive_average(x: Float[Array, "b h w c"], size: int) -> Float[Array, "b s s c"]:
-    """Average to `size` x `size` whatever the image: output i of n pixels is the mean of pixels
-    floor(i n / size) .. ceil((i + 1) n / size) - 1, which overlap where size does not divide n.
-    """
-    if x.shape[1:3] == (size, size):
-        return x
-    rows, columns = (jnp.asarray(_average(n, size), x.dtype) for n in x.shape[1:3])
-    return jnp.einsum("ph,bhwc,qw->bpqc", rows, x, columns)
-
-
-def _average(n: int, size: int) -> np.ndarray:
-    """The (size, n) matrix of `adaptive_average` along one axis."""
-    matrix = np.zeros((size, n))
-    for i in range(size):
-        window = slice(i * n // size, math.ceil((i + 1) * n / size))
-        matrix[i, window] = 1 / (window.stop - window.start)
-    return matrix

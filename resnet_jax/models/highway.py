@@ -3,9 +3,9 @@
     x' = (1 - T(x)) x + T(x) H(x),   H = relu(W x + b),   T = sigmoid(W_T x + b_T)
 
 Srivastava, Greff & Schmidhuber 2015 (arXiv:1505.00387, 1507.06228). A gate doubles a layer's
-parameters, so that the plain twin is wider: 71 units where the highway has 50, about 5,000
-parameters a layer in both (1505.00387, sec. 3). Its layers without gates are wider too, so that the
-whole has some percent more.
+parameters, so that the plain twin is wider: 71 units for the highway's 50, which are about 5,000
+parameters of a layer in both (1505.00387, sec. 3). The twin's layers without gates are wider too,
+so that the whole twin has some percent more parameters.
 """
 
 import math
@@ -14,53 +14,21 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
+from resnet_jax.keys import POSITIVE, Config, Key, Part, default
 from resnet_jax.models import bodies
 from resnet_jax.models.conv import Conv
-from resnet_jax.models.heads import HE, Head, classifier
+from resnet_jax.models.dense import Classifier, Dense, Flatten
+from resnet_jax.models.family import Family, Layers, check_strides, switches
+from resnet_jax.models.heads import Head
 from resnet_jax.models.merges import plain
-from resnet_jax.models.norm import NoNorm, wide_type
+from resnet_jax.models.norm import NORMS, NoNorm
 from resnet_jax.models.residual import Chain, Remat, Residual, Stack
-
-
-class Dense(nn.Module):
-    """H(x) = relu(W x + b) of vectors: (b, c) -> (b, width)."""
-
-    width: int
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b c"]) -> Float[Array, "b d"]:
-        """H(x)."""
-        dense = nn.Dense(
-            self.width, kernel_init=HE, dtype=x.dtype, param_dtype=wide_type(x), name="dense"
-        )
-        return nn.relu(dense(x))
-
-
-class Flatten(nn.Module):
-    """(b, h, w, c) -> (b, h w c), in `dtype`."""
-
-    dtype: Any = jnp.float32
-
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b n"]:
-        """One vector an image."""
-        return x.reshape(x.shape[0], -1).astype(self.dtype)
-
-
-class Classifier(nn.Module):
-    """The softmax layer's logits: (b, c) -> (b, y)."""
-
-    num_classes: int
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b c"]) -> Float[Array, "b y"]:
-        """Classify."""
-        return classifier(self.num_classes, x)
+from resnet_jax.models.stages import share_out
 
 
 def plain_width(width: int, taps: int = 1) -> int:
-    """The plain twin's width: v with taps v^2 + v nearest to 2 (taps w^2 + w)."""
+    """Return the plain twin's width v, with taps v^2 + v nearest to 2 (taps w^2 + w)."""
     wanted = 2 * (taps * width**2 + width)
     return round((math.sqrt(1 + 4 * taps * wanted) - 1) / (2 * taps))
 
@@ -75,9 +43,9 @@ def dense_highway(
     remat: Remat = "none",
     unroll: int = 1,
 ) -> Chain:
-    """A plain first layer and `depth` - 1 highway layers of `width` units, then the classifier.
+    """Return a plain layer, `depth` - 1 highway layers of `width` units, and the classifier.
 
-    The classifier is not counted in `depth`, as in 1505.00387, Fig. 1. `merge=None` is the plain
+    The classifier does not count in `depth`, as in 1505.00387, Fig. 1. `merge=None` gives the plain
     twin.
     """
     width = plain_width(width) if merge is None else width
@@ -102,10 +70,11 @@ def conv_highway(
     remat: Remat = "none",
     unroll: int = 1,
 ) -> Chain:
-    """Stages of `stages[i]` 3x3 layers, the first of each plain: it brings image and width to size.
+    """Return stages of `stages[i]` 3x3 layers with `width` 2^i maps in stage i.
 
-    `width` 2^i maps in stage i. `merge=None` is the plain twin. The layers of 1507.06228, sec. 3.2,
-    on the stages of a CIFAR ResNet; its own networks, FitNet's, shrink by pooling.
+    The first layer of a stage is plain and changes the size of the image and the width.
+    `merge=None` gives the plain twin. The layers are those of 1507.06228, sec. 3.2, on the stages
+    of a CIFAR ResNet; the paper's own networks, FitNet's, shrink the image by pooling.
     """
     width = plain_width(width, 9) if merge is None else width
     body = lambda out, stride: bodies.PostActivation(
@@ -124,8 +93,57 @@ def conv_highway(
 
 
 def highway_stages(depth: int) -> tuple[int, ...]:
-    """The convolutions of a conv highway in three stages, the remainder to the earliest."""
+    """Return the convolutions in each of three stages; the remainder goes to the earliest."""
     if depth < 4:
         raise ValueError(f"depth {depth} is no convolutional highway of 4 or more; nearest 4 and 5")
-    each, rest = divmod(depth - 1, 3)
-    return tuple(each + (i < rest) for i in range(3))
+    return share_out(depth - 1, 3)
+
+
+def build(config: Config, layers: Layers) -> Chain:
+    """Return the config's network."""
+    model = config.model
+    options: dict[str, Any] = {
+        "num_classes": layers.num_outputs,
+        "merge": None if model.skip == "none" else layers.merge(3),
+        "width": model.width,
+        **layers.loop,
+    }
+    if model.block == "dense":
+        if model.depth < 2:
+            raise ValueError(f"depth {model.depth} is no highway of 2 or more; nearest 2 and 3")
+        return dense_highway(model.depth, dtype=layers.dtype, **options)
+    check_strides(layers.shape, 3)
+    return conv_highway(highway_stages(model.depth), conv=layers.conv, norm=layers.norm, **options)
+
+
+def preset(depth: int, block: str | None, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Return a coupled gate that starts as carry, on convolutions or on 50 dense units."""
+    values = {"model.gate_bias": -2.0, "model.carry_bias": 2.0}
+    return values | ({"model.width": default(dense_highway, "width")} if block == "dense" else {})
+
+
+def _check_dense(config: Config) -> None:
+    if config.norm.kind != "none":
+        raise ValueError(f"norm={config.norm.kind} with block=dense, which has none; use norm=none")
+
+
+FAMILY = Family(
+    "highway networks",
+    build=build,
+    keys={
+        "model.width": Key(
+            default(conv_highway, "width"), POSITIVE, "maps of the first stage, or dense units"
+        ),
+    },
+    switches=switches(
+        {
+            "single": Part("a 3x3 convolution", lambda: None),
+            "dense": Part("a dense layer", lambda: None, check=_check_dense),
+        },
+        skips=("A", "none"),
+        merges=("exclusive_gate", "add", "shortcut_gate", "two_gate"),
+        norms=("none", *(name for name in NORMS if name != "none")),
+    ),
+    preset=preset,
+    depth=19,
+)

@@ -1,30 +1,34 @@
 """LeNet-5: the convolutional network of 1998.
 
 LeCun et al. 1998 ("Gradient-based learning applied to document recognition"), Fig. 2, in the form
-that is common today: means without trained coefficients where the paper's subsampling has two
-numbers a map, all 6 maps feed all 16 where its Table I connects some, and a softmax where it has
-radial basis functions. 61,706 parameters on MNIST.
+that is common today. It differs from the paper in three places: subsampling is a mean without the
+two trained numbers of each map, all 6 maps feed all 16 maps of the next layer instead of the pairs
+of Table I, and the output is a softmax instead of radial basis functions. It has 61,706 parameters
+on MNIST.
 """
 
 from collections.abc import Callable
 
 import flax.linen as nn
 
+from resnet_jax.keys import Config, Part
 from resnet_jax.models.conv import Conv
+from resnet_jax.models.family import Family, Layers, check_image, side, switches
 from resnet_jax.models.heads import DenseHead, Pool
 from resnet_jax.models.merges import plain
 from resnet_jax.models.residual import Chain, Residual
 
 DEPTH = 5
-# The two 5x5 convolutions and poolings leave nothing of fewer pixels a side.
+# The two 5x5 convolutions and poolings leave nothing of an image with fewer pixels on a side.
 SMALLEST = 12
 
 
 def lenet(*, num_classes: int, image: int, conv: Callable[..., nn.Module] = Conv) -> Chain:
-    """Two convolutions, each with tanh and a 2x2 mean, then 120 and 84 hidden units.
+    """Return two convolutions, each with tanh and a 2x2 mean, and layers of 120 and 84 units.
 
-    The paper's images are 32 pixels a side, MNIST's 28 with zeros around: smaller ones are padded
-    so. The third convolution covers all that is left of its image, so that it is a hidden layer.
+    The paper's images have 32 pixels on a side: MNIST's 28 with zeros around them. Images of fewer
+    than 32 pixels are padded in the same way. The paper's third convolution covers all of its
+    image, so that it is the first hidden layer here.
     """
     layer = lambda width, padding: Residual(
         conv(width, 5, padding=padding, bias=True), merge=plain, after=nn.tanh
@@ -38,3 +42,24 @@ def lenet(*, num_classes: int, image: int, conv: Callable[..., nn.Module] = Conv
             "head": DenseHead((120, 84), num_classes, activation=nn.tanh),
         }
     )
+
+
+def build(config: Config, layers: Layers) -> Chain:
+    """Return the network. Raises: ValueError for another depth, and for a smaller image."""
+    check_depth(config, DEPTH)
+    check_image(layers.shape, SMALLEST, "lenet")
+    return lenet(num_classes=layers.num_outputs, image=side(layers.shape), conv=layers.conv)
+
+
+def check_depth(config: Config, depth: int) -> None:
+    """Raise a ValueError if the config asks for another depth than the family's only one."""
+    if config.model.depth != depth:
+        raise ValueError(
+            f"depth {config.model.depth} is no {config.model.family}, which has {depth} layers"
+        )
+
+
+# The choices of a family that is one plain network without norms.
+PLAIN = switches({"single": Part("a convolution", lambda: None)}, ("none",), ("add",), ("none",))
+
+FAMILY = Family("LeNet-5", build=build, switches=PLAIN, depth=DEPTH, plain=True)

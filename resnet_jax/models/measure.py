@@ -1,6 +1,6 @@
-"""What a network counts: layers, blocks, parameters, products, and the bytes its gradient holds.
+"""Counts of a network: layers, blocks, parameters, multiply-adds, and the bytes of its gradient.
 
-All of it is read off values and shapes: no array is made and nothing is compiled.
+All counts follow from the network's fields and shapes. No array is made and nothing is compiled.
 """
 
 import dataclasses
@@ -17,20 +17,22 @@ from resnet_jax.models.skips import identity
 
 
 class Counts(NamedTuple):
-    """Of one network, or of one part of it."""
+    """The counts of a network, or of a part of a network."""
 
-    layers: int  # weighted, on the longest path
+    layers: int  # weighted layers on the longest path
     blocks: int  # Residuals
     identity_skips: int
     parameters: int
     macs: int  # multiply-adds
 
 
-def count(net: nn.Module, x: jax.ShapeDtypeStruct) -> tuple[Counts, jax.ShapeDtypeStruct]:
-    """Counts of `net`, with the multiply-adds of evaluating it on `x`, and its output's shape.
+def count(net: nn.Module, x: Any) -> tuple[Counts, Any]:
+    """Return the counts of `net` and the shape of its output.
 
-    An identity skip is one that meets its body, whatever the merge weighs it with: those of plain
-    nets, zero-padded and projected ones and those with dropout do not count.
+    `x` is the input: an array or a ShapeDtypeStruct, or any tree of them. The multiply-adds are
+    those of one evaluation on `x`. A skip counts as an identity skip if it is the identity and the
+    merge uses it with any weight. Skips of plain networks, zero-padded and projected skips and
+    skips with dropout do not count.
     """
     y, variables = jax.eval_shape(net.init_with_output, jax.random.key(0), x)
     params = variables.get("params", {})
@@ -48,7 +50,7 @@ def count(net: nn.Module, x: jax.ShapeDtypeStruct) -> tuple[Counts, jax.ShapeDty
 
 
 def modules(net: nn.Module, times: int = 1) -> Iterator[tuple[nn.Module, int]]:
-    """`net` and every module among its fields, each with the number of times it is applied."""
+    """Yield `net` and every module in its fields, each with the number of times it is applied."""
     yield net, times
     inner = times * net.depth if isinstance(net, Stack) else times
     for field in dataclasses.fields(net):
@@ -59,7 +61,10 @@ def modules(net: nn.Module, times: int = 1) -> Iterator[tuple[nn.Module, int]]:
 
 
 def layers(net: Any, params: Any) -> int:
-    """Weighted layers on the longest path, He et al.'s depth; weights on skips do not count."""
+    """Return the weighted layers on the longest path, as He et al. count a network's depth.
+
+    `params` are the network's parameters or their shapes. Weights on skips do not count.
+    """
     within = lambda part, name: layers(part, params.get(name, {}))
     if isinstance(net, Stack):
         return net.depth * within(net.block, "layers")
@@ -72,9 +77,10 @@ def layers(net: Any, params: Any) -> int:
 
 
 def macs(jaxpr: Any) -> int:
-    """Multiply-adds of the convolutions and matrix products of a jaxpr, all it calls included.
+    """Return the multiply-adds of the convolutions and matrix products in a jaxpr.
 
-    A scan counts as often as it turns, a conditional as its dearest branch.
+    Calls within the jaxpr count too: the body of a scan once for each turn, and a conditional by
+    the branch with the most multiply-adds.
     """
     total = 0
     for eqn in jaxpr.eqns:
@@ -95,10 +101,11 @@ def macs(jaxpr: Any) -> int:
 
 
 def held_bytes(loss: Callable, params: Any, *inputs: Any) -> int:
-    """Bytes that `loss(params, *inputs)` keeps for its gradient, parameters and inputs aside.
+    """Return the bytes that `loss(params, *inputs)` stores for the gradient of `params`.
 
-    As JAX hands them from the forward to the backward pass, before a compiler merges any. A
-    parameter's copy in another type counts.
+    These are the arrays that JAX hands from the forward to the backward pass, before the compiler
+    merges any of them. Parameters and inputs do not count, but a copy of a parameter in another
+    number type does.
     """
 
     def forward(params, *inputs):

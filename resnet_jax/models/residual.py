@@ -1,37 +1,44 @@
-"""The one equation, and the two ways to fold it into a network.
+"""The residual block, and the two ways to build a network from blocks.
 
-    z      = before(x_l)
-    x_l+1  = after(merge(skip(z), body(z), z))
+    z     = before(x_l)
+    x_l+1 = after(merge(skip(z), body(z), z))
 
-He et al. 2016 (arXiv:1603.05027), eq. 1-2, with the `+` made a parameter (`merge`), h the `skip`,
-F the `body` and f the `after`; `before` is the activation that a pre-activation net's first unit
-shares between its two paths (sec. 4.1, implementation details).
+This is He et al. 2016 (arXiv:1603.05027), eq. 1-2, with the addition made a parameter (`merge`).
+`skip` is the paper's h, `body` its F and `after` its f. `before` is the activation that the first
+block of a pre-activation network shares between skip and body (sec. 4.1, implementation details).
+
+A `Chain` applies different blocks one after the other. A `Stack` applies equal blocks in a loop.
 """
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax.core import FrozenDict
+from flax.core.scope import subtract_filters
+from flax.linen import module as flax_module
 from jax import lax
 
-from resnet_jax.models.drop import batch_collection
+from resnet_jax.models.inputs import check_lengths, check_names, declared_by_any, hand, select
 from resnet_jax.models.merges import add
 from resnet_jax.models.skips import identity
 
-# By what a Stack keeps for its gradient, from most to least.
+# What a Stack stores for its gradient, from the most to the least.
 Remat = Literal["none", "block", "sqrt"]
-# Layers of the longest segment that is computed again in one go.
+# A segment with at most this many layers is recomputed in one go (see `segmentation`).
 WHOLE = 6
 
 
 class Residual(nn.Module):
-    """One block: what the layer learns (`body`) meets what it keeps (`skip`).
+    """One block: `merge` joins what the block learns (`body`) and what it keeps (`skip`).
 
-    Every field is a plain function or, where it owns weights or randomness, a Module; both are
-    called the same way. `side` is what a merge wants for this layer alone, e.g. its survival.
+    Each field is a plain function, or a Module if it has weights or draws at random. Functions and
+    Modules are called in the same way. Per-layer inputs, such as the survival of stochastic depth,
+    reach those of the five fields that declare them (inputs.py).
     """
 
     body: Callable
@@ -40,161 +47,256 @@ class Residual(nn.Module):
     before: Callable = identity
     after: Callable = identity
 
+    @property
+    def parts(self) -> tuple[Callable, ...]:
+        """The functions and Modules of the block, in the order of their calls."""
+        return self.before, self.skip, self.body, self.merge, self.after
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the per-layer inputs that a part of the block declares."""
+        return declared_by_any(self.parts)
+
     @nn.compact
-    def __call__(self, x, *side):
+    def __call__(self, x, /, **inputs):
         """x_l -> x_l+1."""
-        z = self.before(x)
-        return self.after(self.merge(self.skip(z), self.body(z), z, *side))
+        check_names(self, inputs)
+        before, skip, body, merge, after = (hand(part, inputs) for part in self.parts)
+        z = before(x)
+        return after(merge(skip(z), body(z), z))
 
 
 class Chain(nn.Module):
-    """A fold of unequal blocks, each under its own name: x -> last(... second(first(x))).
+    """Different blocks one after the other, each under its own name: last(... first(x)).
 
-    `side` is what a block wants for itself, as in `Residual`, and reaches every one of them: a
-    Chain can be a Stack's block.
+    Per-layer inputs reach the blocks that declare them (inputs.py), so that a Chain can be the
+    block of a Stack.
     """
 
     blocks: Mapping[str, nn.Module]
 
+    def __post_init__(self):
+        _freeze(self, "blocks")
+        super().__post_init__()
+
+    @property
+    def parts(self) -> tuple[nn.Module, ...]:
+        """The blocks in their order."""
+        return tuple(self.blocks.values())
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the per-layer inputs that a block declares."""
+        return declared_by_any(self.parts)
+
     @nn.compact
-    def __call__(self, x, *side):
-        """Pass `x` through every block in turn."""
+    def __call__(self, x, /, **inputs):
+        """Apply every block in turn."""
+        check_names(self, inputs)
         for name, block in self.blocks.items():
-            # As a field it would be called blocks_<name>; a copy made here is called <name>.
-            x = block.copy(name=name)(x, *side)
+            # flax calls a module in a field blocks_<name>; the copy is called <name>.
+            x = hand(block.copy(name=name), inputs)(x)
         return x
 
 
 class Stack(nn.Module):
-    """A fold of `depth` equal blocks, x_L = block_L(... block_1(x)), as one `lax.scan`.
+    """`depth` equal blocks in one `lax.scan`: x_l = block_l(x_l-1) for l = 1 .. depth.
 
-    The program holds the block once, so it compiles as fast for 1000 layers as for 2. Every
-    variable of the block has a leading axis of length `depth` (`tied`: parameters have none, and
-    all layers share them; statistics always have one). Layer l draws from fold_in(key, l).
+    The program contains the block once, so that 1000 layers compile as fast as 2. x may be a tree
+    of arrays, for example the (c, h) of an LSTM. The block must keep the shapes and types of x.
 
-    `per_layer` inputs have the same leading axis and reach the block as further arguments; `sides`
-    are such inputs known when the network is built, numbers, one a layer (a survival).
-    `unroll` layers make up one turn of the loop; `unroll >= depth` leaves no loop.
-    `remat` says what is kept for the backward pass, which computes the rest again: 'none' all that
-    it needs, 'block' each block's input, 'sqrt' the input of each of about sqrt(depth) segments.
-    A segment of more than WHOLE layers keeps its blocks' inputs when it is computed again, so that
-    they are computed a third time; layers that are left over keep what a segment at hand does.
-    Layers that no loop holds are kept as by 'none', because the compiler finds that the two
-    computations are one.
-    None of these changes a parameter's shape, so a checkpoint moves between them.
+    Variables. The variables that the block creates in any collection stand under the name `layers`,
+    stacked along a leading axis of length `depth`. Layer l sees slice l. If the caller lets the
+    collection change, the new slices come back stacked in the same way. There is one exception: if
+    `tied`, all layers share `params`, which then have no such axis. An array at the top of a
+    collection belongs to the whole network and not to a block, such as the rows of a batch
+    (dropout.py); it reaches every layer whole.
 
-    What a block sows (`gains`, `intermediates`) comes back stacked, shape (depth, ...).
-    Raises: ValueError if the block changes its input's shape or type.
+    Randomness. Every random stream that the caller gives reaches layer l as fold_in(key, l).
+
+    Per-layer inputs. `stack(x, survival=p)` gives p[l] to layer l and there to the parts that
+    declare the input `survival` (inputs.py). An input may be a tree; each of its arrays has a
+    leading axis of length `depth`. `per_layer` holds inputs that are known when the network is
+    built: a tuple of numbers for each name, one number for each layer. Inputs of the call override
+    them.
+
+    Outputs. If `outputs` is given, the Stack returns (x_depth, y), where y stacks outputs(x_l) of
+    all layers; otherwise it returns x_depth.
+
+    Memory. `remat` chooses what the forward pass stores for the gradient; the backward pass
+    computes the rest again. 'none' stores every activation that the gradient needs, 'block' the
+    input of each block, and 'sqrt' the input of each of about sqrt(depth) segments (see
+    `segmentation`). `unroll` is the number of layers in one turn of the loop; if it is `depth` or
+    more, no loop remains, and the compiler may then undo 'block', because it merges equal
+    computations. Neither field changes the shape of a variable, so a checkpoint fits all of them.
+
+    Raises: ValueError if the block changes the shape or type of x, if no part declares an input, if
+    an input is missing, or if its first axis is not `depth` long.
     """
 
     block: nn.Module
     depth: int
     tied: bool = False
-    sides: tuple[tuple[float, ...], ...] = ()
+    per_layer: Mapping[str, tuple[float, ...]] = FrozenDict()
     remat: Remat = "none"
     unroll: int = 1
+    outputs: Callable[[Any], Any] | None = None
+
+    def __post_init__(self):
+        _freeze(self, "per_layer")
+        super().__post_init__()
+
+    @property
+    def parts(self) -> tuple[nn.Module, ...]:
+        """The block, as the only part."""
+        return (self.block,)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the per-layer inputs that the block declares."""
+        return declared_by_any(self.parts)
 
     @nn.compact
-    def __call__(self, x, *per_layer):
-        """x_0 -> x_depth."""
-        per_layer = (*(jnp.asarray(side, jnp.float32) for side in self.sides), *per_layer)
-        # Unbound, the block's init and apply are pure functions: scan, loop and remat are then
-        # jax's own, without a lifted transformation for each.
+    def __call__(self, x, /, **inputs):
+        """x_0 -> x_depth, or (x_depth, stacked outputs)."""
+        assert self.scope is not None
+        fixed = {name: jnp.asarray(p, jnp.float32) for name, p in self.per_layer.items()}
+        inputs = {**fixed, **inputs}
+        check_names(self, inputs)
+        check_lengths(self, inputs, self.depth)
+        inputs = select(self.block, inputs)
+        # Without a parent, the block's init and apply are pure functions. The loops and the
+        # recomputation are therefore JAX's own and need no lifted transformation of flax.
         block = self.block.clone(parent=None)
-        shared = {"params"} if self.tied else set()
+        keys = {name: self.make_rng(name) for name in self.scope.rngs}
+        rngs = lambda index: {name: jax.random.fold_in(key, index) for name, key in keys.items()}
+        options = {"mutable": self.scope.mutable, "capture_intermediates": _capture_filter()}
         if self.is_initializing():
-            self._initialise(block, shared, x, per_layer)
-            return x
-        kept = {
-            col: self.get_variable(col, "layers")
-            for col in ("params", "batch_stats")
-            if self.has_variable(col, "layers")
-        }
-        whole = {col: tree for col, tree in kept.items() if col in shared}
-        # Of the examples, alike for every layer: see drop.py.
-        whole |= batch_collection(self)
-        sliced = {col: tree for col, tree in kept.items() if col not in shared}
-        changing = [
-            col
-            for col in ("batch_stats", "gains", "intermediates")
-            if self.is_mutable_collection(col)
-        ]
-        streams = {name: self.make_rng(name) for name in ("drop",) if self.has_rng(name)}
+            return self._initialise(block, x, inputs, rngs, options)
+        stacked, whole = self._collections(self.scope.root.variables())
+        # What all layers share cannot change in one of them.
+        options["mutable"] = subtract_filters(self.scope.mutable, ["params"] if self.tied else [])
 
         def step(x, layer):
             index, variables, inputs = layer
-            rngs = {name: jax.random.fold_in(key, index) for name, key in streams.items()}
-            y, changed = block.apply(
-                {**whole, **variables}, x, *inputs, rngs=rngs, mutable=changing
-            )
+            variables = _joined(whole, variables)
+            y, changed = block.apply(variables, x, **inputs, rngs=rngs(index), **options)
             _check_same(block, x, y)
-            return y, changed
+            return y, (_without(changed, whole), self.outputs and self.outputs(y))
 
-        layers = (jnp.arange(self.depth), sliced, per_layer)
-        x, changed = _fold(step, x, layers, self.remat, self.unroll)
+        layers = (jnp.arange(self.depth), stacked, inputs)
+        x, (changed, outputs) = _fold(step, x, layers, self.remat, self.unroll)
         for col, tree in changed.items():
             self.put_variable(col, "layers", tree)
-        return x
+        return (x, outputs) if self.outputs else x
 
-    def _initialise(self, block, shared, x, per_layer):
-        first = jax.tree.map(lambda a: a[0], per_layer)
-        init = lambda key: {
-            col: tree
-            for col, tree in block.init({"params": key, "drop": key}, x, *first).items()
-            if col in ("params", "batch_stats")
-        }
-        key = self.make_rng("params")
-        layers = jax.vmap(init)(
-            jax.vmap(lambda l: jax.random.fold_in(key, l))(jnp.arange(self.depth))
-        )
-        for col, tree in layers.items():
-            if col in shared:
+    def _initialise(self, block, x, inputs, rngs, options):
+        """Create the variables of all layers. Every layer sees x_0, so that no loop is compiled."""
+
+        def start(index, inputs):
+            y, variables = block.init_with_output(rngs(index), x, **inputs, **options)
+            _check_same(block, x, y)
+            return variables
+
+        for col, tree in jax.vmap(start)(jnp.arange(self.depth), inputs).items():
+            if self.tied and col == "params":
                 tree = jax.tree.map(lambda a: a[0], tree)
             self.put_variable(col, "layers", tree)
+        if not self.outputs:
+            return x
+        repeat = lambda a: jnp.broadcast_to(a, (self.depth, *a.shape))
+        return x, jax.tree.map(repeat, self.outputs(x))
+
+    def _collections(self, network):
+        """Return the Stack's variables, and those of the network that every layer sees whole."""
+        stacked = {col: tree["layers"] for col, tree in self.variables.items() if "layers" in tree}
+        whole = {
+            col: {name: a for name, a in tree.items() if isinstance(a, jax.Array | np.ndarray)}
+            for col, tree in network.items()
+        }
+        if self.tied:
+            whole["params"] = stacked.pop("params", {})
+        return stacked, whole
+
+
+def _joined(whole, own):
+    """Return the collections that a layer sees. The layer's own variables take precedence."""
+    both = {col: {**whole.get(col, {}), **own.get(col, {})} for col in {**whole, **own}}
+    return {col: tree for col, tree in both.items() if tree}
+
+
+def _without(changed, whole):
+    """Return the collections that a layer gives back, without what it was shown whole."""
+    own = {
+        col: {name: a for name, a in tree.items() if a is not whole.get(col, {}).get(name)}
+        for col, tree in changed.items()
+    }
+    return {col: tree for col, tree in own.items() if tree}
+
+
+def _capture_filter():
+    """Return what the caller gave to `apply(..., capture_intermediates=...)`, or False.
+
+    flax keeps the filters of nested calls in a stack, and offers no public way to read it. An inner
+    apply that does not receive the filter would capture nothing.
+    """
+    filters = flax_module._context.capture_stack
+    return filters[-1] if filters else False
+
+
+def _freeze(module, field):
+    """Turn the dict in a field into a FrozenDict, because modules are values: hash and compare."""
+    object.__setattr__(module, field, FrozenDict(getattr(module, field)))
+
+
+def _check_same(block, x, y):
+    """Raise a ValueError unless y has the tree, the shapes and the types of x."""
+    describe = lambda a: f"{jnp.result_type(a)}{list(jnp.shape(a))}"
+    before, after = (jax.tree.map(describe, tree) for tree in (x, y))
+    if before != after:
+        raise ValueError(
+            f"a Stack's block must keep the shape and type of its input, but {type(block).__name__}"
+            f" turns {before} into {after}; put a block that changes them into a Chain"
+        )
 
 
 def _fold(step, x, layers, remat, unroll):
-    """`lax.scan` of `step` over the layers, keeping for its gradient what `remat` says."""
+    """Scan `step` over the layers, storing for the gradient what `remat` says."""
     depth = len(layers[0])
-    # prevent_cse=False: the scan already keeps the two computations apart, at no cost.
+    # prevent_cse=False: a scan already keeps the compiler from merging the two computations.
     again = jax.checkpoint(step, prevent_cse=False)
 
     def fold(step, x, start, n):
-        # Sliced here and not reshaped outside, which would copy all parameters.
+        # Slices are taken inside the segment: a reshape outside would copy all parameters.
         part = jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, start, n), layers)
         return lax.scan(step, x, part, n, unroll=min(unroll, n))
 
     if remat != "sqrt":
         step = again if remat == "block" else step
         return lax.scan(step, x, layers, depth, unroll=min(unroll, depth))
-    segments, each, left = segmentation(depth)
+    segments, each, rest = segmentation(depth)
     inner = again if each > WHOLE else step
     segment = jax.checkpoint(lambda x, start: fold(inner, x, start, each), prevent_cse=False)
-    x, changed = lax.scan(segment, x, each * jnp.arange(segments))
-    changed = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), changed)
-    if left:
-        x, last = fold(inner, x, depth - left, left)
-        changed = jax.tree.map(lambda *a: jnp.concatenate(a), changed, last)
-    return x, changed
+    x, results = lax.scan(segment, x, each * jnp.arange(segments))
+    results = jax.tree.map(lambda a: a.reshape(segments * each, *a.shape[2:]), results)
+    if rest:
+        x, last = fold(inner, x, depth - rest, rest)
+        results = jax.tree.map(lambda *a: jnp.concatenate(a), results, last)
+    return x, results
 
 
 def segmentation(depth: int) -> tuple[int, int, int]:
-    """Segments, layers of each, and layers left over, whose inputs are the fewest together.
+    """Return (segments, layers per segment, remaining layers) for remat='sqrt'.
 
-    round(sqrt(depth)) segments where these are computed again in one go, which holds all that is
-    within one: of these, shorter ones count more than what is left over.
+    The backward pass recomputes one segment at a time. A segment of at most WHOLE layers is
+    recomputed in one go, which holds all activations of the segment; the number of segments is then
+    round(sqrt(depth)). A longer segment stores the inputs of its blocks while it is recomputed, and
+    each block is computed a third time; the three numbers are then those with the smallest sum,
+    because each counts stored inputs. The remaining layers are treated as the layers within a
+    segment.
     """
     near = round(math.sqrt(depth))
     if depth // near > WHOLE:
-        inputs = lambda n: n + sum(divmod(depth, n))
-        near = min(range(near // 2, 2 * near), key=lambda n: (inputs(n), abs(n - near)))
+        stored = lambda n: n + sum(divmod(depth, n))
+        near = min(range(near // 2, 2 * near), key=lambda n: (stored(n), abs(n - near)))
     return near, *divmod(depth, near)
-
-
-def _check_same(block, x, y):
-    shapes = lambda tree: jax.tree.map(lambda a: (a.shape, a.dtype), tree)
-    if shapes(x) != shapes(y):
-        raise ValueError(
-            f"a Stack's block must keep its input's shape and type, and {type(block).__name__} "
-            f"turns {shapes(x)} into {shapes(y)}; put a block that changes it into a Chain"
-        )

@@ -1,106 +1,53 @@
-"""Residual networks of He et al. 2015 and 2016 at any depth, wider, in groups, and plain twins.
+"""Residual networks of He et al. 2015 and 2016 at any depth, and their plain twins.
 
 | net | image | stages | widths | depth | block | shortcut |
 |---|---|---|---|---|---|---|
 | CIFAR, 2015 sec. 4.2 | < 64 | n, n, n | 16 32 64 | 6n+2 | basic | A |
 | CIFAR, 2016 Table 3, one-layer skips | < 64 | n, n, n | 16 32 64 | 3n+2 | single | A |
 | CIFAR, 2016 Table 3 | < 64 | n, n, n | 16 32 64, x4 | 9n+2 | (pre-activation) bottleneck | B |
-| ImageNet, 2015 Table 1 | >= 64 | below | 64 128 256 512 | 18 34 | basic | B |
-| ImageNet, 2015 Table 1 | >= 64 | below | 64 128 256 512, x4 | 50 101 152 200 | bottleneck | B |
-| ladder (ours) | any | shared out evenly | as above | any even, 18 .. 1202 | basic | A or B |
-| Wide ResNet, 1605.07146 Table 1 | < 64 | n, n, n | 16k 32k 64k | 6n+4 | preact_basic | B |
-| Wide ResNet, 1605.07146 Table 8 | >= 64 | below | inner 128 .. 1024 | 50 101 | bottleneck | B |
-| ResNeXt, 1611.05431 Table 1 | >= 64 | below | inner 128 .. 1024 | 50 101 | bottleneck | B |
-| ResNeXt, sec. 5.3 | < 64 | n, n, n | 64 128 256, x4 | 9n+2 | bottleneck | B |
+| ImageNet, 2015 Table 1 | >= 64 | Table 1 | 64 128 256 512 | 18 34 | basic | B |
+| ImageNet, 2015 Table 1 | >= 64 | Table 1 | 64 128 256 512, x4 | 50 101 152 200 | bottleneck | B |
 
-A block is named by its form and its shape (bodies.py), `preact_basic`: FORMS has He et al. 2016's
-five orders of activation (Table 2, Fig. 4) and Fixup.
-
-Depth counts the weighted layers on the longest path (convolutions and the classifier), as the
-papers do; projections do not count, but in a Wide ResNet's name (its 6n+4 has 6n+2 without them).
+The stages of a depth are in stages.py. Wide ResNets (wide.py), ResNeXt (resnext.py) and the ladder
+(ladder.py) are built by the same function. A block is named by its form and its shape (bodies.py),
+for example `preact_basic`: the forms are He et al. 2016's five orders of activation (Table 2,
+Fig. 4) and Fixup.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import flax.linen as nn
-from jaxtyping import Array, Float
 
-from resnet_jax.models import bodies
+from resnet_jax.keys import ANY, FRACTION, POSITIVE, SIZES, Config, Key, Keys, Part, choice, default
+from resnet_jax.models import bodies, layout, stages
 from resnet_jax.models.conv import Conv
-from resnet_jax.models.drop import Dropout
-from resnet_jax.models.heads import Head, Pool
-from resnet_jax.models.merges import add, plain
+from resnet_jax.models.dropout import Dropout
+from resnet_jax.models.family import (
+    SKIPS,
+    Family,
+    Layers,
+    check_strides,
+    given_stages,
+    side,
+    switches,
+)
+from resnet_jax.models.heads import Head
+from resnet_jax.models.layout import Layout, Row
+from resnet_jax.models.merges import RESIDUAL_MERGES, add, plain
 from resnet_jax.models.norm import BatchNorm, NoNorm, Shift
 from resnet_jax.models.residual import Chain, Remat, Residual, Stack
-from resnet_jax.models.skips import Projection, ZeroPad, identity
-
-Skip = Literal["none", "A", "B", "C", "A_split"]
-StemKind = Literal["3x3", "7x7"]
-
-# Images of fewer pixels a side take the CIFAR form: three stages, 16 channels to begin with.
-SMALL = 64
-
-# He et al. 2015, Table 1; 200 from 2016, Table 5.
-IMAGENET = {
-    "basic": {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)},
-    "bottleneck": {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3)},
-}
-LADDER = (18, 1202)
-
-# Weighted layers of a block's body.
-SHAPES = {"single": 1, "basic": 2, "bottleneck": 3}
-# He et al. 2016, Fig. 4: (a) '', (b) norm_after, (c) relu_before, (d) relu_preact, (e) preact.
-FORMS = ("", "norm_after", "relu_before", "relu_preact", "preact", "fixup")
-BLOCKS = tuple(
-    f"{form}_{shape}".strip("_")
-    for form in FORMS
-    for shape in SHAPES
-    # One convolution has no place for Fixup's scaling: the exponent is 1 / (2m - 2).
-    if (form, shape) != ("fixup", "single")
-)
-
-
-def form_and_shape(block: str) -> tuple[str, str]:
-    """'preact_basic' -> ('preact', 'basic'); 'basic' -> ('', 'basic')."""
-    form, _, shape = block.rpartition("_")
-    return form, shape
-
-
-class Stem(nn.Module):
-    """What stands before the first block.
-
-    '3x3': one convolution. '7x7': one with stride 2, then 3x3 max pooling with stride 2. Followed
-    by norm and ReLU where `activate`; a pre-activation net leaves them to its first block (He's
-    code puts that one before the pooling, which gives the same for positive scales).
-
-    Shapes: (b, h, w, c) -> (b, h, w, width), or (b, h / 4, w / 4, width).
-    """
-
-    width: int
-    kind: StemKind
-    activate: bool
-    conv: Callable[..., nn.Module]
-    norm: Callable[..., nn.Module]
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b p q d"]:
-        """Lift the image to the first stage's channels."""
-        size, stride = (3, 1) if self.kind == "3x3" else (7, 2)
-        x = self.conv(self.width, size, stride, name="conv")(x)
-        if self.activate:
-            x = self.norm(relu=True, name="norm")(x)
-        if self.kind == "7x7":
-            x = Pool(3, 2, 1)(x)
-        return x
+from resnet_jax.models.skips import identity
+from resnet_jax.models.stages import BLOCKS, SHAPES, form_and_shape
+from resnet_jax.models.stem import Stem, StemKind
 
 
 def resnet(
     stages: Sequence[int],
     *,
     block: str,
-    skip: Skip,
+    skip: str,
     num_classes: int,
     width: int = 16,
     widen: int = 1,
@@ -108,7 +55,7 @@ def resnet(
     stem: StemKind = "3x3",
     stride_at: Literal["1x1", "3x3"] = "1x1",
     merge: Callable = add,
-    survivals: Sequence[float] = (),
+    per_layer: Mapping[str, Sequence[float]] | None = None,
     skip_dropout: float = 0.0,
     zero: bool = False,
     conv: Callable[..., nn.Module] = Conv,
@@ -116,19 +63,21 @@ def resnet(
     remat: Remat = "none",
     unroll: int = 1,
 ) -> Chain:
-    """A residual network of `stages[i]` blocks of width `width` 2^i at each resolution.
+    """Return a residual network of `stages[i]` blocks of width `width` 2^i at each resolution.
 
-    `skip='none'` is the plain twin: the same bodies, nothing added. `widen` multiplies the width of
-    a bottleneck's inner layers, and of all layers of another block; `groups` are those of a
-    bottleneck's 3x3 convolution. `survivals` are the merge's own number for each block (drop.py),
-    and `skip_dropout` is the rate of dropout on every skip.
+    `skip='none'` is the plain twin: the same bodies, and nothing is added to them. `widen`
+    multiplies the width of a bottleneck's inner layers, or of all layers of another block; `groups`
+    are those of a bottleneck's 3x3 convolution. `per_layer` has the merge's inputs that differ from
+    block to block, by name: a number for each block (stochastic_depth.py). `skip_dropout` is the
+    rate of dropout on every skip. Bodies start at zero if `zero`.
 
-    A stage that changes its input's shape begins with a block of its own; the rest is one Stack.
+    A stage that changes its input's shape begins with a block of its own; its other blocks are one
+    Stack.
     """
     form, shape = form_and_shape(block)
     pre, wide = form == "preact", shape == "bottleneck"
     if form == "fixup":
-        # It has its own scale and its own biases, whatever stands where it has no norm.
+        # Fixup has its own scale and its own biases, whatever stands in the place of a norm.
         conv, norm = functools.partial(conv, bias=False, fan="out"), Shift
     make = _body(form, shape, sum(stages), stride_at, widen, groups, zero, conv, norm)
     normed = form in ("", "relu_before", "relu_preact")
@@ -136,8 +85,10 @@ def resnet(
         _skip, skip, conv=conv, norm=norm if normed else None, dropout=skip_dropout
     )
     meet = plain if skip == "none" else merge
+    numbers = {} if skip == "none" or per_layer is None else per_layer
     after = {"": nn.relu, "fixup": nn.relu, "norm_after": norm(relu=True)}.get(form, identity)
-    merge_of = lambda i: meet.copy(survival=survivals[i]) if survivals else meet
+    # A block outside of a Stack has its own numbers as fields of its merge.
+    meet_at = lambda i: meet.copy(**{n: v[i] for n, v in numbers.items()}) if numbers else meet
 
     blocks: dict[str, nn.Module] = {"stem": Stem(width, stem, not pre, conv, norm)}
     channels, done = width, 0
@@ -149,12 +100,12 @@ def resnet(
             kept = pick(out, stride, changes)
             body = make(inner, stride, lead=False) if pre else make(inner, stride)
             before = norm(relu=True) if pre else identity
-            blocks[f"stage{i + 1}_first"] = Residual(body, kept, merge_of(done), before, after)
+            blocks[f"stage{i + 1}_first"] = Residual(body, kept, meet_at(done), before, after)
             count, done = count - 1, done + 1
         if count:
             rest = Residual(make(inner, 1), pick(out, 1, False), meet, after=after)
-            sides = (tuple(survivals[done : done + count]),) if survivals else ()
-            blocks[f"stage{i + 1}"] = Stack(rest, count, sides=sides, remat=remat, unroll=unroll)
+            part = {name: tuple(values[done : done + count]) for name, values in numbers.items()}
+            blocks[f"stage{i + 1}"] = Stack(rest, count, per_layer=part, remat=remat, unroll=unroll)
             done += count
         channels = out
     if form in ("preact", "relu_preact"):
@@ -166,7 +117,7 @@ def resnet(
 
 
 def _body(form, shape, blocks, stride_at, widen, groups, zero, conv, norm) -> Callable:
-    """(width, stride, ...) -> the body of this form and shape."""
+    """Return the function (width, stride, ...) -> body of this form and shape."""
 
     def make(width, stride, **order):
         row = getattr(bodies, shape)
@@ -185,85 +136,189 @@ def _body(form, shape, blocks, stride_at, widen, groups, zero, conv, norm) -> Ca
 
 
 def _skip(
-    kind: Skip, width: int, stride: int, changes: bool, *, conv, norm, dropout: float
+    kind: str, width: int, stride: int, changes: bool, *, conv, norm, dropout: float
 ) -> Callable:
-    """He et al. 2015, sec. 4.1: A pads, B projects where the shape changes, C projects always."""
-    if kind == "C" or (kind == "B" and changes):
-        skip = Projection(width, stride, conv, norm)
-    elif kind in ("A", "A_split") and changes:
-        skip = ZeroPad(width, stride, "split" if kind == "A_split" else "end")
-    else:
-        skip = identity
+    """Return a block's skip, with dropout on it if `dropout` is not 0."""
+    skip = SKIPS[kind].build(width, stride, changes, conv, norm)
     if not dropout or kind == "none":
         return skip
     drop = Dropout(dropout)
     return Chain({"skip": skip, "drop": drop}) if isinstance(skip, nn.Module) else drop
 
 
-def resnet_stages(depth: int, block: str, image: int, extra: int = 2) -> tuple[int, ...]:
-    """Blocks per stage of the published network of this depth.
+def build(config: Config, layers: Layers, published: Callable[..., tuple[int, ...]], extra: int):
+    """Return the config's network; `published(depth, block, image)` gives the stages of a depth.
 
-    `extra` are the layers that a small network counts beside its blocks': 2, or 4 of a Wide ResNet.
-    Raises: ValueError with the rule and the nearest two depths that obey it.
+    `extra` are the weighted layers that the depth counts beside those of the blocks.
     """
-    shape = form_and_shape(block)[1]
-    if image >= SMALL:
-        if shape not in IMAGENET:
-            raise ValueError(
-                f"no ImageNet ResNet has {shape} blocks: use {' or '.join(IMAGENET)}, "
-                "or model.stages"
-            )
-        table = IMAGENET[shape]
-        if depth not in table:
-            low, high = sorted(sorted(table, key=lambda d: abs(d - depth))[:2])
-            raise ValueError(
-                f"depth {depth} is no ImageNet ResNet of {shape} blocks "
-                f"({', '.join(map(str, table))}); nearest {low} and {high}"
-            )
-        return table[depth]
-    step = 3 * SHAPES[shape]
-    n, rest = divmod(depth - extra, step)
-    if rest or n < 1:
-        low = max(n, 1) * step + extra
-        near = (low, low + step)
+    model, image = config.model, side(layers.shape)
+    shape = form_and_shape(model.block)[1]
+    counts = given_stages(config, SHAPES[shape], extra)
+    counts = counts or published(model.depth, model.block, image)
+    check_strides(layers.shape, len(counts), model.stem)
+    of_block = {
+        argument: model[name]
+        for argument, name in (("stride_at",) * 2, ("groups", "cardinality"), ("zero", "zero_init"))
+        if name in model
+    }
+    return resnet(
+        counts,
+        block=model.block,
+        skip=model.skip,
+        num_classes=layers.num_outputs,
+        width=model.width,
+        widen=model.widen,
+        stem=model.stem,
+        merge=layers.merge(1),
+        per_layer=layers.per_layer(sum(counts)),
+        skip_dropout=model.skip_dropout,
+        conv=layers.conv,
+        norm=layers.norm,
+        **of_block,
+        **layers.loop,
+    )
+
+
+KEYS: Keys = {
+    "model.stages": Key((), SIZES, "blocks in each stage; () is the published network's"),
+    "model.width": Key(default(resnet, "width"), POSITIVE, "channels of the first stage"),
+    "model.widen": Key(
+        default(resnet, "widen"),
+        POSITIVE,
+        "times as wide: a bottleneck's inner layers, or all layers of another block",
+    ),
+    "model.stem": Key(default(resnet, "stem"), choice("3x3", "7x7"), "first convolution"),
+    "model.skip_dropout": Key(
+        default(resnet, "skip_dropout"), FRACTION, "rate of dropout on every skip"
+    ),
+}
+_BOTTLENECK = {
+    "model.stride_at": Key(
+        default(resnet, "stride_at"),
+        choice("1x1", "3x3"),
+        "the bottleneck's convolution that has the stride: 1x1 in 2015, 3x3 in most code since",
+    ),
+    "model.cardinality": Key(
+        default(resnet, "groups"), POSITIVE, "groups of a bottleneck's 3x3 convolution"
+    ),
+}
+_NORMED = {
+    "model.zero_init": Key(default(resnet, "zero"), ANY, "whether bodies start at zero"),
+}
+
+
+def _check_zero(config: Config) -> None:
+    if config.model.zero_init and config.norm.kind == "none":
         raise ValueError(
-            f"depth {depth} is not {step}n+{extra} ({shape} blocks); "
-            f"nearest {near[0]} and {near[1]}"
+            "model.zero_init zeroes a norm's scale and norm=none has none; choose merge=rezero"
         )
-    return (n, n, n)
-
-
-def ladder_stages(depth: int, image: int) -> tuple[int, ...]:
-    """Basic blocks shared out over 3 stages (4 from 64 pixels on) as evenly as can be.
-
-    The remainder goes to the earliest: 18 layers on small images are 3, 3, 2 blocks.
-    Raises: ValueError with the rule and the nearest two depths that obey it.
-    """
-    low, high = LADDER
-    if depth % 2 or not low <= depth <= high:
-        near = min(max(depth - depth % 2, low), high - 2)
+    if config.model.zero_init and config.model.skip == "none":
         raise ValueError(
-            f"depth {depth} is not even and from {low} to {high}; nearest {near} and {near + 2}"
+            "model.zero_init with skip=none: without a skip connection bodies that start at zero "
+            "pass nothing on and learn nothing; leave one of the two out"
         )
-    number = 3 if image < SMALL else 4
-    each, rest = divmod((depth - 2) // 2, number)
-    return tuple(each + (i < rest) for i in range(number))
 
 
-def depth_of(stages: Sequence[int], block: str) -> int:
-    """Weighted layers: those of the blocks' bodies, the stem and the classifier."""
-    return SHAPES[form_and_shape(block)[1]] * sum(stages) + 2
+def _check_fixup(config: Config) -> None:
+    if config.norm.kind != "none":
+        raise ValueError(
+            f"norm={config.norm.kind} with block={config.model.block}, which has no norms; "
+            "choose norm=none"
+        )
+    if config.model.skip == "none":
+        raise ValueError(
+            f"block={config.model.block} with skip=none: without a skip connection bodies that "
+            "start at zero pass nothing on and learn nothing; use another block or skip"
+        )
 
 
-def default_block(family: str, depth: int, image: int) -> str:
-    """Basic where the depth fits basic blocks, else bottleneck."""
-    if family == "ladder":
-        return "basic"
-    if image >= SMALL:
-        return "basic" if depth in IMAGENET["basic"] else "bottleneck"
-    return "bottleneck" if (depth - 2) % 6 and not (depth - 2) % 9 else "basic"
+def _block(name: str) -> Part:
+    form, shape = form_and_shape(name)
+    keys = _BOTTLENECK if shape == "bottleneck" else {}
+    words = f"{form or 'original'} order, {SHAPES[shape]} convolutions"
+    if form == "fixup":
+        return Part(words, lambda: None, keys, check=_check_fixup)
+    return Part(words, lambda: None, keys | _NORMED, check=_check_zero)
 
 
-def default_skip(block: str, image: int) -> Skip:
-    """A for basic blocks on small images, as in He et al. 2015, sec. 4.2; B elsewhere."""
-    return "B" if image >= SMALL or block.endswith("bottleneck") else "A"
+def blocks_of(*shapes: str) -> dict[str, Part]:
+    """Return the blocks of these shapes, basic ones first."""
+    names = sorted(BLOCKS, key=lambda name: name != shapes[0])
+    return {name: _block(name) for name in names if form_and_shape(name)[1] in shapes}
+
+
+def preset(depth: int, block: str | None, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Return basic blocks if the depth fits them, else bottlenecks, and the skip of He et al."""
+    image = side(shape)
+    block = block or stages.default_block(depth, image)
+    return follow(block, stages.default_skip(block, image))
+
+
+def follow(block: str, skip: str) -> dict[str, Any]:
+    """Return the values that a choice of block and skip implies: Fixup has no norms."""
+    values = {"model.block": block, "model.skip": skip}
+    return values | ({"norm.kind": "none"} if block.startswith("fixup") else {})
+
+
+_COMMON_ROWS = (
+    Row("stem.conv", "conv1"),
+    Row("stem.norm", "bn1"),
+    Row("stage{s}.{i}.body.conv{k}", "layer{s}.{i}.conv{k}"),
+    Row("stage{s}.{i}.body.norm{k}", "layer{s}.{i}.bn{k}"),
+)
+TORCHVISION_ROWS = (
+    *_COMMON_ROWS,
+    Row("stage{s}.{i}.skip.conv", "layer{s}.{i}.downsample.0"),
+    Row("stage{s}.{i}.skip.norm", "layer{s}.{i}.downsample.1"),
+    Row("head.dense", "fc"),
+)
+RESNETV2_ROWS = (
+    Row("stem.conv", "stem.conv"),
+    # The first norm of a stage stands before both paths: ours belongs to the block.
+    Row("stage{s}.{i}.before", "stages.{s-1}.blocks.{i}.norm1"),
+    Row("stage{s}.{i}.body.norm{k}", "stages.{s-1}.blocks.{i}.norm{k}"),
+    Row("stage{s}.{i}.body.conv{k}", "stages.{s-1}.blocks.{i}.conv{k}"),
+    Row("stage{s}.{i}.skip.conv", "stages.{s-1}.blocks.{i}.downsample.conv"),
+    Row("norm", "norm"),
+    Row("head.dense", "head.fc", layout.ONE_TAP),
+)
+_IMAGENET = {
+    "model.skip": "B",
+    "model.merge": "add",
+    "model.gains": (1.0, 1.0),
+    "model.stem": "7x7",
+    "norm.epsilon": 1e-5,
+}
+_CIFAR = _IMAGENET | {"model.skip": "A_split", "model.stem": "3x3"}
+_STRIDE_AT_3X3 = _IMAGENET | {"model.stride_at": "3x3"}
+# torchvision.models.resnet and timm.models.resnet use the same names.
+BOTTLENECK_LAYOUTS = tuple(
+    Layout(library, ("bottleneck",), lambda _: _STRIDE_AT_3X3, lambda _: TORCHVISION_ROWS)
+    for library in ("torchvision", "timm")
+)
+LAYOUTS = (
+    *(
+        Layout(library, ("basic",), lambda _: _IMAGENET, lambda _: TORCHVISION_ROWS)
+        for library in ("torchvision", "timm")
+    ),
+    *BOTTLENECK_LAYOUTS,
+    # timm.models.resnetv2, resnetv2_50 and deeper. Its basic blocks project where ours keep.
+    Layout("timm", ("preact_bottleneck",), lambda _: _STRIDE_AT_3X3, lambda _: RESNETV2_ROWS),
+    # github.com/akamaster/pytorch_resnet_cifar10
+    Layout(
+        "akamaster",
+        ("basic",),
+        lambda _: _CIFAR,
+        lambda _: (*_COMMON_ROWS, Row("head.dense", "linear")),
+    ),
+)
+
+FAMILY = Family(
+    "residual networks of He et al. 2015 and 2016",
+    build=functools.partial(build, published=stages.resnet_stages, extra=2),
+    keys=KEYS,
+    switches=switches(blocks_of("basic", *SHAPES), merges=RESIDUAL_MERGES),
+    preset=preset,
+    depth=20,
+    layouts=LAYOUTS,
+)

@@ -1,4 +1,4 @@
-"""What a block keeps: s = skip(z)."""
+"""The skips of residual blocks: s = skip(z) is what a block keeps of its input."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -16,12 +16,13 @@ def identity(x):
 
 
 class ZeroPad(nn.Module):
-    """Option A: every `stride`-th pixel, and zeros for the new channels. Owns nothing.
+    """Option A: every `stride`-th pixel, with zeros for the new channels. It has no weights.
 
-    `where='end'` puts the new channels last, as He et al. 2015 do (sec. 3.3, option A);
-    `where='split'` half on each side, as the widely used akamaster weights expect.
+    where='end' puts the new channels last (He et al. 2015, sec. 3.3, option A). where='split' puts
+    half of them on each side, which the widely used akamaster weights expect.
 
-    Shapes: (b, h, w, c) -> (b, ceil(h / stride), ceil(w / stride), width), width >= c.
+    Shapes: (b, h, w, c) -> (b, ceil(h / stride), ceil(w / stride), width).
+    Raises: ValueError if `width` is less than c.
     """
 
     width: int
@@ -41,11 +42,13 @@ class ZeroPad(nn.Module):
 
 
 class Projection(nn.Module):
-    """Options B and C: a 1x1 convolution, normalised where `norm` is given.
+    """Options B and C: a 1x1 convolution, followed by a norm if `norm` is given.
+
+    A norm follows every convolution of a v1 network, this one included. A pre-activation network
+    gives no norm here, because the input of the projection is already normalised.
 
     Shapes: (b, h, w, c) -> (b, ceil(h / stride), ceil(w / stride), width).
-    Source: He et al. 2015, arXiv:1512.03385, eq. 2 and sec. 3.3. The norm follows as after every
-    convolution of a v1 net; a pre-activation net has none (its input is already normalised).
+    Source: He et al. 2015, arXiv:1512.03385, eq. 2 and sec. 3.3.
     """
 
     width: int

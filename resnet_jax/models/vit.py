@@ -14,36 +14,44 @@ Dosovitskiy et al. 2021 (arXiv:2010.11929), Table 1; images of 224x224, 1000 cla
 | ViT-L/32 | 24 | 1024 | 16 | 32 | 306,535,400 |
 | ViT-H/14 | 32 | 1280 | 16 | 14 | 632,045,800 |
 
-Counted by torchvision's networks; any other depth is ours. Depth counts Transformer layers, as the
-paper does: each is two blocks and four weighted layers, beside the patches' and the classifier.
+The parameters are counted from torchvision's networks; any other depth is ours. Depth counts
+Transformer layers, as the paper does: each of them is two blocks and four weighted layers. The
+embedding of the patches and the classifier are two more weighted layers.
 """
 
-from collections.abc import Callable, Sequence
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from resnet_jax.keys import FRACTION, POSITIVE, Config, Key, Part, default, nearest_divisor
 from resnet_jax.models import transformer
-from resnet_jax.models.drop import Dropout
+from resnet_jax.models.dropout import Dropout
+from resnet_jax.models.dtypes import wide_type
+from resnet_jax.models.family import SMALL, Family, Layers, side, switches
 from resnet_jax.models.heads import classifier
-from resnet_jax.models.merges import add
-from resnet_jax.models.norm import LayerNorm, wide_type
+from resnet_jax.models.layout import Layout, Row, flattened
+from resnet_jax.models.merges import RESIDUAL_MERGES, add, plain
+from resnet_jax.models.norm import LayerNorm, NoNorm
 from resnet_jax.models.residual import Chain, Remat, Stack
 
-# Depth -> width, heads and patch of Table 1's network (B, L, H).
+# Width, heads and patch of the networks in Table 1 (B, L, H), by depth.
 SIZES = {12: (768, 12, 16), 24: (1024, 16, 16), 32: (1280, 16, 14)}
 
 
 class Embedding(nn.Module):
-    """An image's patches as tokens behind a class token, each with its place added.
+    """An image's patches as tokens behind a class token, with the positions added.
 
-    The convolution of the papers' code, whose size is its stride, is one matrix product here, which
-    runs fast in a loop on every backend. A patch is read row by row, channels innermost.
+    The papers' code cuts the image by a convolution whose size is its stride. Here that is a matrix
+    product, which runs fast in a loop on every backend. A patch is read row by row, with the
+    channels innermost.
 
     Shapes: (b, h, w, c) -> (b, 1 + h w / patch^2, width), in `dtype`; `patch` divides h and w.
-    Source: Dosovitskiy et al. 2021, eq. 1. Initialised as torchvision's: kernel N(0, 1 / fan-in),
+    Source: Dosovitskiy et al. 2021, eq. 1. Initialised like torchvision's: kernel N(0, 1 / fan-in),
     class token zero, positions N(0, 0.02^2).
     """
 
@@ -91,24 +99,156 @@ def vit(
     heads: int = 12,
     dropout: float = 0.0,
     merge: Callable = add,
-    survivals: Sequence[float] = (),
+    per_layer: Mapping[str, Sequence[float]] | None = None,
     norm: Callable[..., nn.Module] = LayerNorm,
     dtype: Any = jnp.float32,
     remat: Remat = "none",
     unroll: int = 1,
 ) -> Chain:
-    """`depth` Transformer layers of `width` channels on patches of `patch` pixels a side.
+    """Return `depth` Transformer layers of `width` channels on patches of `patch` pixels a side.
 
-    `merge` stands at both blocks of a layer; `plain` is the twin without skip connections.
-    `survivals` are the merge's own number for each layer (drop.py).
+    Both blocks of a layer use `merge`; `plain` gives the twin without skip connections. `per_layer`
+    has the merge's inputs that differ from layer to layer, by name: a number for each layer.
     """
     layer = transformer.layer(heads, merge=merge, norm=norm, dropout=dropout)
-    sides = (tuple(survivals),) if survivals else ()
+    numbers = {name: tuple(values) for name, values in (per_layer or {}).items()}
     return Chain(
         {
             "stem": Embedding(patch, width, dropout, dtype),
-            "encoder": Stack(layer, depth, sides=sides, remat=remat, unroll=unroll),
+            "encoder": Stack(layer, depth, per_layer=numbers, remat=remat, unroll=unroll),
             "norm": norm(),
             "head": TokenHead(num_classes),
         }
     )
+
+
+def build(config: Config, layers: Layers) -> Chain:
+    """Return the config's network.
+
+    Raises: ValueError if the patch does not divide the image or the heads do not divide the width.
+    """
+    model = config.model
+    if model.depth < 1:
+        raise ValueError(
+            f"depth {model.depth} is no Vision Transformer of 1 or more; nearest 1 and 2"
+        )
+    high, wide = layers.shape[:2]
+    _check_divides("patch", math.gcd(high, wide), f"images of {high}x{wide} pixels", config)
+    _check_divides("heads", model.width, f"model.width={model.width}", config)
+    norm: Callable[..., nn.Module] = NoNorm
+    if config.norm.kind == "layer":
+        norm = functools.partial(LayerNorm, epsilon=config.norm.epsilon)
+    plain_twin = model.skip == "none"
+    return vit(
+        model.depth,
+        num_classes=layers.num_outputs,
+        patch=model.patch,
+        width=model.width,
+        heads=model.heads,
+        dropout=model.dropout,
+        merge=plain if plain_twin else layers.merge(1),
+        per_layer=None if plain_twin else layers.per_layer(model.depth),
+        norm=norm,
+        dtype=layers.dtype,
+        **layers.loop,
+    )
+
+
+def _check_divides(key: str, whole: int, name: str, config: Config) -> None:
+    value = config.model[key]
+    if whole % value:
+        near = nearest_divisor(whole, value)
+        raise ValueError(f"model.{key}={value} does not divide {name}; nearest that does: {near}")
+
+
+def preset(depth: int, block: str | None, shape: tuple[int, ...]) -> dict[str, object]:
+    """Return ViT-B, L or H by the depth, and B's sizes at another depth.
+
+    On small images it is 64 channels, in patches of 4 or 2 pixels (ours).
+    """
+    width, heads, patch = SIZES.get(depth, SIZES[12])
+    if side(shape) < SMALL:
+        width, heads, patch = 64, 4, (4 if side(shape) >= 16 else 2)
+    return {
+        "model.width": width,
+        "model.heads": heads,
+        "model.patch": patch,
+        "norm.epsilon": LayerNorm.epsilon,
+    }
+
+
+def _torchvision(config: Config) -> tuple[Row, ...]:
+    """Queries, keys and values are one matrix in both libraries, in this order."""
+    layer, there = "encoder.{i}", "encoder.layers.encoder_layer_{i}"
+    return (
+        Row("stem.patches", "conv_proj", flattened(config.model.patch, 4)),
+        Row("stem.class_token", "class_token"),
+        Row("stem.positions", "encoder.pos_embedding"),
+        Row(f"{layer}.attention.body.norm", f"{there}.ln_1"),
+        Row(f"{layer}.attention.body.attention.qkv", f"{there}.self_attention.in_proj_"),
+        Row(f"{layer}.attention.body.attention.out", f"{there}.self_attention.out_proj"),
+        Row(f"{layer}.mlp.body.norm", f"{there}.ln_2"),
+        Row(f"{layer}.mlp.body.mlp.dense1", f"{there}.mlp.0"),
+        Row(f"{layer}.mlp.body.mlp.dense2", f"{there}.mlp.3"),
+        Row("norm", "encoder.ln"),
+        Row("head.dense", "heads.head"),
+    )
+
+
+def _timm(config: Config) -> tuple[Row, ...]:
+    """The networks vit_*_patch*; most of timm's weights saw pixels of mean and deviation 0.5."""
+    layer, there = "encoder.{i}", "blocks.{i}"
+    return (
+        Row("stem.patches", "patch_embed.proj", flattened(config.model.patch, 4)),
+        Row("stem.class_token", "cls_token"),
+        Row("stem.positions", "pos_embed"),
+        Row(f"{layer}.attention.body.norm", f"{there}.norm1"),
+        Row(f"{layer}.attention.body.attention.qkv", f"{there}.attn.qkv"),
+        Row(f"{layer}.attention.body.attention.out", f"{there}.attn.proj"),
+        Row(f"{layer}.mlp.body.norm", f"{there}.norm2"),
+        Row(f"{layer}.mlp.body.mlp.dense{{k}}", f"{there}.mlp.fc{{k}}"),
+        Row("norm", "norm"),
+        Row("head.dense", "head"),
+    )
+
+
+# By width: a tensor does not tell how many heads share it (Ti and S of timm; B, L and H).
+_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
+
+
+def _values(config: Config) -> dict[str, object]:
+    values: dict[str, object] = {
+        "model.skip": "A",
+        "model.merge": "add",
+        "model.gains": (1.0, 1.0),
+        "norm.kind": "layer",
+        "norm.epsilon": 1e-6,
+    }
+    width = config.model.width
+    return values | ({"model.heads": _HEADS[width]} if width in _HEADS else {})
+
+
+FAMILY = Family(
+    "Vision Transformers",
+    build=build,
+    keys={
+        "model.width": Key(default(vit, "width"), POSITIVE, "channels of every token"),
+        "model.patch": Key(default(vit, "patch"), POSITIVE, "pixels on each side of a patch"),
+        "model.heads": Key(default(vit, "heads"), POSITIVE, "heads of attention; divide the width"),
+        "model.dropout": Key(
+            default(vit, "dropout"), FRACTION, "rate of dropout after dense layers"
+        ),
+    },
+    switches=switches(
+        {"transformer": Part("attention, then a perceptron of each token", lambda: None)},
+        skips=("A", "none"),
+        merges=RESIDUAL_MERGES,
+        norms=("layer", "none"),
+    ),
+    preset=preset,
+    depth=12,
+    layouts=(
+        Layout("torchvision", ("transformer",), _values, _torchvision),
+        Layout("timm", ("transformer",), _values, _timm),
+    ),
+)

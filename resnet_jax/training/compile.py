@@ -1,4 +1,4 @@
-"""Where pure functions become programs: the one place that compiles for training."""
+"""Compilation: the one place where pure functions become programs."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -6,17 +6,17 @@ from typing import Any
 
 import jax
 
-# On the CPU convolutions and matrix products are library calls; LLVM makes the rest. Its level 1
-# takes half of level 3's time (the default) and the steps of ResNet-20 and 56 take as long as
-# before; level 0 is for what runs once.
+# On the CPU convolutions and matrix products are library calls, and LLVM compiles the rest. LLVM's
+# level 1 compiles in half of the time of level 3 (the default), and the steps of ResNet-20 and 56
+# take as long as with level 3. Level 0 is for programs that run once.
 STEP, ONCE = 1, 0
 
-# YNN, XLA's newer library, runs a convolution on one core and Eigen runs it on all: with YNN for
-# reductions alone a step takes 0.6 to 0.7 of the time on two cores.
+# YNN, XLA's newer library, runs a convolution on one core, and Eigen runs it on all cores. With YNN
+# for reductions alone a step takes 0.6 to 0.7 of the time on two cores.
 LIBRARY = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 
-# A GPU's atomics add in any order, and what is fastest today may be another kernel tomorrow: this
-# does without both. Other backends repeat themselves.
+# A GPU's atomics add in any order, and autotuning may pick another kernel in the next process. This
+# flag does without both. Other backends give the same bits anyway.
 DETERMINISTIC = {"xla_gpu_deterministic_ops": True}
 
 
@@ -28,12 +28,12 @@ def program(
     deterministic: bool = False,
     options: Mapping[str, Any] | None = None,
 ) -> Callable:
-    """`function` compiled for arguments of these shapes and types (arrays or ShapeDtypeStructs).
+    """Compile `function` for arguments of these shapes and types (arrays or ShapeDtypeStructs).
 
-    `donate`: the positions of arguments whose memory the results may take. `deterministic`: the
-    same arguments give the same bits, in this process and in the next. `options`: others of XLA,
-    by the names of its flags; docs/flags.md has those that may pay. A flag of ours that is in
-    XLA_FLAGS holds as it is given there.
+    `donate` are the positions of arguments whose memory the results may take. With `deterministic`
+    the same arguments give the same bits, in this process and in the next. `options` are further
+    XLA options, by the names of XLA's flags; docs/flags.md has those that may pay. A flag that
+    XLA_FLAGS sets is left as it is there.
     """
     lowered = jax.jit(function, donate_argnums=donate).lower(*arguments)
     backend = jax.default_backend()

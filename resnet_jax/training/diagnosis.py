@@ -1,4 +1,4 @@
-"""Which layer was the first that was not finite: one step looked at from the inside."""
+"""The diagnosis of a step that is not finite: which layer was the first."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 
 from resnet_jax.models.residual import Stack
+from resnet_jax.tasks.task import Prepare
 from resnet_jax.training import step as steps
 from resnet_jax.training.state import TrainState
 
@@ -20,9 +21,11 @@ SOWN = "finite"
 
 @dataclasses.dataclass
 class Order:
-    """The network's modules as they finish in the forward pass, by path, filled while it is traced.
+    """The paths of the network's modules in the order in which they finish in the forward pass.
 
-    A Stack's layers are traced once, and stand for all of them; those of `tied` share parameters.
+    It is filled while the network is traced. A Stack's block is traced once and stands for all its
+    layers; the layers of the Stacks in `tied` share parameters. `inside` are the Stacks that are
+    being traced.
     """
 
     paths: list[Path] = dataclasses.field(default_factory=list)
@@ -30,7 +33,7 @@ class Order:
     inside: list[Path] = dataclasses.field(default_factory=list)
 
     def watch(self, call: Callable, arguments: Any, keywords: Any, context: Any) -> Any:
-        """A flax interceptor: sow whether what a module gives is finite."""
+        """Sow whether a module's result is finite; this is an interceptor of flax."""
         module = context.module
         if context.method_name != "__call__":
             return call(*arguments, **keywords)
@@ -54,41 +57,48 @@ def look(
     inputs: Any,
     *,
     apply: Callable,
-    prepare: steps.Prepare,
+    prepare: Prepare,
+    measure: steps.Measure,
     fetch: steps.Fetch,
     axis: str | None,
     order: Order,
 ) -> dict[str, dict[Path, Any]]:
-    """What is not finite in the step of `inputs` (1, ...) from this state; per device and pure.
+    """Return what is not finite in the step of `inputs` (1, ...) from this state.
 
-    1 or 0 of every parameter, every module's output and statistics and every gradient, by path; of
-    a Stack's a vector, one a layer. `order` is filled.
+    The function is pure and per device. Every parameter, every module's output and statistics and
+    every gradient gets 1 or 0, by path; inside a Stack it gets a vector with a number for each
+    layer. `order` is filled.
     """
     batch = fetch(source, jax.tree.map(lambda a: a[0], inputs), axis)
     with nn.intercept_methods(order.watch):
         grads, changed, _ = steps.gradients(
-            state, batch, apply=apply, prepare=prepare, mutable=("batch_stats", "intermediates")
+            state,
+            batch,
+            apply=apply,
+            prepare=prepare,
+            measure=measure,
+            mutable=("batch_stats", "intermediates"),
         )
     sown = {p[:-1]: ~f for p, f in _flat(changed["intermediates"]).items() if p[-1] == SOWN}
 
     def spoiled(path: Path, leaf: Any) -> Any:
-        own = _stack(path) not in (None, *order.tied)  # its first axis are the layers
+        own = _stack(path) not in (None, *order.tied)  # the first axis is the layers
         return ~jnp.isfinite(leaf).all(range(1, leaf.ndim) if own else None)
 
     leaves = lambda tree: {path: spoiled(path, leaf) for path, leaf in _flat(tree).items()}
     forward = sown | leaves(changed.get("batch_stats", {}))
-    found = {"parameter": leaves(state.params), "forward": forward, "gradient": leaves(grads)}
-    found = jax.tree.map(lambda flag: flag.astype(jnp.int32), found)
-    return found if axis is None else lax.pmax(found, axis)
+    flags = {"parameter": leaves(state.params), "forward": forward, "gradient": leaves(grads)}
+    flags = jax.tree.map(lambda flag: flag.astype(jnp.int32), flags)
+    return flags if axis is None else lax.pmax(flags, axis)
 
 
-def first(found: dict[str, dict[Path, np.ndarray]], order: Order) -> str:
-    """The first thing that was not finite, in words; '' where all was."""
-    if parameters := sorted(_places(found["parameter"], order)):
+def first(flags: dict[str, dict[Path, np.ndarray]], order: Order) -> str:
+    """Return the first thing that was not finite, in words; "" if everything was finite."""
+    if parameters := sorted(_places(flags["parameter"], order)):
         return f"the parameter {parameters[0][1]} was not finite before it"
-    if forward := sorted(_places(found["forward"], order)):
+    if forward := sorted(_places(flags["forward"], order)):
         return f"the first layer whose output or statistics were not finite is {forward[0][1]}"
-    if gradients := sorted(_places(found["gradient"], order)):  # which come from the end
+    if gradients := sorted(_places(flags["gradient"], order)):  # gradients come from the end
         return (
             f"the first gradient that was not finite on the way back is that of {gradients[-1][1]}"
         )
@@ -96,7 +106,7 @@ def first(found: dict[str, dict[Path, np.ndarray]], order: Order) -> str:
 
 
 def _places(flags: dict[Path, np.ndarray], order: Order) -> Iterator[tuple[Any, str]]:
-    """(its place in the forward pass, its name) of each that is flagged."""
+    """Return (its place in the forward pass, its name) for each flag that is set."""
     at = {path: index for index, path in enumerate(order.paths)}
     begins: dict[Path | None, int] = {}
     for path in order.paths:
@@ -113,7 +123,7 @@ def _places(flags: dict[Path, np.ndarray], order: Order) -> Iterator[tuple[Any, 
 
 
 def _stack(path: Path) -> Path | None:
-    """The path of the Stack's layers that it is inside of."""
+    """Return the path of the Stack's layers that contain this path, or None."""
     return path[: path.index("layers") + 1] if "layers" in path else None
 
 

@@ -1,54 +1,49 @@
-"""A network's loss and error over a whole split, every example exactly once."""
+"""A network's loss and scores over a whole split, with every example counted exactly once."""
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from resnet_jax import distributed
-from resnet_jax.data import normalise
+from resnet_jax.tasks.task import Prepare
 from resnet_jax.training import metrics, shard
 from resnet_jax.training import step as steps
 from resnet_jax.training.compile import program
-from resnet_jax.training.inputs import Feed
+from resnet_jax.training.feeds import Feed
 from resnet_jax.training.state import TrainState
 
 
 def evaluator(
-    net: Any,
-    normalisation: normalise.Normalisation,
+    apply: Callable,
+    prepare: Prepare,
+    measure: steps.Measure,
     state: TrainState,
     feed: Feed,
     mesh: Mesh,
-    measure: Callable[..., metrics.Sums] = metrics.sums,
     deterministic: bool = False,
 ) -> Callable[[TrainState], list[dict[str, float]]]:
-    """state -> a replica's means over the split of what `measure` sums, in a list of replicas.
+    """Return the function from a state to the means over the split, a dictionary for each replica.
 
-    Compiled here, for states like `state`. The split's last batch is padded and masked.
+    The program is compiled here, for states like `state`. The last batch of the split is padded
+    and masked.
     """
     axis = shard.axis(mesh)
-    step = functools.partial(
-        steps.eval_step,
-        apply=net.apply,
-        prepare=lambda _, batch: normalise.apply(normalisation, batch.image),
-        measure=measure,
-    )
-    one = functools.partial(steps.evaluate, step=step, fetch=feed.fetch, axis=axis)
-    whole = shard.spread(one, mesh, (shard.EACH, shard.WHOLE, shard.ROWS))
+    step = functools.partial(steps.eval_step, apply=apply, prepare=prepare, measure=measure)
+    on_device = functools.partial(steps.evaluate, step=step, fetch=feed.fetch, axis=axis)
+    whole = shard.spread(on_device, mesh, (shard.EACH, feed.spec, shard.ROWS))
     run = program(whole, state, feed.source, feed.piece, deterministic=deterministic)
 
     def evaluate(state: TrainState) -> list[dict[str, float]]:
-        found, running = [], None
+        pieces, running = [], None
         for inputs in feed.batches():
-            # The last piece's sums are fetched while this one runs.
-            found += [] if running is None else [distributed.fetch(running)]
+            # The last piece's sums are fetched while this piece runs.
+            pieces += [] if running is None else [distributed.fetch(running)]
             running = run(state, feed.source, inputs)
-        found.append(distributed.fetch(running))
-        sums = jax.tree.map(lambda *pieces: np.concatenate(pieces, axis=-1), *found)
+        pieces.append(distributed.fetch(running))
+        sums = jax.tree.map(lambda *arrays: np.concatenate(arrays, axis=-1), *pieces)
         return metrics.means(sums, mesh.shape[shard.REPLICA])
 
     return evaluate

@@ -1,82 +1,70 @@
-"""The learning rate as a function of the step, and the optimiser."""
+"""The optimizer. `OPTIMIZERS` is the table of those that a config can choose."""
 
 import jax
-import jax.numpy as jnp
 import optax
 
-from resnet_jax.config import Config
-
-
-def learning_rate(
-    peak: float,
-    kind: str,
-    boundaries: tuple[int, ...],
-    factor: float,
-    warmup_steps: int,
-    warmup: str,
-    warmup_factor: float,
-) -> optax.Schedule:
-    """Rate at a step, a pure function; boundaries are absolute steps, warm-up or not.
-
-        piecewise   peak * factor^(number of boundaries <= step)
-        cosine      peak / 2 * (1 + cos(pi (step - warmup_steps) / (end - warmup_steps)))
-        constant    peak
-
-    During warm-up: peak * warmup_factor (constant; He et al. 2016, sec. 5.1), or linear from
-    there to the peak at `warmup_steps` (Goyal et al. 2017, arXiv:1706.02677, sec. 2.2).
-    """
-
-    def rate(step):
-        step = jnp.asarray(step, jnp.float32)
-        if kind == "piecewise":
-            value = peak * factor ** sum(jnp.where(step >= b, 1.0, 0.0) for b in boundaries)
-        elif kind == "cosine":
-            part = (step - warmup_steps) / max(1, boundaries[0] - warmup_steps)
-            value = 0.5 * peak * (1 + jnp.cos(jnp.pi * jnp.clip(part, 0, 1)))
-        else:
-            value = jnp.full((), peak)
-        if warmup_steps:
-            done = step / warmup_steps if warmup == "linear" else 0.0
-            start = peak * (warmup_factor + (1 - warmup_factor) * done)
-            value = jnp.where(step < warmup_steps, start, value)
-        return jnp.asarray(value)
-
-    return rate
-
-
-def schedule(config: Config) -> optax.Schedule:
-    """The config's learning rate."""
-    s = config.schedule
-    return learning_rate(
-        config.optimizer.learning_rate,
-        s.kind,
-        tuple(s.boundaries),
-        s.factor,
-        s.warmup_steps,
-        s.warmup,
-        s.warmup_factor,
-    )
+from resnet_jax.keys import ANY, FRACTION, NOT_NEGATIVE, POSITIVE, Config, Key, Part, choice
+from resnet_jax.training.schedule import schedule
 
 
 def optimizer(config: Config) -> optax.GradientTransformation:
-    """SGD with momentum and L2 decay: g += decay * p;  v = momentum * v + g;  p -= rate * v.
+    """Return the config's optimizer, with its learning rate."""
+    return OPTIMIZERS[config.optimizer.name].build(config, schedule(config))
 
-    Nesterov steps by g + momentum * v. The decay is coupled, as in the papers. Their code (Caffe)
-    keeps the rate inside v: the same at a constant rate, different just after it drops.
+
+def sgd(config: Config, rate: optax.Schedule) -> optax.GradientTransformation:
+    """Return SGD with momentum and L2 decay: g += decay * p;  v = momentum * v + g;  p -= rate * v.
+
+    Nesterov's form steps by g + momentum * v. The decay is coupled, as in the papers. Their code
+    (Caffe) keeps the rate inside v, which is the same at a constant rate and differs just after the
+    rate drops.
     """
-    o = config.optimizer
-    mask = None if o.decay == "all" else kernels
+    keys = config.optimizer
+    mask = None if keys.decay == "all" else kernels
     return optax.chain(
-        optax.add_decayed_weights(o.weight_decay, mask),
-        optax.sgd(schedule(config), o.momentum, o.nesterov),
+        optax.add_decayed_weights(keys.weight_decay, mask),
+        optax.sgd(rate, keys.momentum, keys.nesterov),
     )
 
 
 def kernels(params):
-    """True for convolutions' and matrices' weights, False for norms and biases.
+    """Return True for the kernels of convolutions and dense layers, False for norms and biases.
 
-    By name: in a Stack a norm's scale has two axes, so the number of axes tells nothing.
+    The mask goes by name: in a Stack the scale of a norm has two axes, so that the number of axes
+    tells nothing.
     """
     return jax.tree_util.tree_map_with_path(
         lambda path, _: getattr(path[-1], "key", None) == "kernel", params
     )
+
+
+def _check_sgd(config: Config) -> None:
+    keys = config.optimizer
+    if keys.nesterov and not keys.momentum:
+        raise ValueError(
+            "optimizer.nesterov=True changes nothing, because optimizer.momentum=0; leave it out "
+            "or set optimizer.momentum"
+        )
+    if keys.decay != "all" and not keys.weight_decay:
+        raise ValueError(
+            f"optimizer.decay={keys.decay} changes nothing, because optimizer.weight_decay=0; "
+            "leave it out or set optimizer.weight_decay"
+        )
+
+
+OPTIMIZERS: dict[str, Part] = {
+    "sgd": Part(
+        "SGD with momentum",
+        build=sgd,
+        keys={
+            "optimizer.learning_rate": Key(0.1, POSITIVE, "the rate's peak, for the whole batch"),
+            "optimizer.momentum": Key(0.9, FRACTION, "of the gradients' moving sum"),
+            "optimizer.nesterov": Key(False, ANY, "Nesterov's form of the momentum"),
+            "optimizer.weight_decay": Key(1e-4, NOT_NEGATIVE, "added to the gradient, per weight"),
+            "optimizer.decay": Key(
+                "all", choice("all", "kernels"), "what decays: all parameters (2015) or kernels"
+            ),
+        },
+        check=_check_sgd,
+    ),
+}

@@ -1,8 +1,9 @@
-"""One mesh of devices, and one per-device function run on all of it.
+"""The mesh of devices, and a per-device function spread over it.
 
-Axes: `replica` holds independent seeds, which never communicate; `data` splits each one's batch.
-A spec says how a global array lies on them. Where there are several replicas, an array whose spec
-begins with `replica` has a leading axis of them, which the per-device function does not see.
+The mesh axis `replica` holds networks of independent seeds, which never communicate; the axis
+`data` splits the batch of each network. A spec says how a global array lies on the two axes. If
+there are several replicas, an array whose spec begins with `replica` has a leading axis of
+replicas, which the per-device function does not see.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,47 +13,47 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from resnet_jax.config import Config
-from resnet_jax.models.norm import nearest_divisor
+from resnet_jax.keys import Config, nearest_divisor
 
 REPLICA, DATA = "replica", "data"
 WHOLE = PartitionSpec()  # the same on every device
-EACH = PartitionSpec(REPLICA)  # one a replica: states, metrics
-ROWS = PartitionSpec(None, DATA)  # (k, b, ...): the rows of k batches, alike for all replicas
-EACH_ROWS = PartitionSpec(REPLICA, None, DATA)  # (r, k, b, ...): of each replica's own batches
+EACH = PartitionSpec(REPLICA)  # one for each replica: states, metrics
+ROWS = PartitionSpec(None, DATA)  # (k, b, ...): the rows of k batches that all replicas share
+EACH_ROWS = PartitionSpec(REPLICA, None, DATA)  # (r, k, b, ...): the rows of each replica's batches
 
 
 def mesh(replicas: int = 1, devices: int | None = None) -> Mesh:
-    """All devices of all processes, or this process's first `devices`, in `replicas` equal rows.
+    """Return all devices of all processes, in `replicas` equal rows.
 
-    Raises: ValueError where the replicas do not share them out evenly.
+    `devices` takes this process's first devices instead, as many as it says.
+    Raises: ValueError if the replicas cannot share the devices evenly.
     """
-    found = jax.devices() if devices is None else jax.local_devices()[:devices]
-    if len(found) % replicas:
-        near = nearest_divisor(len(found), replicas)
+    members = jax.devices() if devices is None else jax.local_devices()[:devices]
+    if len(members) % replicas:
+        near = nearest_divisor(len(members), replicas)
         raise ValueError(
-            f"replicas={replicas} do not share {len(found)} devices evenly; nearest that do: "
+            f"replicas={replicas} do not share {len(members)} devices evenly; nearest that do: "
             f"{near}. A CPU is {replicas} devices with "
             f"XLA_FLAGS=--xla_force_host_platform_device_count={replicas}"
         )
-    shape, names = (replicas, len(found) // replicas), (REPLICA, DATA)
-    # Auto: jax's default, explicit axes, would have flax's modules name shardings themselves.
-    return jax.make_mesh(shape, names, axis_types=(AxisType.Auto,) * 2, devices=found)
+    shape, names = (replicas, len(members) // replicas), (REPLICA, DATA)
+    # Auto, because with JAX's default, explicit axes, flax's modules would have to name shardings.
+    return jax.make_mesh(shape, names, axis_types=(AxisType.Auto,) * 2, devices=members)
 
 
 def axis(mesh: Mesh) -> str | None:
-    """The axis to average over; None where a batch is on one device: no collective is compiled."""
+    """Return the axis to sum over, or None if a batch is on one device and needs no collective."""
     return DATA if mesh.shape[DATA] > 1 else None
 
 
 def check(config: Config, mesh: Mesh) -> None:
-    """Refuse a batch, or groups of its norm, that the mesh's devices cannot share evenly.
+    """Refuse a batch, or groups of batch norm, that the mesh's devices cannot share evenly.
 
     Raises: ValueError with the nearest numbers that work.
     """
     if config.parallel == "pmap" and jax.process_count() > 1:
         raise ValueError("parallel=pmap runs in one process; use parallel=shard_map")
-    batch, devices, group = config.batch_size, mesh.shape[DATA], config.norm.group_size
+    batch, devices = config.batch_size, mesh.shape[DATA]
     if batch % devices:
         lower = batch - batch % devices
         near = " and ".join(str(b) for b in (lower, lower + devices) if b)
@@ -60,8 +61,8 @@ def check(config: Config, mesh: Mesh) -> None:
             f"batch_size={batch} is not divisible by the {devices} devices that share it; "
             f"nearest {near}"
         )
-    share = batch // devices
-    if config.norm.kind == "batch" and group > 0 and share % group and group % share:
+    share, group = batch // devices, group_size(config)
+    if group > 0 and share % group and group % share:
         sizes = [g for g in range(1, batch + 1) if batch % g == 0 and not (share % g and g % share)]
         near = min(sizes, key=lambda g: abs(g - group))
         raise ValueError(
@@ -70,21 +71,27 @@ def check(config: Config, mesh: Mesh) -> None:
         )
 
 
+def group_size(config: Config) -> int:
+    """Return norm.group_size, or 0 for a network whose norm sees each example by itself."""
+    return config.norm.group_size if config.norm.kind == "batch" else 0
+
+
 def spread(
     function: Callable,
     mesh: Mesh,
     in_specs: Sequence[PartitionSpec],
     out_specs: PartitionSpec | tuple[PartitionSpec, ...] = EACH,
 ) -> Callable:
-    """The per-device `function` as one of global arrays, a spec for each argument and result.
+    """Return the per-device `function` as a function of global arrays, by `jax.shard_map`.
 
-    `jax.shard_map`: what communicates is what the function itself sums or averages over `data`.
+    Every argument and every result has a spec. Devices communicate only if the function itself sums
+    or averages over `data`.
     """
     several = mesh.shape[REPLICA] > 1
     alone = isinstance(out_specs, PartitionSpec)
     outs = (out_specs,) if isinstance(out_specs, PartitionSpec) else out_specs
 
-    def one(*arguments):
+    def on_device(*arguments):
         results = function(
             *(
                 jax.tree.map(lambda a: a[0], a) if several and _each(spec) else a
@@ -99,9 +106,9 @@ def spread(
         return results[0] if alone else results
 
     local = lambda specs: tuple(_present(mesh, spec) for spec in specs)
-    # check_vma=False: our own gradients would have to say over which axes each result varies.
+    # check_vma=False, because our own gradients would have to say over which axes results vary.
     return jax.shard_map(
-        one,
+        on_device,
         mesh=mesh,
         in_specs=local(in_specs),
         out_specs=local(outs)[0] if alone else local(outs),
@@ -115,10 +122,11 @@ def spread_by_pmap(
     in_specs: Sequence[PartitionSpec],
     out_specs: PartitionSpec | tuple[PartitionSpec, ...] = EACH,
 ) -> Callable:
-    """What `spread` does for one replica in one process, by `jax.pmap` (in maintenance since 0.8).
+    """Do the same as `spread` for one replica in one process, by `jax.pmap`.
 
-    The very same per-device function: an argument's rows get an axis of devices, which pmap maps
-    over, and every result is the same on all of them.
+    JAX maintains pmap since 0.8 and no longer develops it. The per-device function is the same: the
+    rows of an argument get an axis of devices, which pmap maps over, and every result is the same
+    on all devices.
     Raises: ValueError for several replicas or processes.
     """
     if mesh.shape[REPLICA] > 1 or jax.process_count() > 1:
@@ -138,54 +146,54 @@ def spread_by_pmap(
 
 
 def sharding(mesh: Mesh, spec: PartitionSpec) -> NamedSharding:
-    """How arrays of this spec lie on the mesh."""
+    """Return the sharding of arrays with this spec."""
     return NamedSharding(mesh, _present(mesh, spec))
 
 
 def like(mesh: Mesh, spec: PartitionSpec, tree: Any) -> Any:
-    """The shapes and types of a tree's arrays, with their place on the mesh."""
+    """Return the shapes and types of a tree's arrays, with their places on the mesh."""
     place = sharding(mesh, spec)
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), tree)
 
 
 def place(mesh: Mesh, spec: PartitionSpec, tree: Any) -> Any:
-    """NumPy arrays put on the mesh; every process has them whole, and puts its devices' shares."""
-    where = sharding(mesh, spec)
-    put = lambda a: jax.make_array_from_callback(a.shape, where, lambda index: a[index])
+    """Put NumPy arrays on the mesh. Every process has them whole and puts its devices' shares."""
+    placement = sharding(mesh, spec)
+    put = lambda a: jax.make_array_from_callback(a.shape, placement, lambda index: a[index])
     return jax.tree.map(lambda a: put(np.asarray(a)), tree)
 
 
 def place_rows(
     mesh: Mesh, spec: PartitionSpec, rows: dict[int, np.ndarray], parts: dict[int, Any], batch: int
 ) -> Any:
-    """Batches of `batch` rows put on the mesh, of which each process has its own rows alone.
+    """Put batches of `batch` rows on the mesh, of which each process has its own rows alone.
 
-    `parts` holds a replica's arrays (k, b, ...) of its `rows`, see `own_rows`; of ROWS, which are
-    alike for all replicas, replica 0 stands for all.
+    `parts` holds for each replica a tree of arrays (k, b, ...) with the rows of `rows`, see
+    `own_rows`. With ROWS all replicas read the same data, so pass replica 0's.
     """
-    where, each = sharding(mesh, spec), _each(spec) and mesh.shape[REPLICA] > 1
+    placement, each = sharding(mesh, spec), _each(spec) and mesh.shape[REPLICA] > 1
 
     def put(*arrays):
-        of = dict(zip(parts, arrays, strict=True))
+        by_replica = dict(zip(parts, arrays, strict=True))
 
         def share(index):
             replica = (index[0].start or 0) if each else 0
             start, stop, _ = index[each + 1].indices(batch)
             first = np.searchsorted(rows[replica], start)
-            found = of[replica][:, first : first + stop - start]
-            return found[None] if each else found
+            share_of_rows = by_replica[replica][:, first : first + stop - start]
+            return share_of_rows[None] if each else share_of_rows
 
         shape = (arrays[0].shape[0], batch, *arrays[0].shape[2:])
         shape = (mesh.shape[REPLICA], *shape) if each else shape
-        return jax.make_array_from_callback(shape, where, share)
+        return jax.make_array_from_callback(shape, placement, share)
 
     return jax.tree.map(put, *parts.values())
 
 
 def own_rows(mesh: Mesh, spec: PartitionSpec, batch: int) -> dict[int, np.ndarray]:
-    """replica -> the rows of its batches that lie on this process's devices, rising.
+    """Return for each replica the rows of its batches that lie on this process's devices, rising.
 
-    Of ROWS, which are alike for all replicas, under 0.
+    With ROWS all replicas read the same data, and the rows are those of replica 0.
     """
     owned: dict[int, set[int]] = {}
     share = batch // mesh.shape[DATA]
@@ -201,5 +209,5 @@ def _each(spec: PartitionSpec) -> bool:
 
 
 def _present(mesh: Mesh, spec: PartitionSpec) -> PartitionSpec:
-    """The spec of the arrays themselves: one replica has no axis of its own."""
+    """Return the spec of the arrays themselves: a single replica has no axis of its own."""
     return PartitionSpec(*spec[1:]) if _each(spec) and mesh.shape[REPLICA] == 1 else spec

@@ -10,10 +10,11 @@ from flax import struct
 
 @struct.dataclass
 class TrainState:
-    """All that changes during training; `key` is the run's root key and never does.
+    """All that changes during training; `key` is the run's root key and does not change.
 
-    `skipped` counts the steps that were not finite and taught nothing; -1: one was met that ends
-    the run, and this is the state before it.
+    `skipped` counts the steps whose numbers were not finite and which taught nothing. It is -1 if
+    such a step ends the run; the state is then that from before the step. A field that a saved
+    checkpoint lacks starts at zero: zero must reproduce what was computed before the field existed.
     """
 
     step: Any  # () int32
@@ -27,13 +28,13 @@ class TrainState:
 def create(
     seed: Any, net: Any, shape: tuple[int, ...], optimizer: optax.GradientTransformation
 ) -> TrainState:
-    """The state at step 0: everything drawn from `seed`; `shape` (h, w, c) of one image."""
+    """Return the state at step 0, drawn from `seed`; `shape` is the shape of an example's input."""
     key = jax.random.fold_in(jax.random.key(seed), 0)
     return begin(seed, net.init(key, jnp.zeros((1, *shape))), optimizer)
 
 
 def begin(seed: Any, variables: Any, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state at step 0 with the given parameters and statistics."""
+    """Return the state at step 0 with the given parameters and statistics."""
     params = variables["params"]
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -43,3 +44,8 @@ def begin(seed: Any, variables: Any, optimizer: optax.GradientTransformation) ->
         key=jax.random.fold_in(jax.random.key(seed), 1),
         skipped=jnp.zeros((), jnp.int32),
     )
+
+
+def variables(state: TrainState) -> dict[str, Any]:
+    """Return the variables that the network's `apply` takes."""
+    return {"params": state.params, "batch_stats": state.batch_stats}

@@ -1,4 +1,7 @@
-"""One training step and one evaluation step, pure and per device; and many of them in one call."""
+"""The training step and the evaluation step, pure and per device; and many steps in one dispatch.
+
+Nothing here knows what the network learns: the task gives `prepare` and `measure` (tasks/task.py).
+"""
 
 import dataclasses
 import functools
@@ -8,27 +11,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from resnet_jax.training import metrics
-from resnet_jax.training.state import TrainState
+from resnet_jax.tasks.task import Batch, Prepare, Sums
+from resnet_jax.training.state import TrainState, variables
 
-
-@struct.dataclass
-class Batch:
-    """This device's share of a batch; `row` is each example's place in the global batch."""
-
-    # Any: a tree's leaves are also shapes and shardings, and stacked, where jax maps over it.
-    image: Any  # (b, h, w, c)
-    label: Any  # (b,) int32
-    row: Any  # (b,) int32
-    mask: Any  # (b,) bool
-
-
-# image -> input of the network; the key is the step's, and None in evaluation.
-Prepare = Callable[[Any, Batch], Float[Array, "b h w c"]]
+# (the network's output, batch) -> sums over the examples of the mask.
+Measure = Callable[[Any, Batch], Sums]
 
 
 def gradients(
@@ -37,19 +27,23 @@ def gradients(
     *,
     apply: Callable,
     prepare: Prepare,
+    measure: Measure,
     mutable: Sequence[str] = ("batch_stats",),
-) -> tuple[Any, dict[str, Any], metrics.Sums]:
-    """This device's gradients of the mean cross-entropy, what the network changed, and metrics."""
+) -> tuple[Any, dict[str, Any], Sums]:
+    """Return this device's gradients, the collections that the network changed, and the sums.
+
+    The gradients are those of the summed loss over the device's number of rows: a constant, which
+    keeps the backward pass at the size of a mean. `train_step` divides by the count.
+    """
     key = jax.random.fold_in(state.key, state.step)
-    image = prepare(jax.random.fold_in(key, 0), batch)
+    batch = prepare(jax.random.fold_in(key, 0), batch)
     drop = jax.random.fold_in(key, 1)
 
     def objective(params):
-        variables = {"params": params, "batch_stats": state.batch_stats}
-        variables |= {"batch": {"row": batch.row}}
-        logits, changed = apply(variables, image, mutable=list(mutable), rngs={"drop": drop})
-        sums = metrics.sums(logits, batch.label, batch.mask)
-        return sums["loss"] / batch.label.size, (changed, sums)
+        given = {"params": params, "batch_stats": state.batch_stats, "batch": {"row": batch.row}}
+        output, changed = apply(given, batch.input, mutable=list(mutable), rngs={"drop": drop})
+        sums = measure(output, batch)
+        return sums["loss"] / batch.row.size, (changed, sums)
 
     grads, (changed, sums) = jax.grad(objective, has_aux=True)(state.params)
     return grads, changed, sums
@@ -62,25 +56,30 @@ def train_step(
     *,
     apply: Callable,
     prepare: Prepare,
+    measure: Measure,
     optimizer: optax.GradientTransformation,
     skip: bool = False,
-) -> tuple[TrainState, metrics.Sums]:
-    """One step of gradient descent on the mean cross-entropy of the batch.
+) -> tuple[TrainState, Sums]:
+    """Take one step of gradient descent on the mean loss of the batch's counted examples.
 
-    Pure and per device: gradients, statistics and metrics are averaged (summed) over `axis` once,
-    at the end, in one message; None is one device. Each device's share of the batch is equal, and
-    whole: the mask is for evaluation.
+    Pure and per device. Gradients, statistics and sums are summed over the mesh axis `axis` in one
+    message at the end; with None the batch is on one device. The objective is the summed loss over
+    the summed count (`examples`), so that devices may hold different numbers of counted examples.
 
-    Where the loss, a gradient or a statistic is not finite nothing is learned, and the metrics
-    count the step as `skipped`. With `skip` that is all: its examples count in no metric, and the
-    optimizer, with its schedule, does not move. Without, the state is that from before this step
-    and stays so in all steps that follow, for the caller to see what happened.
+    If the loss, a gradient or a statistic is not finite, nothing is learned and the metrics count
+    the step as `skipped`. With `skip` the run goes on: the step's examples count in no metric, and
+    the optimizer with its schedule does not move. Without `skip` the state is the one from before
+    the step, and stays so in all following steps, so that the caller can see what happened.
     """
-    grads, changed, sums = gradients(state, batch, apply=apply, prepare=prepare)
+    grads, changed, sums = gradients(state, batch, apply=apply, prepare=prepare, measure=measure)
     batch_stats = changed.get("batch_stats", {})
+    rows = batch.row.size
     if axis is not None:
-        shared, sums = lax.psum(((grads, batch_stats), sums), axis)
-        grads, batch_stats = jax.tree.map(lambda a: a / lax.axis_size(axis), shared)
+        grads, batch_stats, sums = lax.psum((grads, batch_stats, sums), axis)
+        batch_stats = jax.tree.map(lambda a: a / lax.axis_size(axis), batch_stats)
+    # In units of a device's rows the count is a small whole number if every example counts.
+    shares = jnp.maximum(sums["examples"], 1) / rows
+    grads = jax.tree.map(lambda g: g / shares.astype(g.dtype), grads)
     finite = jnp.isfinite(sums["loss"]) & all_finite((grads, batch_stats))
     learns = finite & (state.skipped >= 0)
 
@@ -88,7 +87,7 @@ def train_step(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         return optax.apply_updates(state.params, updates), batch_stats, opt_state
 
-    # A branch updates in place; a choice between the old and the new holds both.
+    # A branch updates in place; a choice between the old and the new would hold both.
     keep = lambda: (state.params, state.batch_stats, state.opt_state)
     params, batch_stats, opt_state = lax.cond(learns, learn, keep)
     skipped = state.skipped + (~finite).astype(jnp.int32)
@@ -106,7 +105,7 @@ def train_step(
 
 
 def all_finite(tree: Any) -> Bool[Array, ""]:
-    """Whether every number of a tree is finite."""
+    """Return whether every number of a tree is finite."""
     leaves = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]
     return functools.reduce(jnp.logical_and, leaves, jnp.bool_(True))
 
@@ -118,56 +117,32 @@ def eval_step(
     *,
     apply: Callable,
     prepare: Prepare,
-    measure: Callable[..., metrics.Sums] = metrics.sums,
-) -> metrics.Sums:
-    """What `measure` sums over the masked examples, by the running statistics."""
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    sums = measure(apply(variables, prepare(None, batch)), batch.label, batch.mask)
+    measure: Measure,
+) -> Sums:
+    """Return the sums over the counted examples, with the running statistics."""
+    batch = prepare(None, batch)
+    sums = measure(apply(variables(state), batch.input), batch)
     return sums if axis is None else lax.psum(sums, axis)
 
 
-@struct.dataclass
-class Resident:
-    """A split that lives on the device."""
-
-    image: Any  # (n, h, w, c) uint8
-    label: Any  # (n,) int32
-
-
-# (source, one step's input, axis) -> the batch: of this device, with its rows of the global batch.
+# (source, a step's input, axis) -> this device's batch, with its rows of the global batch. The
+# input is what travels to the device for a step (feeds.py).
 Fetch = Callable[[Any, Any, str | None], Batch]
-
-
-def gather(source: Resident, input: tuple[Any, Any], axis: str | None) -> Batch:
-    """The examples of a split on the device; the input holds their indices (b,) and mask (b,)."""
-    index, mask = input
-    return Batch(source.image[index], source.label[index], _rows(index.size, axis), mask)
-
-
-def streamed(source: None, input: tuple[Any, Any, Any], axis: str | None) -> Batch:
-    """A batch that came from the host: image, label and mask."""
-    image, label, mask = input
-    return Batch(image, label, _rows(label.size, axis), mask)
-
-
-def _rows(share: int, axis: str | None):
-    first = 0 if axis is None else lax.axis_index(axis) * share
-    return first + jnp.arange(share, dtype=jnp.int32)
 
 
 def chunk(
     state: TrainState, source: Any, inputs: Any, *, step: Callable, fetch: Fetch, axis: str | None
 ) -> tuple[TrainState, dict[str, Float[Array, "k"]]]:
-    """A training step for each of the inputs (k, ...), in one dispatch; metrics a row a step."""
+    """Take a training step for each of the inputs (k, ...), in one dispatch; sums have k rows."""
     return lax.scan(lambda s, i: step(s, fetch(source, i, axis), axis), state, inputs)
 
 
 def evaluate(
     state: TrainState, source: Any, inputs: Any, *, step: Callable, fetch: Fetch, axis: str | None
 ) -> dict[str, Float[Array, "m"]]:
-    """An evaluation step for each of the inputs (m, ...), in one dispatch; metrics a row a step."""
-    one = lambda _, i: (None, step(state, fetch(source, i, axis), axis))
-    return lax.scan(one, None, inputs)[1]
+    """Take an evaluation step for each of the inputs (m, ...), in one dispatch."""
+    one_step = lambda _, i: (None, step(state, fetch(source, i, axis), axis))
+    return lax.scan(one_step, None, inputs)[1]
 
 
 def precise(
@@ -180,28 +155,26 @@ def precise(
     fetch: Fetch,
     axis: str | None,
 ) -> TrainState:
-    """The state with its statistics recomputed from the batches i of `inputs` (m, ...).
+    """Return the state with its statistics recomputed from the batches i of `inputs` (m, ...).
 
         mean = E[mean_i],   var = E[var_i] + E[(mean_i - mean)^2]
 
-    `apply` is that of the network with momentum 0 and groups of the whole batch: what it leaves
-    behind are the batch's own moments. Nothing is dropped, as in evaluation.
+    `apply` is that of the network with momentum 0 and groups of the whole batch, so that its
+    running statistics are the batch's own moments. Nothing is dropped, as in evaluation.
     Source: Wu & Johnson 2021, arXiv:2105.07576, sec. 3 (PreciseBN).
     """
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
 
-    def one(index, input):
-        batch = fetch(source, input, axis)
-        key = jax.random.fold_in(state.key, index)
-        _, changed = apply(variables, prepare(key, batch), mutable=["batch_stats"])
+    def moments_of(index, input):
+        batch = prepare(jax.random.fold_in(state.key, index), fetch(source, input, axis))
+        _, changed = apply(variables(state), batch.input, mutable=["batch_stats"])
         return index + 1, changed["batch_stats"]
 
-    moments = lax.scan(one, jnp.zeros((), jnp.int32), inputs)[1]
+    moments = lax.scan(moments_of, jnp.zeros((), jnp.int32), inputs)[1]
     return dataclasses.replace(state, batch_stats=_pooled(moments))
 
 
 def _pooled(moments):
-    """The moments of all batches together, in every norm of the tree."""
+    """Return the moments of all batches together, for every norm of the tree."""
     if "var" not in moments:
         return {name: _pooled(inner) for name, inner in moments.items()}
     mean = moments["mean"].mean(0)

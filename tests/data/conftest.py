@@ -1,4 +1,4 @@
-"""Small tfds folders, written as tfds writes them."""
+"""Fixtures that write small tfds folders with the tfds library."""
 
 import io
 
@@ -23,7 +23,7 @@ def encode():
 def prepare(encode):
     """Write (images, labels) of every split in array_record form, in the given order.
 
-    An image is pixels, or a file as it is to be stored; labels are of three classes.
+    An image is an array of pixels or the bytes of a file; labels are 0, 1 or 2.
     """
 
     def prepare(folder, name, splits, form, shape):

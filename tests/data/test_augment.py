@@ -11,11 +11,11 @@ from resnet_jax.data import augment
 pad_crop_flip = jax.jit(augment.pad_crop_flip, static_argnums=(3, 4))
 
 PAD = 1
-IMAGE = np.arange(1, 13, dtype=np.float32).reshape(3, 2, 2)  # not square, every pixel different
+IMAGE = np.arange(1, 13, dtype=np.float32).reshape(3, 2, 2)  # not square, and all pixels differ
 
 
 def variants(image, pad, flip):
-    """How many of the draws make each image, by its bytes."""
+    """A Counter of the draws that give each image; its keys are the bytes of images."""
     h, w, _ = image.shape
     padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)))
     crops = [

@@ -1,4 +1,4 @@
-"""Crops of photographs: where they lie, how they are spread, and what they depend on."""
+"""Tests of the position, the distribution and the inputs of random crops."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def test_area_is_uniform_and_the_ratio_as_often_upright_as_lying():
     wide, high = right - left, bottom - top
     ratio = wide / high
     assert ratio.min() > 0.74 and ratio.max() < 1.35
-    # A part of nearly the whole area has to be nearly square: fewer of the largest succeed.
+    # A crop of nearly the whole area must be nearly square, so that fewer large crops succeed.
     area = wide * high / 1e6
     assert area.min() > 0.079 and area.max() <= 1
     counts = np.histogram(area, np.linspace(0.08, 0.54, 6))[0]
@@ -47,7 +47,7 @@ def test_every_place_is_equally_likely():
     ("high", "wide", "expected"),
     [(10, 1000, (493, 0, 506, 10)), (1000, 10, (0, 493, 10, 506)), (1, 1, (0, 0, 1, 1))],
 )
-def test_where_ten_tries_do_not_fit_it_is_the_largest_centred_part(high, wide, expected):
+def test_if_ten_tries_fail_the_crop_is_the_largest_centred_part(high, wide, expected):
     numbers = np.full((crops.TRIES, 4), 0.99)
     assert crops.box(high, wide, numbers) == expected
 
@@ -63,7 +63,7 @@ def test_numbers_depend_on_seed_step_and_row_alone():
 
 
 def test_the_numbers_are_the_same_for_ever():
-    # If this moves, no run of an earlier version can be resumed or repeated.
+    # If these numbers change, no run of an earlier version can be resumed or repeated.
     golden = [[0.6154811970576356, 0.7030394903916454, 0.9311765271214205, 0.9289854489231167]]
     np.testing.assert_array_equal(crops.draw(2015, 10**7, np.array([3]))[:, 4], golden)
 
@@ -74,12 +74,12 @@ def test_a_crop_is_the_part_resized():
     image[..., 1] = np.arange(40)[:, None] * 6
     numbers = crops.draw(0, 0, np.array([0]))[0]
     left, top, right, bottom = crops.box(40, 60, numbers)
-    found = crops.crop(image, numbers, (8, 8, 3))
-    assert found.shape == (8, 8, 3) and found.dtype == np.uint8
+    cropped = crops.crop(image, numbers, (8, 8, 3))
+    assert cropped.shape == (8, 8, 3) and cropped.dtype == np.uint8
     columns = left + (np.arange(8) + 0.5) * (right - left) / 8 - 0.5
     rows = top + (np.arange(8) + 0.5) * (bottom - top) / 8 - 0.5
-    inner = slice(1, -1)  # at the edges the filter is cut off
-    np.testing.assert_allclose(found[4, inner, 0], columns[inner] * 4, atol=2)
-    np.testing.assert_allclose(found[inner, 4, 1], rows[inner] * 6, atol=2)
+    inner = slice(1, -1)  # the filter is cut off at the edges
+    np.testing.assert_allclose(cropped[4, inner, 0], columns[inner] * 4, atol=2)
+    np.testing.assert_allclose(cropped[inner, 4, 1], rows[inner] * 6, atol=2)
     grey = crops.crop(image[..., :1], numbers, (8, 8, 1))
-    np.testing.assert_array_equal(grey[..., 0], found[..., 0])
+    np.testing.assert_array_equal(grey[..., 0], cropped[..., 0])

@@ -1,4 +1,4 @@
-"""A folder's own words are as tfds writes them, or refused in one line; they lead nowhere else."""
+"""Tests that a tfds folder's description is read, or refused in one line."""
 
 import copy
 import json
@@ -43,15 +43,16 @@ def with_template(template, name="tiny", split="train"):
 def test_what_tfds_writes_is_read(tmp_path):
     about = with_template("{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}-of-{NUM_SHARDS}")
     folder = write(tmp_path, about, FEATURES)
-    found = description.read(folder)
-    assert found.files == {
+    described = description.read(folder)
+    assert described.files == {
         "train": [
             (folder / "tiny-train.array_record-00000-of-00002", 6),
             (folder / "tiny-train.array_record-00001-of-00002", 5),
         ],
         "test": [(folder / "tiny-test.array_record-00000-of-00001", 4)],
     }
-    assert (found.shape, found.num_classes, found.form) == ((8, 10, 3), 3, "array_record")
+    assert (described.shape, described.num_classes) == ((8, 10, 3), 3)
+    assert described.form == "array_record"
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,7 @@ def test_what_tfds_writes_is_read(tmp_path):
 )
 def test_a_record_file_lies_in_its_folder(tmp_path, about):
     write(tmp_path, about, FEATURES)
-    with pytest.raises(ValueError, match="is damaged .its record file .* is no name of a file"):
+    with pytest.raises(ValueError, match="is damaged .its record file .* is not a file name"):
         sources.info("tiny", str(tmp_path))
 
 
@@ -86,7 +87,9 @@ def test_a_data_set_lies_in_the_data_folder(tmp_path, name):
     write(tmp_path / "etc", ABOUT, FEATURES)
     root = folder.parent.parent
     for look in (sources.info, sources.load, sources.class_names):
-        with pytest.raises(ValueError, match="is no data set's name, which is NAME or NAME/CONFIG"):
+        with pytest.raises(
+            ValueError, match="is not the name of a data set; use NAME or NAME/CONFIG"
+        ):
             look(name, str(root))
     assert sources.info("tiny", str(root)).num_classes == 3
 
@@ -117,24 +120,25 @@ JSON = st.recursive(
 )
 
 
-def places(found, path=()):
+def places(value, path=()):
     """The path of every value in nested JSON."""
     yield path
-    items = found.items() if isinstance(found, dict) else ()
-    items = enumerate(found) if isinstance(found, list) else items
-    for key, value in items:
-        yield from places(value, (*path, key))
+    items = value.items() if isinstance(value, dict) else ()
+    items = enumerate(value) if isinstance(value, list) else items
+    for key, inner in items:
+        yield from places(inner, (*path, key))
 
 
-def changed(found, path, value):
+def changed(tree, path, value):
+    """A copy of nested JSON with another value at a path."""
     if not path:
         return value
-    found = copy.deepcopy(found)
-    at = found
+    tree = copy.deepcopy(tree)
+    inner = tree
     for key in path[:-1]:
-        at = at[key]
-    at[path[-1]] = value
-    return found
+        inner = inner[key]
+    inner[path[-1]] = value
+    return tree
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Records are parsed as the protocol buffer library parses them."""
+"""Tests that the parser agrees with the protocol buffer library."""
 
 import numpy as np
 import pytest
@@ -22,21 +22,21 @@ RECORD = st.fixed_dictionaries(
 
 
 def message(image, label, others=(), first="image"):
-    """An Example of the library, its features in an order that depends on `first`."""
+    """A serialised Example of the library whose first feature is `first`."""
     from tensorflow_datasets.proto import tf_example_pb2
 
-    found = tf_example_pb2.Example()
+    built = tf_example_pb2.Example()
     features = {"image": {"image": image}, "label": {"label": label}, "others": dict(others)}
     for group in [features.pop(first), *features.values()]:
         for key, value in group.items():
-            feature = found.features.feature[key]
+            feature = built.features.feature[key]
             if isinstance(value, bytes):
                 feature.bytes_list.value.append(value)
             elif isinstance(value, int):
                 feature.int64_list.value.append(value)
             else:
                 feature.float_list.value.append(value)
-    return found.SerializeToString()
+    return built.SerializeToString()
 
 
 @settings(max_examples=60, deadline=None)
@@ -81,7 +81,7 @@ def test_what_is_no_such_example_is_refused(damage, place):
     assert broken != whole
     records = [whole, whole]
     records[place] = broken
-    with pytest.raises(ValueError, match="no tf.train.Example of an image and a label"):
+    with pytest.raises(ValueError, match="not a tf.train.Example of an image and a label"):
         example.parse(records)
 
 

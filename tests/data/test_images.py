@@ -1,4 +1,4 @@
-"""Image files become pixels; what is too large is known by its header and never decoded."""
+"""Tests of decoding; an image that is too large is refused by its header and never decoded."""
 
 import io
 import struct
@@ -30,21 +30,21 @@ def noise(*shape):
 
 
 def png_header(high, wide):
-    """A PNG that ends where its pixels would begin: to decode it is another error."""
+    """A PNG of this size that ends before its pixels: decoding would raise another error."""
     head = b"IHDR" + struct.pack(">IIBBBBB", wide, high, 8, 2, 0, 0, 0)
     chunk = lambda kind: struct.pack(">I", len(kind) - 4) + kind + struct.pack(">I", crc32(kind))
     return b"\x89PNG\r\n\x1a\n" + chunk(head) + chunk(b"IDAT")
 
 
 def jpeg_header(high, wide):
-    """A JPEG of 7x9 whose header says that it is so large."""
+    """A JPEG of 7x9 whose header states this size."""
     data = encoded(noise(7, 9, 3), "jpeg")
     return data.replace(struct.pack(">HH", 7, 9), struct.pack(">HH", high, wide))
 
 
 @pytest.fixture
 def undecoded(monkeypatch):
-    """Nothing may decode a JPEG."""
+    """Fail the test if a JPEG is decoded."""
 
     def refuse(*words, **options):
         raise AssertionError("decoded")
@@ -57,13 +57,13 @@ def undecoded(monkeypatch):
 def test_a_jpeg_is_what_the_library_makes_of_it(channels, options):
     shape = 8, 10, channels
     data = encoded(noise(*shape), "jpeg", **options)
-    found = images.decode_exactly(data, shape)
-    np.testing.assert_array_equal(found, simplejpeg.decode_jpeg(data, images.SPACES[channels]))
-    np.testing.assert_array_equal(images.decode(data, channels), found)
+    decoded = images.decode_exactly(data, shape)
+    np.testing.assert_array_equal(decoded, simplejpeg.decode_jpeg(data, images.SPACES[channels]))
+    np.testing.assert_array_equal(images.decode(data, channels), decoded)
     usual = images.usual([data], shape)
     np.testing.assert_array_equal(usual, [not options.get("progressive")])
     if usual.all():
-        np.testing.assert_array_equal(images.decode_usual([data, data], shape), [found, found])
+        np.testing.assert_array_equal(images.decode_usual([data, data], shape), [decoded, decoded])
 
 
 def segment(kind, data):
@@ -82,13 +82,12 @@ def test_what_only_looks_like_a_usual_jpeg_is_none(undecoded, channels, start):
         encoded(noise(*shape), "png"),
         data[:start],
         b"",
-        # The frame of a small image in a comment, where the header's would be; the real one is
-        # behind it.
+        # A comment at the usual position of the frame holds another frame; the real frame follows.
         data[:2] + segment(0xFE, bytes(start - 6) + frame) + data[2:],
         data[:20] + segment(0xFE, bytes(start - 24) + frame) + data[20:],
     ]
-    found = images.usual([data, *other, data], shape)
-    np.testing.assert_array_equal(found, [True, *[False] * len(other), True])
+    mask = images.usual([data, *other, data], shape)
+    np.testing.assert_array_equal(mask, [True, *[False] * len(other), True])
     for shape in ((None, None, channels), (8, 2**16, channels), (8, 10, 4)):
         assert not images.usual([data], shape).any()
 
@@ -96,8 +95,8 @@ def test_what_only_looks_like_a_usual_jpeg_is_none(undecoded, channels, start):
 @pytest.mark.parametrize("form", ["png", "webp", "bmp"])
 def test_other_forms_come_back_exactly(form):
     pixels = noise(8, 10, 3)
-    found = images.decode_exactly(encoded(pixels, form, lossless=True), pixels.shape)
-    np.testing.assert_array_equal(found, pixels)
+    decoded = images.decode_exactly(encoded(pixels, form, lossless=True), pixels.shape)
+    np.testing.assert_array_equal(decoded, pixels)
 
 
 @pytest.mark.parametrize("file", [png_header, jpeg_header])
@@ -130,7 +129,7 @@ def test_pillow_has_no_words_of_its_own_for_what_is_too_large():
 
 
 @pytest.mark.parametrize("file", [png_header, jpeg_header])
-def test_the_limit_holds_where_pillow_has_none(undecoded, file, monkeypatch):
+def test_the_limit_holds_if_pillow_has_none(undecoded, file, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     with pytest.raises(ValueError, match="its image is too large"):
         images.decode(file(20_000, 20_000), 3)
@@ -143,7 +142,7 @@ def test_the_limit_itself_is_let_through():
 
 
 @pytest.mark.parametrize(
-    "data,found",
+    "data,actual",
     [
         (encoded(noise(4, 6, 1), "jpeg"), 1),
         (encoded(noise(4, 6, 1), "jpeg", progressive=True), 1),
@@ -153,8 +152,8 @@ def test_the_limit_itself_is_let_through():
         (encoded(noise(4, 6, 4), "png"), 4),
     ],
 )
-def test_other_channels_are_refused_or_converted(data, found):
-    with pytest.raises(ValueError, match=rf"its image is \(4, 6, {found}\), not \(4, 6, 3\)"):
+def test_other_channels_are_refused_or_converted(data, actual):
+    with pytest.raises(ValueError, match=rf"its image is \(4, 6, {actual}\), not \(4, 6, 3\)"):
         images.decode_exactly(data, (4, 6, 3))
     assert images.decode(data, 3).shape == (4, 6, 3)
 
@@ -172,7 +171,7 @@ def test_pixels_of_16_bits_are_not_cut():
         lambda: images.decode(file.getvalue(), 1),
         lambda: images.decode_exactly(file.getvalue(), (4, 6, 1)),
     ):
-        with pytest.raises(ValueError, match="its pixels are of more than 8 bits"):
+        with pytest.raises(ValueError, match="its pixels have more than 8 bits"):
             read()
 
 
@@ -180,7 +179,9 @@ def test_formats_that_start_programs_are_not_opened():
     script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
     with Image.open(io.BytesIO(script)) as image:
         assert image.format == "EPS"
-    with pytest.raises(ValueError, match="it is no image in BMP, GIF, JPEG, PNG"):
+    with pytest.raises(
+        ValueError, match="it is not an image in one of the formats BMP, GIF, JPEG, PNG"
+    ):
         images.decode(script, 3)
 
 

@@ -51,12 +51,12 @@ def test_seeds_and_epochs_have_orders_of_their_own():
 def test_every_example_comes_equally_often_at_every_place():
     epochs = order.chunk_indices(0, 0, 4000, 5, 5)
     counts = np.stack([np.bincount(place, minlength=5) for place in epochs.T])
-    # 800 expected each; the standard deviation is 25.
+    # Each count has mean 800 and standard deviation 25.
     assert abs(counts - 800).max() < 125
 
 
 def test_the_order_is_the_same_for_ever():
-    # If this moves, no run of an earlier version can be resumed or repeated.
+    # If these numbers change, no run of an earlier version can be resumed or repeated.
     golden = [[5, 1, 4, 2], [0, 3, 6, 1], [4, 2, 6, 5]]
     np.testing.assert_array_equal(order.chunk_indices(2015, 0, 3, 4, 7), golden)
 

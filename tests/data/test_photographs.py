@@ -1,4 +1,4 @@
-"""Any image file becomes what a network of one size takes, or is one clear line."""
+"""Tests that any image file gets the network's input size, or an error of one line."""
 
 import struct
 from zlib import crc32
@@ -26,24 +26,24 @@ def test_an_image_of_the_networks_size_is_left_as_it_is(tmp_path):
 
 
 def ramp(high, wide):
-    """Red rises from left to right, green from top to bottom: a pixel tells where it was."""
+    """Red rises from left to right and green from top to bottom, so that colour tells position."""
     red, green = np.meshgrid(np.linspace(0, 255, wide), np.linspace(0, 255, high))
     return np.stack([red, green, np.zeros_like(red)], -1).astype(np.uint8)
 
 
 @pytest.mark.parametrize("high,wide", [(300, 500), (500, 300), (40, 90)])
 def test_a_small_network_sees_the_whole_image(tmp_path, high, wide):
-    found = photographs.read(save(tmp_path / "a.png", ramp(high, wide)), (32, 32, 3))
-    assert found.shape == (32, 32, 3) and found.dtype == np.uint8
-    assert found[:, 0, 0].max() < 15 and found[:, -1, 0].min() > 240
-    assert found[0, :, 1].max() < 15 and found[-1, :, 1].min() > 240
+    resized = photographs.read(save(tmp_path / "a.png", ramp(high, wide)), (32, 32, 3))
+    assert resized.shape == (32, 32, 3) and resized.dtype == np.uint8
+    assert resized[:, 0, 0].max() < 15 and resized[:, -1, 0].min() > 240
+    assert resized[0, :, 1].max() < 15 and resized[-1, :, 1].min() > 240
 
 
 @pytest.mark.parametrize("high,wide", [(256, 512), (512, 256), (300, 300), (100, 200)])
 def test_a_large_network_sees_the_centre_0875_of_the_short_side(tmp_path, high, wide):
-    found = photographs.read(save(tmp_path / "a.png", ramp(high, wide)), (224, 224, 3))
-    assert found.shape == (224, 224, 3)
-    for channel, length, row in ((0, wide, found[112, :, 0]), (1, high, found[:, 112, 1])):
+    resized = photographs.read(save(tmp_path / "a.png", ramp(high, wide)), (224, 224, 3))
+    assert resized.shape == (224, 224, 3)
+    for channel, length, row in ((0, wide, resized[112, :, 0]), (1, high, resized[:, 112, 1])):
         seen = 0.875 * min(high, wide) / length
         assert row[0] / 255 == pytest.approx((1 - seen) / 2, abs=0.01), channel
         assert row[-1] / 255 == pytest.approx((1 + seen) / 2, abs=0.01), channel
@@ -71,34 +71,34 @@ def test_every_kind_of_image_gets_the_networks_channels(tmp_path, form, mode):
 
 def test_16_bits_become_8(tmp_path):
     pixels = RNG.integers(0, 2**16, (8, 8)).astype(np.uint16)
-    found = photographs.read(save(tmp_path / "a.png", pixels), (8, 8, 1))
-    np.testing.assert_array_equal(found[..., 0], pixels >> 8)
+    resized = photographs.read(save(tmp_path / "a.png", pixels), (8, 8, 1))
+    np.testing.assert_array_equal(resized[..., 0], pixels >> 8)
 
 
 def test_a_photograph_is_turned_upright(tmp_path):
     exif = Image.Exif()
-    exif[0x0112] = 6  # held upright: turn it by 90 degrees
+    exif[0x0112] = 6  # EXIF orientation: the viewer must turn the image by 90 degrees
     path = save(tmp_path / "a.png", COLOUR[:8, :8], exif=exif)
     np.testing.assert_array_equal(photographs.read(path, (8, 8, 3)), np.rot90(COLOUR[:8, :8], -1))
 
 
 def test_what_cannot_be_read_is_one_line_with_its_name(tmp_path):
     whole = save(tmp_path / "whole.png", COLOUR).read_bytes()
-    # A header alone, of 20,000 x 20,000 pixels, and nothing for them.
+    # A header of 20,000 x 20,000 pixels without any pixels.
     head, none = b"IHDR" + struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0), b"IDAT"
     chunk = lambda kind: struct.pack(">I", len(kind) - 4) + kind + struct.pack(">I", crc32(kind))
     huge = whole[:8] + chunk(head) + chunk(none)
     files = {
-        "none.png": (None, "is not there"),
-        "text.png": (b"thesis", "it is no image in BMP, GIF"),
-        "empty.jpg": (b"", "it is no image in BMP, GIF"),
+        "none.png": (None, "does not exist"),
+        "text.png": (b"thesis", "it is not an image in one of the formats BMP, GIF"),
+        "empty.jpg": (b"", "it is not an image in one of the formats BMP, GIF"),
         "cut.png": (whole[:3000], "cannot be read"),
         "huge.png": (huge, "is too large; at most"),
     }
-    for name, (data, says) in files.items():
+    for name, (data, message) in files.items():
         path = tmp_path / name
         if data is not None:
             path.write_bytes(data)
-        with pytest.raises(ValueError, match=says) as error:
+        with pytest.raises(ValueError, match=message) as error:
             photographs.read(path, (32, 32, 3))
         assert str(path) in str(error.value) and "\n" not in str(error.value)

@@ -27,7 +27,7 @@ def test_a_python_that_is_not_there_is_named_in_one_line(tmp_path):
 
 
 def test_a_failed_installation_leaves_one_last_line_and_no_environment(tmp_path):
-    # A Python whose environments have a pip that finds no network.
+    # A Python that makes environments whose pip always fails.
     python = tmp_path / "python"
     python.write_text(
         "#!/bin/sh\n"

@@ -1,4 +1,5 @@
 import dataclasses
+import importlib.util
 import json
 import os
 import shutil
@@ -35,7 +36,7 @@ def folder(tmp_path_factory, prepare):
 
 
 def edited(folder, tmp_path, name, file, old, new):
-    """A copy of a data set with one thing changed in one of its descriptions."""
+    """The root of a copy of a data set in which `old` is replaced in a description file."""
     shutil.copytree(Path(folder) / name, tmp_path / name)
     path = tmp_path / name / "1.0.0" / file
     text = path.read_text()
@@ -58,6 +59,55 @@ def test_digits_are_those_of_scikit_learn_and_need_no_folder():
     np.testing.assert_array_equal(np.round(images[..., 0] * (16 / 255)), raw.images)
     labels = np.concatenate([digits.train.labels, digits.test.labels])
     np.testing.assert_array_equal(labels, raw.target)
+
+
+def test_digits_without_scikit_learn_say_how_to_install_it(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert sources.info("digits", "") == sources.DIGITS
+    sources._in_memory.cache_clear()
+    with pytest.raises(ValueError, match="needs scikit-learn.*pip install scikit-learn") as error:
+        sources.load.__wrapped__("digits", "")
+    assert "\n" not in str(error.value)
+
+
+def test_the_digits_do_not_import_scikit_learn():
+    program = (
+        "import sys; from resnet_jax.data import sources; "
+        "sources.load('digits', ''); sys.exit('sklearn' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("hdf5:/data/a.h5", "unknown prefix 'hdf5'; the known prefixes are digits, npz, folder"),
+        (":/data", "unknown prefix ''; the known prefixes are"),
+        ("digits:/data", "digits has no path; use data.name=digits"),
+    ],
+)
+def test_another_prefix_is_refused_in_one_line(name, message):
+    for look in (sources.info, sources.load, sources.class_names):
+        with pytest.raises(ValueError, match=message) as error:
+            look(name, "")
+        assert "\n" not in str(error.value)
+
+
+def test_a_loader_is_a_function_and_a_line_in_the_table(monkeypatch):
+    images = COLOUR.copy()
+
+    def find(path, data_dir):
+        splits = {"train": len(path), "test": len(path)}
+        info = sources.DatasetInfo(f"toy:{path}", "1", (8, 8, 3), 2, splits)
+        labels = np.zeros(len(path), np.int32)
+        return sources.Source(info, lambda split: sources.Split(images[: len(path)], labels))
+
+    monkeypatch.setitem(sources.LOADERS, "toy", find)
+    for stream in ("never", "always"):
+        dataset = sources.dataset("toy:abc", "", stream)
+        assert len(dataset.train) == len(dataset.test) == 3
+        assert dataset.fingerprint == sources.fingerprint(dataset.info, "")
+        assert dataset.streamed == (stream == "always")
 
 
 def test_png_comes_back_exactly_in_order(folder):
@@ -112,7 +162,7 @@ def test_a_streamed_fingerprint_is_of_description_and_record_files(folder, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("name", "where", "says"),
+    ("name", "root", "message"),
     [
         (
             "gray",
@@ -124,10 +174,10 @@ def test_a_streamed_fingerprint_is_of_description_and_record_files(folder, tmp_p
         ("grey", "/not/there", r"'/not/there' is not a folder.*scripts/prepare_tfds.sh grey"),
     ],
 )
-def test_what_cannot_be_loaded_is_refused_with_what_to_do(folder, name, where, says):
+def test_what_cannot_be_loaded_is_refused_with_what_to_do(folder, name, root, message):
     for look in (sources.info, sources.load):
-        with pytest.raises(ValueError, match=says) as error:
-            look(name, where.format(folder=folder))
+        with pytest.raises(ValueError, match=message) as error:
+            look(name, root.format(folder=folder))
         assert "\n" not in str(error.value)
 
 
@@ -138,7 +188,7 @@ def test_images_that_differ_in_size_cannot_be_held_as_one_array(folder):
 
 
 @pytest.mark.parametrize(
-    ("file", "old", "new", "says"),
+    ("file", "old", "new", "message"),
     [
         (
             "dataset_info.json",
@@ -165,10 +215,10 @@ def test_images_that_differ_in_size_cannot_be_held_as_one_array(folder):
     ],
 )
 def test_a_data_set_that_says_it_is_something_else_is_refused(
-    folder, tmp_path, file, old, new, says
+    folder, tmp_path, file, old, new, message
 ):
     root = edited(folder, tmp_path, "grey", file, old, new)
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(ValueError, match=message):
         sources.info("grey", root)
 
 
@@ -204,7 +254,7 @@ def test_the_newest_version_is_taken(folder, tmp_path):
 
 def test_what_does_not_fit_is_refused_with_its_size_before_it_is_read(folder, monkeypatch):
     monkeypatch.setattr(sources, "device_limit", lambda device: 2100 * 6 * 4 * 2 - 1)
-    monkeypatch.setattr(sources, "_tfds", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr(sources, "_decode", lambda *_: pytest.fail("read"))
     with pytest.raises(ValueError, match="'grey' needs 0.0 GB on the device"):
         sources.load.__wrapped__("grey", folder)
 
@@ -261,7 +311,7 @@ def test_a_real_data_set_has_the_statistics_it_is_known_for():
         pytest.skip(str(error))
     assert Counter(cifar.train.labels.tolist()) == dict.fromkeys(range(10), 5000)
     assert Counter(cifar.test.labels.tolist()) == dict.fromkeys(range(10), 1000)
-    # CIFAR-10's own; re-encoding as JPEG moves them a little.
+    # The published values of CIFAR-10; re-encoding as JPEG changes them a little.
     known = normalise.statistics("channel", cifar.train.images)
     np.testing.assert_allclose(known.mean, [0.4914, 0.4822, 0.4465], atol=0.003)
     np.testing.assert_allclose(known.std, [0.2470, 0.2435, 0.2616], atol=0.003)

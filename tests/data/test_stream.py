@@ -1,4 +1,4 @@
-"""Streamed batches are those of data in memory, in the same order, from any step and process."""
+"""Tests that streamed batches equal those of data in memory, from any step and process."""
 
 import os
 import shutil
@@ -10,7 +10,8 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from resnet_jax.data import crops, normalise, order, photographs, sources, stream
+from resnet_jax.data import crops, memory, normalise, order, photographs, sources, stream
+from resnet_jax.data.array_records import ArrayRecords
 from resnet_jax.data.records import Records
 
 RNG = np.random.default_rng(0)
@@ -76,10 +77,18 @@ def test_processes_share_out_the_rows_of_the_same_batches(folder, name, shape):
             np.testing.assert_array_equal(own, all_rows[:, rows])
 
 
+def recorded(records, monkeypatch):
+    """A list of the indices that are read from the record files from now on."""
+    indices_read, read = [], records.store.read
+    monkeypatch.setattr(
+        records.store, "read", lambda indices: indices_read.extend(indices) or read(indices)
+    )
+    return indices_read
+
+
 def test_a_process_reads_no_other_rows(folder, monkeypatch):
-    records, read = opened(folder, "grey"), []
-    raw = records._raw
-    monkeypatch.setattr(records, "_raw", lambda indices: read.extend(indices) or raw(indices))
+    records = opened(folder, "grey")
+    read = recorded(records, monkeypatch)
     train(records, 0, 5, rows=np.array([1, 4]))
     expected = order.chunk_indices(SEED, 0, 5, BATCH, len(records))[:, [1, 4]]
     assert sorted(read) == sorted(expected.ravel())
@@ -88,10 +97,9 @@ def test_a_process_reads_no_other_rows(folder, monkeypatch):
 @pytest.mark.parametrize("keep", [True, False])
 def test_a_small_split_is_read_once_and_stays_in_memory_encoded(folder, monkeypatch, keep):
     if not keep:
-        monkeypatch.setattr(sources, "_host_memory", lambda: 1000)
-    records, read = opened(folder, "colour"), []
-    raw = records._raw
-    monkeypatch.setattr(records, "_raw", lambda indices: read.extend(indices) or raw(indices))
+        monkeypatch.setattr(memory, "host_memory", lambda: 1000)
+    records = opened(folder, "colour")
+    read = recorded(records, monkeypatch)
     once = train(records, 0, 15, batch=6, threads=1)  # one epoch
     assert sorted(read) == list(range(90))
     for before, after in zip(once, train(records, 0, 15, batch=6), strict=True):
@@ -101,7 +109,7 @@ def test_a_small_split_is_read_once_and_stays_in_memory_encoded(folder, monkeypa
 
 @pytest.mark.parametrize(("name", "shape"), [("colour", (8, 10, 3)), ("photographs", (16, 24, 3))])
 @pytest.mark.parametrize("small", [False, True])
-def test_values_do_not_depend_on_threads_blocks_and_where_it_starts(
+def test_values_do_not_depend_on_threads_blocks_and_the_first_step(
     folder, name, shape, small, monkeypatch
 ):
     records = opened(folder, name)
@@ -153,9 +161,9 @@ def test_photographs_are_cropped_at_random_to_train_and_at_the_centre_to_evaluat
             np.testing.assert_array_equal(images[step - 4, row], expected)
             assert labels[step - 4, row] == index % 3
     with stream.eval_batches(records, 4, np.arange(4), shape) as batches:
-        found = np.concatenate([image[mask] for image, _, mask in batches])
+        evaluated = np.concatenate([image[mask] for image, _, mask in batches])
     expected = [photographs.fit(Image.fromarray(pixels), shape) for pixels in PHOTOGRAPHS]
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(evaluated, expected)
 
 
 def test_images_of_one_size_are_not_made_into_another(folder):
@@ -165,8 +173,8 @@ def test_images_of_one_size_are_not_made_into_another(folder):
 
 def test_several_files_are_one_split(folder):
     parts = [opened(folder, "grey", split) for split in ("test", "train", "test")]
-    files = [file for part in parts for file in part.record_files]
-    both = Records("grey", "all", files, (6, 4, 1), 3)
+    files = [file for part in parts for file in part.store.record_files]
+    both = Records("grey", "all", ArrayRecords(files), (6, 4, 1), 3)
     expected = np.concatenate([GREY[:30], GREY, GREY[:30]])
     assert len(both) == len(expected)
     indices = RNG.permutation(len(both))
@@ -190,12 +198,12 @@ def test_closing_early_leaves_no_threads(folder):
 
 
 def damaged(folder, tmp_path, prepare, kind):
-    """A data set of which example 4 of the training split is not as it should be."""
+    """The training split of a data set in which example 4 is damaged."""
     images = list(COLOUR[:9])
     labels = np.arange(9) % 3
     if kind == "image":
         images[4] = b"\xff\xd8\xff\xe0 no more of it"
-    elif kind == "cut":  # behind a header like those of the others
+    elif kind == "cut":  # its header equals those of the others
         images[4] = simplejpeg.encode_jpeg(COLOUR[4])[:-40]
     elif kind == "larger":
         images[4] = np.concatenate([COLOUR[4], COLOUR[4]])
@@ -208,15 +216,17 @@ def damaged(folder, tmp_path, prepare, kind):
     (file,) = (tmp_path / "harmed" / "1.0.0").glob("*train*")
     if kind == "file":
         data = bytearray(file.read_bytes())
-        record = sources.records(about, str(tmp_path), "train")._raw(np.array([4]))[0]
+        store = sources.records(about, str(tmp_path), "train").store
+        record = store.serialised(np.array([4]))[0]
         at = data.index(record[-40:-20])
         data[at] ^= 1
         file.write_bytes(data)
-    return Records("harmed", "train", [(file, 9)], (8, 10, 3), 1 if kind == "label" else 3)
+    store = ArrayRecords([(file, 9)])
+    return Records("harmed", "train", store, (8, 10, 3), 1 if kind == "label" else 3)
 
 
 @pytest.mark.parametrize(
-    ("kind", "says"),
+    ("kind", "message"),
     [
         ("image", "example 4: "),
         ("cut", "example 4: "),
@@ -226,9 +236,9 @@ def damaged(folder, tmp_path, prepare, kind):
         ("label", r"example [1245]: its label [12] is not in 0\.\.0"),
     ],
 )
-def test_a_bad_example_is_named_and_leaves_no_threads(folder, tmp_path, prepare, kind, says):
+def test_a_bad_example_is_named_and_leaves_no_threads(folder, tmp_path, prepare, kind, message):
     records, before = damaged(folder, tmp_path, prepare, kind), set(workers())
-    with pytest.raises(ValueError, match=f"data set 'harmed', split 'train', {says}") as error:
+    with pytest.raises(ValueError, match=f"data set 'harmed', split 'train', {message}") as error:
         train(records, 0, 10)
     assert "\n" not in str(error.value)
     assert not set(workers()) - before
@@ -251,18 +261,19 @@ def test_a_missing_file_is_named(folder, tmp_path):
 def test_streamed_statistics_are_those_of_data_in_memory(folder, kind, monkeypatch):
     monkeypatch.setattr(normalise, "BLOCK", 40)
     held = normalise.statistics(kind, sources.load("colour", folder).train.images)
-    found = normalise.streamed_statistics(kind, opened(folder, "colour"))
-    np.testing.assert_array_equal(found.mean, held.mean, strict=True)
-    np.testing.assert_array_equal(found.std, held.std, strict=True)
+    computed = normalise.streamed_statistics(kind, opened(folder, "colour"))
+    np.testing.assert_array_equal(computed.mean, held.mean, strict=True)
+    np.testing.assert_array_equal(computed.std, held.std, strict=True)
 
 
 def test_photographs_take_constants_alone():
-    records = Records("photographs", "train", [(Path("unread"), 7)], (None, None, 3), 3)
+    store = ArrayRecords([(Path("unread"), 7)])
+    records = Records("photographs", "train", store, (None, None, 3), 3)
     for kind in ("per_pixel", "channel"):
         with pytest.raises(ValueError, match=f"data.normalisation={kind} needs images of one size"):
             normalise.streamed_statistics(kind, records)
-    found = normalise.streamed_statistics("constants", records, (0.5, 0.4, 0.3), (0.2, 0.2, 0.1))
-    np.testing.assert_allclose(found.mean, [0.5, 0.4, 0.3])
+    computed = normalise.streamed_statistics("constants", records, (0.5, 0.4, 0.3), (0.2, 0.2, 0.1))
+    np.testing.assert_allclose(computed.mean, [0.5, 0.4, 0.3])
 
 
 @pytest.mark.skipif("RESNET_JAX_DATA" not in os.environ, reason="RESNET_JAX_DATA is not set")

@@ -1,0 +1,16 @@
+"""Regression of random numbers on themselves, x -> x: seconds on a laptop, no data set.
+
+    python -m resnet_jax.train --config=configs/reconstruction.py:depth=10 --workdir=RUN
+
+The recipe is ours: vectors of 64 numbers, dense layers of 50 units, 300 steps of 50 examples. `skip=none` is
+the plain network of the same depth; `family`, `merge` and the other switches work as everywhere.
+"""
+
+from configs import digits
+from resnet_jax.config import Config, choose, make
+
+RECIPE = digits.RECIPE | {"optimizer.learning_rate": 0.05}
+
+
+def get_config(argument: str = "") -> Config:
+    return make(choose(f"task=reconstruction,family=highway,block=dense,{argument}"), RECIPE)

@@ -1,0 +1,142 @@
+"""A config from the command line: a config file, its argument, and overrides of single keys."""
+
+import ast
+import difflib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from resnet_jax import config as configs
+from resnet_jax.choices import explain_unknown, keys_of_parts
+from resnet_jax.keys import Config
+
+TRUE, FALSE = ("true", "t", "1", "yes"), ("false", "f", "0", "no")
+
+
+def load(spec: str, overrides: Mapping[str, str] | None = None) -> Config:
+    """Return the locked config of `FILE[:switch=value,...]`, with the overrides {key: text}.
+
+    Raises: ValueError in one line, for a file that is missing or that fails (with its line), and
+        for an override that the config does not take.
+    """
+    path, _, argument = spec.partition(":")
+    config = read(Path(path), argument)
+    return override(config, overrides or {})
+
+
+def read(path: Path, argument: str) -> Config:
+    """Return what the file's `get_config(argument)` returns. Nothing is kept between two calls."""
+    if not path.is_file():
+        raise ValueError(f"there is no config file {path}{_near(path)}")
+    spec = importlib.util.spec_from_file_location(f"{path.stem} (config file)", path)
+    assert spec is not None and spec.loader is not None, "the file was there a moment ago"
+    module = importlib.util.module_from_spec(spec)
+    folder = str(path.resolve().parent.parent)
+    if folder not in sys.path:  # a config file may start from another one of its folder
+        sys.path.append(folder)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config(argument)
+    except ValueError:  # a refusal, by `choose` or `make`
+        raise
+    except Exception as error:
+        raise ValueError(f"{path}{_line(path, error)}: {type(error).__name__}: {error}") from error
+    if not isinstance(config, ConfigDict):
+        raise ValueError(
+            f"{path}: get_config returned {type(config).__name__}; it must return what "
+            "resnet_jax.config.make returns"
+        )
+    return config.lock()
+
+
+def _near(path: Path) -> str:
+    folder = path.parent if path.parent.is_dir() else Path("configs")
+    names = [str(file) for file in sorted(folder.glob("*.py")) if file.stem != "__init__"]
+    matches = difflib.get_close_matches(str(path), names, 1, 0.0)
+    return f"; nearest: {matches[0]}" if matches else ""
+
+
+def _line(path: Path, error: Exception) -> str:
+    """Return the last line of the config file that led to the error, in words."""
+    if isinstance(error, SyntaxError):
+        return f", line {error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    return f", line {lines[-1]}" if lines else ""
+
+
+def override(config: Config, overrides: Mapping[str, str]) -> Config:
+    """Return a locked copy of the config in which each key has the value that its text says.
+
+    Raises: ValueError for a key that the config has not, and for a text of another type.
+    """
+    config = config.copy_and_resolve_references()
+    flat, chosen = configs.flatten(config), configs.choices_of(config)
+    keys = keys_of_parts(chosen)
+    values = {}
+    for key, text in overrides.items():
+        if key not in keys or key == "model.depth":
+            raise ValueError(explain_unknown(key, tuple(flat), chosen))
+        values[key] = parse(key, text, keys[key].default)
+    config.update_from_flattened_dict(values)
+    return config.lock()
+
+
+def parse(key: str, text: str, default: Any) -> Any:
+    """Return the value of a text, in the type of the key's default.
+
+    Raises: ValueError with the type that is wanted.
+    """
+    try:
+        return _PARSERS[type(default)](text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        kinds = {bool: "true or false", int: "a whole number", float: "a number"}
+        kind = kinds.get(type(default), "numbers in brackets")
+        raise ValueError(
+            f"--config.{key}={text[:80]} is not {kind}, such as {default or '(1, 2)'}"
+        ) from error
+
+
+def _bool(text: str) -> bool:
+    if text.lower() not in TRUE + FALSE:
+        raise ValueError(text)
+    return text.lower() in TRUE
+
+
+def _tuple(text: str) -> tuple[Any, ...]:
+    value = ast.literal_eval(text.strip())
+    if isinstance(value, int | float):
+        value = (value,)
+    if not isinstance(value, tuple | list):
+        raise ValueError(text)
+    return tuple(value)
+
+
+_PARSERS: dict[type, Any] = {str: str, bool: _bool, int: int, float: float, tuple: _tuple}
+
+
+def split(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Take the overrides `--config.KEY=VALUE` out of a command line: ({key: text}, other words).
+
+    `--config.KEY VALUE` works too; `--config.KEY` alone and `--noconfig.KEY` are true and false.
+    """
+    overrides, others = {}, []
+    waiting = list(words)
+    while waiting:
+        word = waiting.pop(0)
+        name, equals, text = word.lstrip("-").partition("=")
+        if not word.startswith("-") or not name.startswith(("config.", "noconfig.")):
+            others.append(word)
+        elif name.startswith("noconfig."):
+            overrides[name.removeprefix("noconfig.")] = "false"
+        else:
+            key = name.removeprefix("config.")
+            if not equals:
+                text = waiting.pop(0) if waiting and not waiting[0].startswith("--") else "true"
+            overrides[key] = text
+    return overrides, others

@@ -1,0 +1,64 @@
+"""Layers of vectors: a dense layer with its ReLU, flattening, and the classifier."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from resnet_jax.models.dtypes import wide_type
+
+# The initial kernels of dense layers that a ReLU follows: He et al. 2015, arXiv:1502.01852, eq. 10.
+HE = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+
+
+def classifier(num_classes: int, x: Float[Array, "b c"], zero: bool = False) -> Float[Array, "b y"]:
+    """Return the logits of a network's last layer, a dense layer with the name `dense`.
+
+    The layer computes in float32, or in float64 if `x` is float64. Its kernel starts at zero if
+    `zero`. Call this function from a compact method: the layer becomes a child of that module.
+    """
+    x = x.astype(wide_type(x))
+    init = nn.initializers.zeros if zero else nn.initializers.lecun_normal()
+    return nn.Dense(num_classes, kernel_init=init, name="dense", param_dtype=x.dtype)(x)
+
+
+class Dense(nn.Module):
+    """A dense layer and its ReLU: H(x) = relu(W x + b).
+
+    Shapes: (b, c) -> (b, width).
+    """
+
+    width: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b c"]) -> Float[Array, "b d"]:
+        """H(x)."""
+        dense = nn.Dense(
+            self.width, kernel_init=HE, dtype=x.dtype, param_dtype=wide_type(x), name="dense"
+        )
+        return nn.relu(dense(x))
+
+
+class Flatten(nn.Module):
+    """One vector for each example, in the type `dtype`; a vector stays as it is.
+
+    Shapes: (b, h, w, c) -> (b, h w c), row by row with the channels innermost; (b, c) -> (b, c).
+    """
+
+    dtype: Any = jnp.float32
+
+    def __call__(self, x: Float[Array, "b *rest"]) -> Float[Array, "b n"]:
+        """Flatten each example of `x`."""
+        return x.reshape(x.shape[0], -1).astype(self.dtype)
+
+
+class Classifier(nn.Module):
+    """The logits of vectors: (b, c) -> (b, y), in float32 (float64 if `x` is)."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b c"]) -> Float[Array, "b y"]:
+        """Classify."""
+        return classifier(self.num_classes, x)

@@ -1,0 +1,1 @@
+"""The directory of a training run: its files, checkpoints, records, lock and signals."""

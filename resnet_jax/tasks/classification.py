@@ -1,0 +1,295 @@
+"""Classification of images: a label for each image, by cross-entropy."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax import lax
+from jaxtyping import Array, Float
+
+from resnet_jax.data import augment, normalise, sources, stream
+from resnet_jax.data.normalise import Normalisation
+from resnet_jax.keys import (
+    ANY,
+    LARGEST,
+    NOT_NEGATIVE,
+    NUMBERS,
+    POSITIVE,
+    SIZES,
+    Config,
+    Key,
+    Part,
+    Switch,
+    choice,
+)
+from resnet_jax.tasks.task import (
+    Arrays,
+    Batch,
+    Dataset,
+    Example,
+    Prepare,
+    Statistics,
+    Sums,
+    Task,
+    check_batches,
+)
+
+# The most pixels on a side of a JPEG.
+LARGEST_SIDE = 65_535
+
+
+def example(config: Config) -> Example:
+    """Return an image's shape (h, w, c) and the number of classes."""
+    return Example(tuple(config.data.shape), config.model.num_classes)
+
+
+def measure(logits: Float[Array, "b y"], batch: Batch) -> Sums:
+    """Sum cross-entropy (nats), errors and examples over the examples of the mask."""
+    labels = batch.target
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    wrong = (logits.argmax(-1).astype(labels.dtype) != labels).astype(losses.dtype)
+    counted = batch.mask.astype(losses.dtype)
+    return {
+        "loss": (losses * counted).sum(),
+        "error": (wrong * counted).sum(),
+        "examples": counted.sum(),
+    }
+
+
+def evaluation(logits: Float[Array, "b y"], batch: Batch) -> Sums:
+    """Add to `measure` the labels that are not among the five likeliest classes (error_top5)."""
+    labels = batch.target
+    best = lax.top_k(logits, min(5, logits.shape[-1]))[1]
+    missed = (best.astype(labels.dtype) != labels[:, None]).all(-1)
+    sums = measure(logits, batch)
+    return sums | {"error_top5": (missed & batch.mask).astype(sums["error"].dtype).sum()}
+
+
+@dataclass(frozen=True, eq=False)
+class ImageStream:
+    """A split of images that is read while it is trained on; see data/stream.py."""
+
+    examples: stream.Examples
+    shape: tuple[int, int, int]
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @property
+    def example(self) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+        """The shapes and types of an image and its label."""
+        return jax.ShapeDtypeStruct(self.shape, np.uint8), jax.ShapeDtypeStruct((), np.int32)
+
+    def train(
+        self, seed: int, first: int, last: int, batch_size: int, rows: np.ndarray, threads: int
+    ) -> stream.Batches:
+        """Return the batches (image, label) of the steps from `first` to `last` - 1."""
+        return stream.train_batches(
+            self.examples, seed, first, last, batch_size, rows, self.shape, threads
+        )
+
+    def evaluate(self, batch_size: int, rows: np.ndarray) -> stream.Batches:
+        """Return batches (image, label, mask) that hold every example once."""
+        return stream.eval_batches(self.examples, batch_size, rows, self.shape)
+
+
+def dataset(config: Config) -> Dataset:
+    """Load the config's data set, in memory or to be streamed (data.stream).
+
+    Raises: ValueError, before anything is read, for a data set that is missing or that does not fit
+        the config; and the errors of `sources.dataset`.
+    """
+    name, shape = config.data.name, tuple(config.data.shape)
+    info = sources.info(name, config.data.dir)
+    check_fits(config, info)
+    check_batches(config, name, info.splits["train"])
+    loaded = sources.dataset(name, config.data.dir, config.data.stream)
+    split = (
+        (lambda images: ImageStream(images, shape))
+        if loaded.streamed
+        else (lambda images: Arrays(images.images, images.labels))
+    )
+    return Dataset(
+        split(loaded.train),
+        split(loaded.test),
+        loaded.fingerprint,
+        chance_error(loaded),
+        info.test_split,
+    )
+
+
+def chance_error(loaded: sources.Dataset) -> float:
+    """Return the error of always naming the largest class.
+
+    The classes of a streamed data set are taken to be equally large.
+    """
+    if isinstance(loaded.train, sources.Split):
+        labels = loaded.train.labels
+        return 1 - float(np.bincount(labels).max()) / len(labels)
+    return 1 - 1 / loaded.info.num_classes
+
+
+def check_fits(config: Config, info: sources.DatasetInfo) -> None:
+    """Refuse a config whose image shape or number of classes is not the data set's.
+
+    Height and width of `info` are None if images differ in size: any size can be cropped from them.
+    Raises: ValueError with both values and the override that mends it.
+    """
+    ours = tuple(config.data.shape)
+    fits = tuple(a if b is None else b for a, b in zip(ours, info.shape, strict=True))
+    if ours != fits:
+        raise ValueError(
+            f"data.shape={ours}, but the images of {info.name} are {fits}; "
+            f'use --config.data.shape="{fits}"'
+        )
+    if config.model.num_classes != info.num_classes:
+        raise ValueError(
+            f"model.num_classes={config.model.num_classes}, but {info.name} has "
+            f"{info.num_classes}; use --config.model.num_classes={info.num_classes}"
+        )
+
+
+def statistics(config: Config, dataset: Dataset) -> Statistics:
+    """Compute the normalisation that the config names from the training split.
+
+    Raises: ValueError for statistics of images that differ in size.
+    """
+    data, train = config.data, dataset.train
+    constants = ()
+    if data.normalisation == "constants":
+        constants = tuple(data.mean), tuple(data.std)
+    if isinstance(train, Arrays):
+        return normalise.statistics(data.normalisation, train.input, *constants).to_json()
+    images: Any = train.examples
+    if isinstance(images, sources.Split):
+        return normalise.statistics(data.normalisation, images.images, *constants).to_json()
+    return normalise.streamed_statistics(data.normalisation, images, *constants).to_json()
+
+
+def prepare(config: Config, statistics: Statistics) -> Prepare:
+    """Return the function that normalises images and, given a key, crops and flips them."""
+    data = config.data
+    normalisation = Normalisation.from_json(statistics)
+
+    def prepare_images(key: Any, batch: Batch) -> Batch:
+        images = normalise.apply(normalisation, batch.input)
+        if key is not None:
+            images = augment.pad_crop_flip(key, images, batch.row, data.pad, data.flip)
+        return batch.replace(input=images)
+
+    return prepare_images
+
+
+def unlabelled(images: Any) -> Batch:
+    """Return a batch of images without labels, to be prepared for a prediction."""
+    rows = np.arange(len(images), dtype=np.int32)
+    return Batch(images, None, rows, np.ones(len(images), bool))
+
+
+def check_images(images: np.ndarray, config: Config, statistics: Statistics | None) -> None:
+    """Refuse images that cannot be such as the network was trained on.
+
+    Raises: ValueError for another shape than (n, h, w, c) and another type than uint8; given the
+        run's statistics also for pixels that are all darker than a quarter of the training images'
+        mean, such as 0 to 16.
+    """
+    shape = tuple(config.data.shape)
+    if images.shape[1:] != shape or images.ndim != 4 or not len(images):
+        raise ValueError(
+            f"images of shape {images.shape} are not (n, {', '.join(map(str, shape))})"
+        )
+    if images.dtype != np.uint8:
+        low, high = (f"{float(bound):g}" for bound in (images.min(), images.max()))
+        scaled = "(255 * images).round().astype('uint8')" if float(high) <= 1 else "uint8"
+        raise ValueError(
+            f"images are {images.dtype} from {low} to {high}; this run takes uint8 from 0 to 255: "
+            f"pass {scaled}"
+        )
+    if statistics is None:
+        return
+    mean, brightest = 255 * float(np.mean(statistics["mean"])), int(images.max())
+    if 0 < brightest < mean / 4:
+        raise ValueError(
+            f"the brightest pixel of these images is {brightest}, and the mean pixel that the "
+            f"network was trained on is {mean:.0f}; scale the images to 0..255"
+        )
+
+
+def _check(config: Config) -> None:
+    data = config.data
+    if len(data.shape) != 3:
+        raise ValueError(f"data.shape={data.shape} must be (height, width, channels)")
+    if max(data.shape[:2]) > LARGEST_SIDE:
+        raise ValueError(
+            f"data.shape={data.shape} has more than {LARGEST_SIDE} pixels on a side, the most that "
+            "a JPEG can have"
+        )
+    numbers = math.prod(side + 2 * data.pad for side in data.shape[:2]) * data.shape[2]
+    if numbers > LARGEST:
+        raise ValueError(
+            f"data.shape={data.shape} with data.pad={data.pad} makes images of {numbers} numbers; "
+            f"jax counts them in 32 bits, to {LARGEST}"
+        )
+
+
+def _check_constants(config: Config) -> None:
+    data = config.data
+    for key, values in (("data.mean", data.mean), ("data.std", data.std)):
+        if len(values) != data.shape[-1]:
+            raise ValueError(
+                f"{key}={values} needs a number for each of the {data.shape[-1]} channels if "
+                "normalisation=constants"
+            )
+    if not all(value > 0 for value in data.std):
+        raise ValueError(
+            f"data.std={data.std} must hold positive numbers: pixels are divided by it"
+        )
+
+
+NORMALISATIONS = {
+    "per_pixel": Part("the mean image is subtracted (He et al. 2015, sec. 4.2)", lambda: None),
+    "channel": Part("each channel gets mean 0 and variance 1", lambda: None),
+    "constants": Part(
+        "given constants, for imported weights and photographs",
+        lambda: None,
+        keys={
+            "data.mean": Key((), NUMBERS, "means of the channels, of pixels in [0, 1]"),
+            "data.std": Key((), NUMBERS, "standard deviations of the channels"),
+        },
+        check=_check_constants,
+    ),
+}
+
+TASK = Task(
+    "classification of images",
+    build=dataset,
+    keys={
+        "data.name": Key("cifar10", ANY, "digits, npz:PATH, folder:PATH or a tfds name"),
+        "data.dir": Key("", ANY, "the tensorflow-datasets folder; digits needs none"),
+        "data.stream": Key(
+            "auto",
+            choice("auto", "always", "never"),
+            "whether data is read while it is trained on; auto: if it does not fit on the device",
+        ),
+        "data.shape": Key((32, 32, 3), SIZES, "height, width and channels of an image"),
+        "data.pad": Key(4, NOT_NEGATIVE, "zeros on each side, before a random crop, in pixels"),
+        "data.flip": Key(True, ANY, "whether half of the images are mirrored at random"),
+        "model.num_classes": Key(10, POSITIVE, "classes of the data set"),
+    },
+    switches={
+        "normalisation": Switch(
+            "data.normalisation", NORMALISATIONS, "per_pixel", "how pixels are normalised"
+        )
+    },
+    check=_check,
+    example=example,
+    statistics=statistics,
+    prepare=prepare,
+    measure=measure,
+    evaluation=evaluation,
+    score="error",
+    shown=".2%",
+)
