@@ -1,11 +1,11 @@
-# make demo, make test: each the only command on a fresh clone; both make .venv first.
+# On a fresh clone `make demo` or `make test` is the only command: both make .venv first.
 PYTHON ?= python3
 ACCELERATOR ?= cpu
 BIN := .venv/bin
-# Kept on every push; a new requirement or another accelerator makes the environment again.
+# Its date says when the environment was made; new requirements or another accelerator make it anew.
 STAMP := .venv/installed-$(ACCELERATOR)
 
-.PHONY: setup demo test format
+.PHONY: setup demo test test-slow format
 
 setup: $(STAMP)
 
@@ -25,6 +25,10 @@ test: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/pytest -q
+
+# The tests that are marked slow: each takes many seconds, all of them half an hour.
+test-slow: setup
+	$(BIN)/pytest -q -m slow
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -1,12 +1,13 @@
-"""What checkpoints cost: their checksums beside the save itself, and a save beside training.
+"""What checkpoints cost: their checksums, compared with the save itself, and a save in training.
 
     python -m benchmarks.checkpoints [--depth=110 --megabytes=14,1000 --json=FILE]
 
-`save` is a save of a state of so many megabytes until orbax has committed it, `seal` reading it
-back for the manifest, `verify` what a restore does first. `train` are --steps steps of a ResNet on
-batches of 128, `train_saving` the same while a save of its state runs beside them, which begins
-before and may end after: `lost`, the difference, is what a save takes from training. Its share is
-that of ten minutes, the longest that the default config trains without a save.
+`save` are the seconds until orbax has committed a state of so many megabytes. `seal` are those of
+reading the files again for the manifest, and `verify` those of the checks before a restore. `train`
+are the seconds of --steps training steps of a ResNet on batches of 128, and `train_saving` the same
+with a save of its state that begins before the steps and may end after them. `lost`, the
+difference, is what a save takes from training. Its ratio is the share of the ten minutes after
+which a save is due with the default config.
 """
 
 import statistics
@@ -18,21 +19,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
 from benchmarks import common
-from resnet_jax import checkpoint, families
-from resnet_jax import config as configs
-from resnet_jax.checkpoint import Checkpoints, Found
-from resnet_jax.training.compile import program
+from resnet_jax import families
+from resnet_jax.choices import COMMON
+from resnet_jax.command import whole
+from resnet_jax.run import checkpoint
+from resnet_jax.run.checkpoint import Checkpoints, Found
+from resnet_jax.training.compile import ONCE, program
 from resnet_jax.training.state import TrainState
 
 NOTHING = Found(None, {}, [])
-MINUTES = configs.base().checkpoint_minutes
+MINUTES = COMMON["checkpoint_minutes"].default
 
 
 def checksums(megabytes: int, rounds: int) -> tuple[common.Row, common.Ratios]:
-    """Seconds of a save, of its manifest and of verifying it, medians over the rounds."""
+    """Return the seconds of a save, of its manifest and of verifying it, medians over rounds."""
     parts = max(1, min(100, megabytes // 2))
     draw = np.random.default_rng(0)
     arrays = [draw.random(megabytes * 250_000 // parts, np.float32) for _ in range(parts)]
@@ -53,10 +55,11 @@ def checksums(megabytes: int, rounds: int) -> tuple[common.Row, common.Ratios]:
             saved = time.perf_counter()
             checkpoint.seal(Path(folder), step)
             sealed = time.perf_counter()
-            if wrong := checkpoint.verify(Path(folder) / "checkpoints" / str(step)):
-                raise RuntimeError(wrong)
+            if problem := checkpoint.verify(Path(folder) / "checkpoints" / str(step)):
+                raise RuntimeError(problem)
             verified = time.perf_counter()
-            seconds["save"].append(saved - began - (sealed - saved))  # which the save did too
+            # The save has sealed the step too, which takes as long as sealing it again.
+            seconds["save"].append(saved - began - (sealed - saved))
             seconds["seal"].append(sealed - saved)
             seconds["verify"].append(verified - sealed)
     medians = {name: statistics.median(each) for name, each in seconds.items()}
@@ -68,12 +71,13 @@ def checksums(megabytes: int, rounds: int) -> tuple[common.Row, common.Ratios]:
 
 
 def training(depth: int, steps: int, rounds: int) -> tuple[common.Row, common.Ratios]:
-    """Seconds of training with and without a save beside it."""
+    """Return the seconds of training without a save, and with a save at the same time."""
     config = common.cifar(depth, 128)
     net = families.build(config)
-    state, batch = common.create_state(config, net), common.make_batch(config)
-    one = common.train_step(config, net)
-    step = program(lambda s, b: one(s, b, None)[0], state, batch)
+    state = program(lambda: common.create_state(config, net), level=ONCE)()
+    batch = common.make_batch(config)
+    train_step = common.train_step(config, net)
+    step = program(lambda s, b: train_step(s, b, None)[0], state, batch)
 
     def train(state: Any) -> None:
         for _ in range(steps):
@@ -107,20 +111,34 @@ def training(depth: int, steps: int, rounds: int) -> tuple[common.Row, common.Ra
 def measure(
     depth: int, steps: int, rounds: int, megabytes: tuple[int, ...]
 ) -> tuple[list[common.Row], common.Ratios]:
-    """All of it."""
-    found = [checksums(size, rounds) for size in megabytes] + [training(depth, steps, rounds)]
+    """Measure saves of all sizes, and training."""
+    results = [checksums(size, rounds) for size in megabytes] + [training(depth, steps, rounds)]
     ratios: common.Ratios = {}
-    for _, some in found:
+    for _, some in results:
         ratios |= some
-    return [row for row, _ in found], ratios
+    return [row for row, _ in results], ratios
+
+
+def main(words: list[str] | None = None) -> None:
+    """Read the command line, measure and report."""
+    parser = common.parser("checkpoints", __doc__, "--depth=110 --megabytes=14,1000")
+    flag = parser.add_argument
+    flag("--depth", type=whole(1), default=110, help="layers of the ResNet (default: %(default)s)")
+    flag("--steps", type=whole(1), default=4, help="steps a measurement (default: %(default)s)")
+    flag("--rounds", type=whole(1), default=5, help="measurements of each (default: %(default)s)")
+    flag(
+        "--megabytes",
+        type=common.integers,
+        default="14,1000",
+        help="sizes of the saved states (default: %(default)s)",
+    )
+    arguments = parser.read(words)
+    common.run(
+        "checkpoints",
+        arguments,
+        lambda: measure(arguments.depth, arguments.steps, arguments.rounds, arguments.megabytes),
+    )
 
 
 if __name__ == "__main__":
-    _DEPTH = flags.DEFINE_integer("depth", 110, "layers of the ResNet")
-    _STEPS = flags.DEFINE_integer("steps", 4, "steps of a measurement", lower_bound=1)
-    _ROUNDS = flags.DEFINE_integer("rounds", 5, "times that each is measured", lower_bound=1)
-    _MEGABYTES = flags.DEFINE_list("megabytes", ["14", "1000"], "sizes of states")
-    common.run(
-        "checkpoints",
-        lambda: measure(_DEPTH.value, _STEPS.value, _ROUNDS.value, common.integers(_MEGABYTES)),
-    )
+    common.start(main)

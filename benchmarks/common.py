@@ -1,5 +1,6 @@
 """What the benchmarks share: a training step to measure, programs timed in turn, and the report."""
 
+import argparse
 import functools
 import json
 import os
@@ -14,11 +15,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
 from configs import cifar10
-from resnet_jax import command
-from resnet_jax.config import Config, check
+from resnet_jax import command, memory
+from resnet_jax.config import check
+from resnet_jax.keys import Config
+from resnet_jax.tasks import TASKS
+from resnet_jax.tasks.task import Batch
 from resnet_jax.training import state as states
 from resnet_jax.training import step as steps
 from resnet_jax.training.optimizer import optimizer
@@ -27,59 +30,81 @@ Row = dict[str, Any]
 Ratios = dict[str, float | None]
 
 
+# --- networks and their training steps
+
+
 def cifar(depth: int, batch_size: int, block: str = "", skip: str = "") -> Config:
-    """The CIFAR-10 recipe of this ResNet, normalised over the whole batch."""
-    given = {"depth": depth, "block": block, "skip": skip}
-    return recipe(",".join(f"{k}={v}" for k, v in given.items() if v), batch_size)
+    """Return the CIFAR-10 recipe of a ResNet, normalised over the whole batch."""
+    switches = {"depth": depth, "block": block, "skip": skip}
+    argument = ",".join(f"{name}={value}" for name, value in switches.items() if value)
+    return recipe(argument, batch_size)
 
 
 def recipe(argument: str, batch_size: int, **model: Any) -> Config:
-    """The CIFAR-10 recipe of this argument's net with these of its model's values changed."""
+    """Return the CIFAR-10 recipe of the argument's network, normalised over the whole batch.
+
+    `model` are values of model keys. What is wrong with the argument is one line and status 2.
+    """
     with command.refusals():
-        config = cifar10.get_config(argument)
-        config.batch_size = batch_size
-        config.norm.group_size = 0
+        config = whole_batch(cifar10.get_config(argument), batch_size)
         config.model.update(model)
         check(config)
     return config
 
 
-def train_step(config: Config, net: Any) -> Callable:
-    """The whole training step around any network, (state, batch, axis) -> (state, sums).
+def whole_batch(config: Config, batch_size: int) -> Config:
+    """Return a copy with this batch size, whose batch norm, if any, normalises the whole batch."""
+    config = memory.changed(config, batch_size=batch_size)
+    if config.norm.kind == "batch":
+        config.norm.group_size = 0
+    return config
 
-    The batch is prepared already: augmentation costs every network the same.
+
+def train_step(config: Config, net: Any) -> Callable:
+    """Return the training step of any network, (state, batch, axis) -> (state, sums).
+
+    The batch is already prepared, because augmentation costs every network the same.
     """
     return functools.partial(
         steps.train_step,
         apply=net.apply,
-        prepare=lambda key, batch: batch.image,
+        prepare=lambda key, batch: batch,
+        measure=TASKS[config.task].measure,
         optimizer=optimizer(config),
     )
 
 
 def create_state(config: Config, net: Any) -> states.TrainState:
-    """The state at step 0."""
-    return states.create(config.seed, net, tuple(config.data.shape), optimizer(config))
+    """Return the state at step 0."""
+    shape = TASKS[config.task].example(config).shape
+    return states.create(config.seed, net, shape, optimizer(config))
 
 
-def plain_program(function: Callable, *arguments: Any, donate: tuple[int, ...] = ()) -> Any:
-    """What one would write for `training.compile.program`, which is how ours is compiled."""
-    return jax.jit(function, donate_argnums=donate).lower(*arguments).compile()
-
-
-def make_batch(config: Config) -> steps.Batch:
-    """One batch of noise with random labels."""
+def make_batch(config: Config) -> Batch:
+    """Return a batch of the config's classification task: noise with random labels."""
     n, draw = config.batch_size, np.random.default_rng(0)
-    return steps.Batch(
-        image=jnp.asarray(draw.standard_normal((n, *config.data.shape), np.float32)),
-        label=jnp.asarray(draw.integers(config.model.num_classes, size=n, dtype=np.int32)),
+    shape, classes = TASKS[config.task].example(config)
+    return Batch(
+        input=jnp.asarray(draw.standard_normal((n, *shape), np.float32)),
+        target=jnp.asarray(draw.integers(classes, size=n, dtype=np.int32)),
         row=jnp.arange(n, dtype=jnp.int32),
         mask=jnp.ones(n, bool),
     )
 
 
+def plain_program(function: Callable, *arguments: Any, donate: tuple[int, ...] = ()) -> Any:
+    """Compile as without this package, by `jax.jit`; see `training.compile.program`."""
+    return jax.jit(function, donate_argnums=donate).lower(*arguments).compile()
+
+
+# --- time
+
+
 def alternate(programs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each program, each once a round, so that all of them meet the same load."""
+    """Return the seconds of each program in each round.
+
+    In every round each program runs once, so that all programs meet the same load.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(rounds):
         for name, program in programs.items():
@@ -89,30 +114,73 @@ def alternate(programs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[st
     return seconds
 
 
-def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Median over the rounds of ours / theirs, the two of a round measured one after the other."""
-    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
+    """Return the median over the rounds of numerator / denominator.
+
+    The two numbers of a round were measured one after the other.
+    """
+    return statistics.median(a / b for a, b in zip(numerators, denominators, strict=True))
 
 
-def run(name: str, measure: Callable[[], tuple[list[Row], Ratios]]) -> None:
-    """Parse the flags, measure, print the report, and write it where --json says."""
-    flags.DEFINE_string("json", None, "write the report to this file too")
+# --- the command
 
-    def main() -> None:
-        if flags.FLAGS.json:
-            with command.refusals():
-                command.check_file("--json", Path(flags.FLAGS.json), "report.json")
-        # Kept programs would hide compile times, and what a program read back from disk needs.
-        jax.config.update("jax_enable_compilation_cache", False)
-        print(f"{name} on {device()}; load average {load_average()}", flush=True)
-        before = load_average()
-        report(name, before, *measure())
 
+def parser(name: str, doc: str | None, flags: str = "") -> command.Parser:
+    """Return the parser of `python -m benchmarks.NAME`, with --json.
+
+    The first paragraph of `doc`, the module's docstring, says what the command does. `flags` are
+    those of the example.
+    """
+    module = f"benchmarks.{name}"
+    purpose = (doc or "").partition("\n\n")[0]
+    example = " ".join(filter(None, ("python -m", module, flags, "--json=FILE")))
+    parser = command.Parser(module, purpose, example)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="file to write the report to")
+    return parser
+
+
+def integers(text: str) -> tuple[int, ...]:
+    """Return the numbers of a flag such as --depths=20,56.
+
+    Raises: argparse.ArgumentTypeError for anything else than whole numbers with commas.
+    """
+    words = list(filter(None, text.split(",")))
+    for word in words:
+        if not (word.isascii() and word.isdecimal()):
+            raise argparse.ArgumentTypeError(f"{word!r} is no whole number")
+    return tuple(map(int, words))
+
+
+def run(
+    name: str,
+    arguments: command.Arguments,
+    measure: Callable[[], tuple[Sequence[Row], Ratios]],
+) -> None:
+    """Measure, print the report, and write it to the file of --json."""
+    if arguments.json is not None:
+        with command.refusals():
+            command.check_file("--json", arguments.json, "report.json")
+    print(f"{name} on {device()}; load average {load_average()}", flush=True)
+    before = load_average()
+    report(name, arguments.json, before, *measure())
+
+
+def start(main: Callable[[], None]) -> None:
+    """Call the `main` of a benchmark as a command, without the cache of compiled programs.
+
+    The cache would hide compile times, and the memory that a program needs if it comes from there.
+    """
+    jax.config.update("jax_enable_compilation_cache", False)
     command.run(main)
 
 
-def report(name: str, before: float | None, rows: Sequence[Row], ratios: Ratios) -> None:
-    """Print what was measured, and write it where --json says; `before`: the load at the start."""
+# --- the report
+
+
+def report(
+    name: str, file: Path | None, before: float | None, rows: Sequence[Row], ratios: Ratios
+) -> None:
+    """Print what was measured, and write it to `file`; `before` is the load at the start."""
     result = {
         "benchmark": name,
         "device": device(),
@@ -124,12 +192,12 @@ def report(name: str, before: float | None, rows: Sequence[Row], ratios: Ratios)
     print(table(rows))
     print("\n".join(f"{key} = {show(value)}" for key, value in ratios.items()))
     print(f"load average {before} before, {load_average()} after", flush=True)
-    if flags.FLAGS.json:
-        Path(flags.FLAGS.json).write_text(json.dumps(result, indent=2) + "\n")
+    if file is not None:
+        file.write_text(json.dumps(result, indent=2) + "\n")
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Rows of any keys as aligned columns; what a row lacks is left blank."""
+    """Return rows of any keys as aligned columns; a cell whose row lacks the key is blank."""
     names = list(dict.fromkeys(key for row in rows for key in row))
     lines = [names, *([show(row[n]) if n in row else "" for n in names] for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(names))]
@@ -138,44 +206,39 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def show(value: Any) -> str:
-    """A value as the table prints it."""
+    """Return a value as the table prints it."""
     if value is None:
         return "absent"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def device() -> str:
-    """The devices in words; of a CPU its model and its cores."""
-    found = jax.devices()
-    kind = found[0].device_kind
-    if found[0].platform == "cpu":
+    """Return the devices in words: their number and kind; for a CPU its model and its cores."""
+    devices = jax.devices()
+    kind = devices[0].device_kind
+    if devices[0].platform == "cpu":
         kind = f"{_cpu_model()}, {os.cpu_count()} cores"
-    return f"{len(found)} x {kind}"
+    return f"{len(devices)} x {kind}"
 
 
 def _cpu_model() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or platform.machine())
 
 
 def load_average() -> float | None:
-    """Programs that ran or waited for a core over the last minute; None where unknown."""
+    """Return how many programs ran or waited for a core, averaged over the last minute.
+
+    None if the system does not tell.
+    """
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 def version(package: str) -> str | None:
-    """The installed version of a package; None where it is absent."""
+    """Return the version of an installed package, or None if it is absent."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def integers(flag: flags.FlagHolder) -> tuple[int, ...]:
-    """The whole numbers of a list flag; another value is one clear line."""
-    for word in flag.value:
-        if not word.isdigit():
-            command.fail(f"--{flag.name}: {word!r} is not a whole number")
-    return tuple(map(int, flag.value))

@@ -1,12 +1,13 @@
-"""Seconds to trace, lower and compile one training step, against depth.
+"""Seconds to trace, lower and compile a training step, by depth.
 
     python -m benchmarks.compile_vs_depth [--depths=20,56,...] [--family=vgg ...] [--json=FILE]
 
-CIFAR ResNets of basic blocks with option A, and where a depth is 9n+2 alone pre-activation
-bottlenecks; batch 8, no compilation cache. Ours is compiled as training does it; the peer, the
-same net written out block by block in plain flax.linen, by `jax.jit`. trace_s and lower_s are
-staged apart; total_s is the whole, and compile_s the rest of it. Of every other family that can be
-scanned a deep net is compared with a shallow one (FAMILIES).
+The networks are CIFAR ResNets of basic blocks with option A, or of pre-activation bottlenecks if a
+depth is 9n+2 but not 6n+2. The batch is 8, and nothing is cached. Ours is compiled as training
+does it. The peer, the same network written block by block in plain flax.linen, is compiled by
+`jax.jit`. trace_s and lower_s are measured on their own, total_s is the whole, and compile_s is
+the rest of it. --family also compares a deep network of another family with a shallow one
+(FAMILIES).
 """
 
 import gc
@@ -16,16 +17,16 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
-from absl import flags
 
 from benchmarks import common, peers
-from resnet_jax.config import Config
+from resnet_jax.command import whole
 from resnet_jax.families import build
-from resnet_jax.models.resnet import default_block, resnet_stages
+from resnet_jax.keys import Config
+from resnet_jax.models.stages import default_block, resnet_stages
 from resnet_jax.training.compile import program
 
 BATCH = 8
-# Family -> the config's argument but for the depth, a shallow depth and a deep one.
+# The config's argument without the depth, a shallow depth and a deep depth.
 FAMILIES = {
     "single": ("block=single,skip=A", 20, 1202),
     "fixup": ("block=fixup_basic,skip=A", 20, 1202),
@@ -36,18 +37,21 @@ FAMILIES = {
     "vgg": ("family=vgg", 16, 319),
     "vit": ("family=vit", 12, 1000),
 }
-# An unrolled net that took longer than this, in seconds, is the last one tried.
+# Seconds: an unrolled network that took longer is the last that is tried.
 TIME_BOX = 120.0
 
 
 def once(config: Config, net: Any, compile: Callable) -> common.Row:
-    """Seconds of each phase and of the whole, from cold caches, and the lowered module's lines."""
+    """Return the seconds of each phase and of the whole, and the lines of the lowered module.
+
+    JAX's caches are emptied before.
+    """
     state = jax.eval_shape(lambda: common.create_state(config, net))
-    batch, step = common.make_batch(config), common.train_step(config, net)
-    one = lambda state, batch: step(state, batch, None)
+    batch, train_step = common.make_batch(config), common.train_step(config, net)
+    step = lambda state, batch: train_step(state, batch, None)
     _forget()
     clock = [time.perf_counter()]
-    traced = jax.jit(one).trace(state, batch)
+    traced = jax.jit(step).trace(state, batch)
     clock.append(time.perf_counter())
     lowered = traced.lower()
     clock.append(time.perf_counter())
@@ -55,7 +59,7 @@ def once(config: Config, net: Any, compile: Callable) -> common.Row:
     del traced, lowered
     _forget()
     began = time.perf_counter()
-    compile(one, state, batch)
+    compile(step, state, batch)
     total = time.perf_counter() - began
     trace, lower = (b - a for a, b in zip(clock, clock[1:], strict=False))
     return {
@@ -75,12 +79,15 @@ def _forget() -> None:
 def measure(
     depths: Sequence[int], peer_depths: Sequence[int], families: Sequence[str], rounds: int
 ) -> tuple[list[common.Row], common.Ratios]:
-    """Every depth once a round, then the peers once each, the shallowest first, then families."""
+    """Measure every depth once a round, then each peer once, then the other families.
+
+    The shallowest peer comes first.
+    """
     configs = {depth: _config(depth) for depth in depths}
     peer_configs = {depth: _config(depth) for depth in sorted(peer_depths)}
-    # What only the first compilation of a process pays for.
-    warm = configs[min(depths)]
-    once(warm, build(warm), program)
+    # The first compilation of a process takes longer, and is not measured.
+    shallowest = configs[min(depths)]
+    once(shallowest, build(shallowest), program)
     samples: dict[int, list[common.Row]] = {depth: [] for depth in depths}
     for _ in range(rounds):
         for depth, config in configs.items():
@@ -104,7 +111,7 @@ def measure(
 
 
 def _config(depth: int) -> Config:
-    block = default_block("resnet", depth, image=32)
+    block = default_block(depth, image=32)
     return common.cifar(depth, BATCH, f"preact_{block}" if block == "bottleneck" else block)
 
 
@@ -125,23 +132,39 @@ def _row(net: str, config: Config, samples: Sequence[common.Row]) -> common.Row:
     return {
         "net": net,
         "depth": config.model.depth,
-        "block": config.model.block,
+        "block": config.model.get("block", ""),
         "samples": len(samples),
         **{key: statistics.median(s[key] for s in samples) if samples else None for key in keys},
     }
 
 
-if __name__ == "__main__":
-    _DEPTHS = flags.DEFINE_list("depths", "20,56,110,218,434,1001,1202", "layers of our nets")
-    _PEER_DEPTHS = flags.DEFINE_list("peer_depths", "20,56,110", "layers of the unrolled nets")
-    _FAMILY = flags.DEFINE_multi_enum("family", [], list(FAMILIES), "another one too")
-    _ROUNDS = flags.DEFINE_integer("rounds", 5, "times that each depth is compiled", lower_bound=1)
+def main(words: list[str] | None = None) -> None:
+    """Read the command line, measure and report."""
+    parser = common.parser("compile_vs_depth", __doc__, "--depths=20,56 --family=vgg")
+    flag = parser.add_argument
+    flag(
+        "--depths",
+        type=common.integers,
+        default="20,56,110,218,434,1001,1202",
+        help="layers of our networks (default: %(default)s)",
+    )
+    flag(
+        "--peer_depths",
+        type=common.integers,
+        default="20,56,110",
+        help="layers of the unrolled networks (default: %(default)s)",
+    )
+    flag("--family", action="append", default=[], choices=FAMILIES, help="also measure a family")
+    flag("--rounds", type=whole(1), default=5, help="measurements of each (default: %(default)s)")
+    arguments = parser.read(words)
     common.run(
         "compile_vs_depth",
+        arguments,
         lambda: measure(
-            common.integers(_DEPTHS),
-            common.integers(_PEER_DEPTHS),
-            _FAMILY.value,
-            _ROUNDS.value,
+            arguments.depths, arguments.peer_depths, arguments.family, arguments.rounds
         ),
     )
+
+
+if __name__ == "__main__":
+    common.start(main)

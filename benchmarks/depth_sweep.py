@@ -1,40 +1,47 @@
-"""What depth costs on one GPU: seconds to compile, milliseconds a step and bytes of deep ResNets.
+"""What depth costs on a GPU: seconds to compile, milliseconds a step and bytes of deep ResNets.
 
     python -m benchmarks.depth_sweep [--json=benchmarks/results/depth_sweep_CARD.json]
         [--seconds=540] [--depths=110,1202,...] [--batch=128] [--dtype=float32]
         [--xla_option=NAME=VALUE ...]
 
-CIFAR ResNets of basic blocks with option A, and where a depth is 9n+2 alone pre-activation
-bottlenecks; noise on the device, augmented there, bfloat16 beside float32 parameters. `scan` is one
-loop a stage; `unroll2` and `unroll4` have two and four blocks a turn, `unrolled` has no loop;
-`block` computes each block again for its gradient; `torch` is PyTorch on the same card, eager under
-autocast, channels_last, and `torch_graph` the same captured as a CUDA graph. The scan of every
-depth comes first, then the variants of the shallowest and of the deepest, then the rest; at last
-the unrolled nets by depth, each where the square of its growth in seconds is left. --xla_option
-holds for all programs of ours. Ratios are of step times, medians over the rounds:
+The networks are CIFAR ResNets of basic blocks with option A, or of pre-activation bottlenecks if a
+depth is 9n+2 but not 6n+2. They train on noise that is on the device and augmented there, in
+bfloat16 with float32 parameters. The programs:
 
-    scan_over_unrolled_DEPTH, ..._unroll2_..., ..._unroll4_..., ..._block_...
-    step_over_torch_DEPTH, step_over_torch_graph_DEPTH         ours (scan) over theirs
-    step_1202_over_110, compile_1202_over_110, peak_1202_over_110      10.96 in bytes that move
-    roof_share_DEPTH                                                   see throughput
+    scan                 one loop for each stage
+    unroll2, unroll4     two and four blocks in each turn of the loop
+    unrolled             no loop
+    block                each block is computed again for its gradient (remat)
+    torch                PyTorch on the same card, eager under autocast, channels_last
+    torch_graph          the same, captured as a CUDA graph
 
-What --seconds leave no time for is null, and its row says why.
+First come the scans of all depths, then the variants of the shallowest and of the deepest network,
+then those of the other networks, and at last the unrolled networks by depth. An unrolled network is
+tried if the time that is left suffices for the last one's time multiplied by the square of the
+growth in depth. --xla_option holds for all programs of ours. The ratios are of step times, medians
+over the rounds:
+
+    scan_over_VARIANT_DEPTH                         VARIANT is unroll2, unroll4, unrolled or block
+    step_over_torch_DEPTH, step_over_torch_graph_DEPTH      ours (scan) over PyTorch's
+    step_1202_over_110, compile_1202_over_110, peak_1202_over_110       10.96 in moved bytes
+    roof_share_DEPTH                                see throughput.py
+
+If --seconds do not suffice for a program, its numbers are null and its row says why.
 """
 
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from absl import flags
-
 from benchmarks import common, speed, timed
 from benchmarks.torch_worker import Worker
 from configs import cifar10
 from resnet_jax import command
-from resnet_jax.config import Config, check
-from resnet_jax.models.resnet import default_block
+from resnet_jax.config import check
+from resnet_jax.keys import Config
+from resnet_jax.models.stages import default_block
 
-# Name -> what it changes in the config; `unrolled` leaves no loop at any depth.
+# The values that a variant changes in the config. `unrolled` leaves no loop at any depth.
 LOOPS: dict[str, dict[str, Any]] = {
     "unroll4": {"unroll": 4},
     "unroll2": {"unroll": 2},
@@ -42,13 +49,16 @@ LOOPS: dict[str, dict[str, Any]] = {
 }
 VARIANTS = LOOPS | {"unrolled": {"unroll": 10_000}}
 TORCH = ("torch", "torch_graph")
-EXAMPLES, TURN = 8, 10  # batches on the device; steps a call
+EXAMPLES, TURN = 8, 10  # batches on the device, and steps in a call
 
 
 def recipe(depth: int, batch: int, dtype: str) -> Config:
-    """The net of this depth, scanned and without remat; a wrong depth is one clear line."""
+    """Return the config of the network of this depth, scanned and without remat.
+
+    A depth that does not exist is one line and status 2.
+    """
     with command.refusals():
-        block = default_block("resnet", depth, image=32)
+        block = default_block(depth, image=32)
         block = f"preact_{block}" if block == "bottleneck" else block
         config = cifar10.get_config(f"depth={depth},block={block}")
         config = speed.recipe(config, batch, dtype)
@@ -58,14 +68,14 @@ def recipe(depth: int, batch: int, dtype: str) -> Config:
 
 
 def plan(configs: Mapping[int, Config]) -> timed.Sheet:
-    """Every row and ratio."""
+    """Return the sheet with every row and ratio."""
     rows = [
         speed.row(depth=depth, block=config.model.block, program=program)
         for depth, config in configs.items()
         for program in ("scan", *VARIANTS, *TORCH)
     ]
     shallow, deep = _ends(configs)
-    names = [f"{what}_{deep}_over_{shallow}" for what in ("step", "compile", "peak")]
+    names = [f"{name}_{deep}_over_{shallow}" for name in ("step", "compile", "peak")]
     for depth in configs:
         names += [f"scan_over_{variant}_{depth}" for variant in VARIANTS]
         names += [f"step_over_{mode}_{depth}" for mode in TORCH] + [f"roof_share_{depth}"]
@@ -73,7 +83,7 @@ def plan(configs: Mapping[int, Config]) -> timed.Sheet:
 
 
 def _ends(configs: Mapping[int, Config]) -> tuple[int, int]:
-    """The shallowest and the deepest of the nets that differ in depth alone."""
+    """Return the shallowest and the deepest of the networks that differ in depth alone."""
     block = next(iter(configs.values())).model.block
     depths = [depth for depth, config in configs.items() if config.model.block == block]
     return min(depths), max(depths)
@@ -87,7 +97,7 @@ def measure(
     worker: Worker | None,
     rounds: int,
 ) -> None:
-    """The scans and eager PyTorch, then the variants, the ends first."""
+    """Measure the scans and eager PyTorch, then the variants, the ends first."""
     dtype = next(iter(configs.values())).dtype
     limits = speed.device_roofs(dtype)
     sheet.rows.insert(0, speed.device_row(dtype, limits, options))
@@ -131,7 +141,7 @@ def _variant(
 ) -> float | None:
     config = contest.config.copy_and_resolve_references()
     config.update(VARIANTS[name])
-    # What has no loop takes longer to compile than what has one, and tells nothing of it.
+    # A program without a loop takes longer to compile, and tells nothing about those with a loop.
     kind = "ours" if name in LOOPS else name
     return contest.again(name, config, options, kind, f"scan_over_{name}_{depth}", expected)
 
@@ -141,36 +151,50 @@ def _torch(contest: speed.Contest, depth: int, name: str, worker: Worker | None)
 
 
 def _compare(sheet: timed.Sheet, shallow: int, deep: int) -> None:
-    """The deepest net over the shallowest, where both are measured."""
+    """Compare the deepest network with the shallowest, if both are measured."""
     a, b = (sheet.row(depth=depth, program="scan") for depth in (shallow, deep))
-    for what, key in (("step", "step_ms"), ("compile", "compile_s"), ("peak", "peak_mb")):
+    for name, key in (("step", "step_ms"), ("compile", "compile_s"), ("peak", "peak_mb")):
         if a[key] and b[key]:
-            sheet.ratios[f"{what}_{deep}_over_{shallow}"] = b[key] / a[key]
+            sheet.ratios[f"{name}_{deep}_over_{shallow}"] = b[key] / a[key]
 
 
 def begin(
     depths: Sequence[int], batch: int, dtype: str, option: Sequence[str], rounds: int
 ) -> timed.Plan:
-    """What the flags ask for."""
+    """Return the plan that the flags ask for."""
     configs = {depth: recipe(depth, batch, dtype) for depth in depths}
-    options, worker = speed.options(option), speed.worker()
+    options, worker = timed.options(option), speed.worker()
     fill = functools.partial(
         measure, configs=configs, options=options, worker=worker, rounds=rounds
     )
     return timed.Plan(plan(configs), fill, worker.close if worker else lambda: None)
 
 
-if __name__ == "__main__":
-    _DEPTHS = flags.DEFINE_list("depths", "110,218,434,866,1202,1001", "layers, the kind first")
-    _BATCH = flags.DEFINE_integer("batch", 128, "images a step", lower_bound=1)
-    _DTYPE, _ROUNDS, _OPTION = speed.define_flags()
+def main(words: list[str] | None = None) -> None:
+    """Read the command line, measure and report."""
+    parser = timed.parser("depth_sweep", __doc__, "--depths=110,1202")
+    parser.add_argument(
+        "--depths",
+        type=common.integers,
+        default="110,218,434,866,1202,1001",
+        help="layers; those of the first block's kind are compared (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--batch", type=command.whole(1), default=128, help="images a step (default: %(default)s)"
+    )
+    arguments = parser.read(words)
     timed.run(
         "depth_sweep",
+        arguments,
         lambda: begin(
-            common.integers(_DEPTHS),
-            _BATCH.value,
-            _DTYPE.value,
-            _OPTION.value,
-            _ROUNDS.value,
+            arguments.depths,
+            arguments.batch,
+            arguments.dtype,
+            arguments.xla_option,
+            arguments.rounds,
         ),
     )
+
+
+if __name__ == "__main__":
+    timed.start(main)

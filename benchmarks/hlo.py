@@ -1,16 +1,16 @@
-"""A compiled program's text, read: its computations, and how often each is executed."""
+"""Reading the text of a compiled program: its computations, and how often each is executed."""
 
 import math
 import re
 from collections.abc import Iterator
 
-# Bytes of an element by HLO's name of its type.
+# Bytes of an element, by the name of its type in HLO.
 SIZES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4}
 SIZES |= {"s64": 8, "u64": 8, "f64": 8}
 
 
 def computations(hlo: str) -> tuple[dict[str, list[str]], str]:
-    """Name -> its instructions, and the name of the one where execution begins."""
+    """Return the instructions of each computation, and the name of the first that is executed."""
     bodies: dict[str, list[str]] = {}
     name = entry = ""
     for line in hlo.splitlines():
@@ -25,13 +25,16 @@ def computations(hlo: str) -> tuple[dict[str, list[str]], str]:
 
 
 def used(instruction: str) -> list[str]:
-    """What it uses: `body=%a`, `calls=%a`, `to_apply=%a`, `branch_computations={%a, %b}`."""
+    """Return the computations that an instruction uses.
+
+    It names them as `body=%a`, `calls=%a`, `to_apply=%a` or `branch_computations={%a, %b}`.
+    """
     groups = re.findall(r"=\{?(%[\w.\-]+(?:, %[\w.\-]+)*)", instruction)
     return [name for group in groups for name in group.split(", ")]
 
 
 def executed(hlo: str) -> Iterator[tuple[str, int]]:
-    """Every instruction with the times that it is executed: a loop's body once a turn.
+    """Yield every instruction and how often it is executed: a loop's body once for each turn.
 
     Raises: ValueError for a loop whose number of turns the compiler does not tell.
     """
@@ -51,7 +54,7 @@ def executed(hlo: str) -> Iterator[tuple[str, int]]:
 
 
 def result_bytes(instruction: str) -> int:
-    """Of an instruction's result: `%name = f32[3,16]{1,0} op(...)`, or a tuple of such."""
+    """Return the bytes of the result of `%name = f32[3,16]{1,0} op(...)`, or of a tuple."""
     kind = re.split(r" [a-z][\w\-]*\(", instruction.split(" = ", 1)[1], maxsplit=1)[0]
     arrays = re.findall(r"([a-z]+\d*)\[([\d,]*)\]", kind)
     return sum(SIZES[t] * math.prod(map(int, filter(None, s.split(",")))) for t, s in arrays)

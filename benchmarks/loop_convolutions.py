@@ -1,11 +1,11 @@
-"""Convolutions inside loops that XLA:CPU would run 30 times too slowly: there must be none.
+"""Convolutions in loops that XLA:CPU would run 30 times too slowly: the count must be 0.
 
     python -m benchmarks.loop_convolutions [--json=FILE]
 
-Compiles a chunk of training steps, a `lax.scan` around the whole step, so that stem and transitions
-are inside a loop too, and reads the optimised HLO. A convolution in a loop is fast where its
-layout is b01f_01io->b01f (NHWC, HWIO, NHWC); see resnet_jax/models/conv.py. The last row is what
-one would write without it, an `nn.scan` of lax convolutions: it shows that the counter counts.
+A chunk of training steps is compiled, and its optimised HLO is read. It is a `lax.scan` of whole
+steps, so that stem and transitions are in a loop too. A convolution in a loop is fast if its layout
+is b01f_01io->b01f (NHWC, HWIO, NHWC); see resnet_jax/models/conv.py. The last row is an `nn.scan`
+of lax convolutions, as it would be written without this package. It shows that the counter counts.
 """
 
 import functools
@@ -17,9 +17,10 @@ import jax.numpy as jnp
 
 from benchmarks import common, hlo, peers
 from configs import digits, imagenet
-from resnet_jax.config import Config
 from resnet_jax.families import build
-from resnet_jax.models.resnet import resnet_stages
+from resnet_jax.keys import Config
+from resnet_jax.models.stages import resnet_stages
+from resnet_jax.training import feeds
 from resnet_jax.training import step as steps
 from resnet_jax.training.compile import program
 
@@ -28,7 +29,7 @@ BATCH, STEPS = 8, 2
 
 
 def loop_convolutions(text: str) -> list[str]:
-    """`dim_labels` of every convolution that some `while` body of this HLO module reaches."""
+    """Return the `dim_labels` of all convolutions that a `while` body of the HLO module reaches."""
     bodies, _ = hlo.computations(text)
     uses = {name: {u for line in lines for u in hlo.used(line)} for name, lines in bodies.items()}
     reached: set[str] = set()
@@ -37,17 +38,17 @@ def loop_convolutions(text: str) -> list[str]:
         if (name := ahead.pop()) not in reached and name in bodies:
             reached.add(name)
             ahead += uses[name]
-    found = r" convolution\(.*dim_labels=([\w?]+->[\w?]+)"
+    convolution = r" convolution\(.*dim_labels=([\w?]+->[\w?]+)"
     lines = (line for name in sorted(reached) for line in bodies[name])
-    return [label for line in lines for label in re.findall(found, line)]
+    return [label for line in lines for label in re.findall(convolution, line)]
 
 
 def compiled_chunk(config: Config, net: Any) -> str:
-    """The optimised HLO of a chunk of training steps."""
+    """Return the optimised HLO of a chunk of training steps."""
     shape = (4 * BATCH, *config.data.shape)
-    source = steps.Resident(jnp.zeros(shape), jnp.zeros(shape[0], jnp.int32))
-    one = common.train_step(config, net)
-    chunk = functools.partial(steps.chunk, step=one, fetch=steps.gather, axis=None)
+    source = jnp.zeros(shape), jnp.zeros(shape[0], jnp.int32)
+    step = common.train_step(config, net)
+    chunk = functools.partial(steps.chunk, step=step, fetch=feeds.gather, axis=None)
     state = jax.eval_shape(lambda: common.create_state(config, net))
     inputs = tuple(jax.ShapeDtypeStruct((STEPS, BATCH), kind) for kind in (jnp.int32, jnp.bool_))
     compiled: Any = program(chunk, state, source, inputs)
@@ -55,7 +56,10 @@ def compiled_chunk(config: Config, net: Any) -> str:
 
 
 def cases() -> dict[str, tuple[Config, Any]]:
-    """Name -> config and net: every block, shortcut, kernel and image size, and the trap last."""
+    """Return configs and networks by name.
+
+    They cover every kind of block, skip, kernel and image size. The last is the slow `nn.scan`.
+    """
     configs = {
         "ours, v1 basic 20, A": common.cifar(20, BATCH, "basic", "A"),
         "ours, v1 basic 20, C": common.cifar(20, BATCH, "basic", "C"),
@@ -66,7 +70,7 @@ def cases() -> dict[str, tuple[Config, Any]]:
         "ours, v1 basic 20, A, 8x8 images": digits.get_config("depth=20"),
         "ours, v1 basic 18, B, 64x64 images, 7x7 stem": _imagenet("depth=18"),
         "ours, Fixup basic 20, A": common.cifar(20, BATCH, "fixup_basic", "A"),
-        "ours, gated basic 20, A": common.recipe("depth=20", BATCH, merge="exclusive_gate"),
+        "ours, gated basic 20, A": common.recipe("depth=20,merge=exclusive_gate", BATCH),
         "ours, Wide ResNet 10": common.recipe("family=wide,depth=10", BATCH, widen=2),
         "ours, ResNeXt 29, 8 groups": common.recipe("family=resnext", BATCH, width=16),
         "ours, highway 19": common.recipe("family=highway", BATCH),
@@ -82,14 +86,14 @@ def cases() -> dict[str, tuple[Config, Any]]:
 
 
 def _imagenet(argument: str, **model: Any) -> Config:
-    config = imagenet.get_config(argument)
-    config.data.shape, config.batch_size, config.norm.group_size = (64, 64, 3), BATCH, 0
+    config = common.whole_batch(imagenet.get_config(argument), BATCH)
+    config.data.shape = (64, 64, 3)
     config.model.update(model)
     return config
 
 
 def measure() -> tuple[list[common.Row], common.Ratios]:
-    """Count in every case; the ratio is the sum over ours."""
+    """Count the convolutions of every case; the ratio is the sum over our networks."""
     rows = []
     for name, (config, net) in cases().items():
         labels = loop_convolutions(compiled_chunk(config, net))
@@ -103,9 +107,15 @@ def measure() -> tuple[list[common.Row], common.Ratios]:
             }
         )
     ours = sum(row["noncanonical"] for row in rows if row["net"].startswith("ours"))
-    # Only the CPU backend leaves convolutions in the HLO in this form and minds their layout.
+    # Only on the CPU backend does the HLO show convolutions in this form and their layout matter.
     return rows, {"noncanonical_convolutions": ours if jax.default_backend() == "cpu" else None}
 
 
+def main(words: list[str] | None = None) -> None:
+    """Read the command line, measure and report."""
+    arguments = common.parser("loop_convolutions", __doc__).read(words)
+    common.run("loop_convolutions", arguments, measure)
+
+
 if __name__ == "__main__":
-    common.run("loop_convolutions", measure)
+    common.start(main)

@@ -1,12 +1,13 @@
-"""Bytes of a training step by depth and by what it keeps for its gradient, and what that costs.
+"""Bytes of a training step, by depth and by what the step keeps for its gradient; and its time.
 
     python -m benchmarks.memory_vs_depth [--depths=20,110,1202] [--rounds=7] [--json=FILE]
 
-CIFAR ResNets (v1, option A), batch 16, float32, SGD with momentum and decay, as the training loop
-compiles a step. `temp_mb` is what XLA allocates beside arguments and results: exact, at any load.
-Beside our policies (`remat`) stands `plain`: `none` with a norm that is written out and left to
-autodiff. Step times are of ResNet-110 (or the last depth below 200), in turn; a ratio is the median
-over the rounds of a policy's time over `none`'s.
+The networks are CIFAR ResNets (v1, option A), the batch is 16, and a step is compiled as the
+training loop compiles it: float32, SGD with momentum and decay. `temp_mb` is what XLA allocates
+beside arguments and results. It does not depend on the load. Beside the policies of this package
+(`remat`) stands `plain`: `none` with a norm whose gradient is left to autodiff. The step times are
+of the deepest network below 200 layers, measured in turn. A ratio is the median over the rounds of
+a policy's time over that of `none`.
 """
 
 import statistics
@@ -16,12 +17,12 @@ from unittest import mock
 
 import jax
 import jax.numpy as jnp
-from absl import flags
 
 from benchmarks import common
-from resnet_jax.config import Config
+from resnet_jax.command import whole
 from resnet_jax.families import build
-from resnet_jax.models import norm
+from resnet_jax.keys import Config
+from resnet_jax.models import batch_norm
 from resnet_jax.models.residual import Remat
 from resnet_jax.training.compile import program
 
@@ -30,7 +31,7 @@ POLICIES = get_args(Remat)
 
 
 def plain_normalise(x, scale, bias, epsilon, relu, span=None):
-    """What `norm.normalise` computes, without a gradient of its own."""
+    """Return what `batch_norm.normalise` returns, without a gradient of its own."""
     axes = tuple(range(1, x.ndim - 1))
     mean = x.mean(axes)
     variance = jnp.square(x - jnp.expand_dims(mean, axes)).mean(axes)
@@ -41,16 +42,16 @@ def plain_normalise(x, scale, bias, epsilon, relu, span=None):
 
 
 def compiled(config: Config) -> Any:
-    """The compiled training step, (state, batch) -> (state, sums)."""
+    """Return the compiled training step, (state, batch) -> (state, sums)."""
     net = build(config)
-    step = common.train_step(config, net)
+    train_step = common.train_step(config, net)
     state: Any = jax.eval_shape(lambda: common.create_state(config, net))
-    one = lambda state, batch: step(state, batch, None)
-    return program(one, state, common.make_batch(config), donate=(0,))
+    step = lambda state, batch: train_step(state, batch, None)
+    return program(step, state, common.make_batch(config), donate=(0,))
 
 
 def measure(depths: Sequence[int], rounds: int) -> tuple[list[common.Row], common.Ratios]:
-    """Bytes of every depth and policy, then step times of one depth."""
+    """Measure the bytes of every depth and policy, then the step times of a single depth."""
     shallow = [depth for depth in depths if depth < 200]
     timed = max(shallow) if shallow else None
     rows: list[common.Row] = []
@@ -59,11 +60,8 @@ def measure(depths: Sequence[int], rounds: int) -> tuple[list[common.Row], commo
         for remat in ("plain", *POLICIES):
             config = common.cifar(depth, BATCH, "basic", "A")
             config.remat = "none" if remat == "plain" else remat
-            with (
-                mock.patch.object(norm, "normalise", plain_normalise)
-                if remat == "plain"
-                else (mock.patch.object(norm, "normalise", norm.normalise))
-            ):
+            normalise = plain_normalise if remat == "plain" else batch_norm.normalise
+            with mock.patch.object(batch_norm, "normalise", normalise):
                 step = compiled(config)
             temp = step.memory_analysis().temp_size_in_bytes
             rows.append({"depth": depth, "remat": remat, "temp_mb": temp / 1e6})
@@ -92,16 +90,31 @@ def _running(step: Any, config: Config):
 def _ratios(rows, seconds, depths: Sequence[int], timed: int | None) -> common.Ratios:
     temp = {(row["depth"], row["remat"]): row["temp_mb"] for row in rows}
     deep = max(depths)
-    found: common.Ratios = {f"temp_mb_{deep}_{r}": temp[deep, r] for r in ("plain", *POLICIES)}
+    ratios: common.Ratios = {f"temp_mb_{deep}_{r}": temp[deep, r] for r in ("plain", *POLICIES)}
     if timed is not None and timed != deep:
-        found |= {f"temp_{r}_{deep}_over_{timed}": temp[deep, r] / temp[timed, r] for r in POLICIES}
+        for remat in POLICIES:
+            ratios[f"temp_{remat}_{deep}_over_{timed}"] = temp[deep, remat] / temp[timed, remat]
     for remat in POLICIES[1:] if seconds else ():
         name = f"step_{remat}_over_{POLICIES[0]}_{timed}"
-        found[name] = common.ratio(seconds[remat], seconds[POLICIES[0]])
-    return found
+        ratios[name] = common.ratio(seconds[remat], seconds[POLICIES[0]])
+    return ratios
+
+
+def main(words: list[str] | None = None) -> None:
+    """Read the command line, measure and report."""
+    parser = common.parser("memory_vs_depth", __doc__, "--depths=20,110")
+    parser.add_argument(
+        "--depths",
+        type=common.integers,
+        default="20,110,1202",
+        help="layers, 6n+2 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--rounds", type=whole(0), default=7, help="measurements of a step (default: %(default)s)"
+    )
+    arguments = parser.read(words)
+    common.run("memory_vs_depth", arguments, lambda: measure(arguments.depths, arguments.rounds))
 
 
 if __name__ == "__main__":
-    _DEPTHS = flags.DEFINE_list("depths", "20,110,1202", "layers, 6n+2")
-    _ROUNDS = flags.DEFINE_integer("rounds", 7, "times that each step is measured", lower_bound=0)
-    common.run("memory_vs_depth", lambda: measure(common.integers(_DEPTHS), _ROUNDS.value))
+    common.start(main)

@@ -1,8 +1,8 @@
 """The same networks in plain flax.linen: lax convolutions, nn.BatchNorm, autodiff.
 
-Independent of `resnet_jax.models`, so that a benchmark compares with what one would write without
-it; only `from_ours` knows our parameters. CIFAR ResNets of basic blocks with option A (He et al.
-2015, sec. 4.2), original and pre-activation (2016), in training mode.
+They do not depend on `resnet_jax.models`, so that a benchmark compares with what would be written
+without that package. Only `from_ours` knows its parameters. They are CIFAR ResNets of basic blocks
+with option A (He et al. 2015, sec. 4.2), original and pre-activation (2016), in training mode.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,10 @@ import jax.numpy as jnp
 
 
 class Block(nn.Module):
-    """A basic block. In a pre-activation net the first of a stage activates for both paths."""
+    """A basic block.
+
+    In a pre-activation network the first block of a stage activates the input of both paths.
+    """
 
     width: int
     stride: int = 1
@@ -23,7 +26,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x, _=None):
-        """Returns (x', None), as a scan wants it."""
+        """Return (x', None), the form that a scan needs."""
         norm1, norm2 = _norm("norm1"), _norm("norm2")
         conv1 = _conv(self.width, self.stride, "conv1")
         conv2 = _conv(self.width, 1, "conv2")
@@ -41,7 +44,7 @@ class Block(nn.Module):
 
 
 class Plain(nn.Module):
-    """The whole network: every block written out, or a stage's equal blocks in an `nn.scan`."""
+    """The network, with every block written out or with a stage's equal blocks in an `nn.scan`."""
 
     stages: Sequence[int]
     pre: bool
@@ -51,7 +54,7 @@ class Plain(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        """(b, h, w, c) -> (b, y) logits, normalised by the batch."""
+        """Return the logits (b, y) of images (b, h, w, c), normalised by the batch."""
         x = _conv(self.width, 1, "stem_conv")(x)
         if not self.pre:
             x = nn.relu(_norm("stem_norm")(x))
@@ -82,12 +85,12 @@ def _norm(name):
 
 
 def from_ours(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Our parameters of such a net under the names of the unrolled `Plain`."""
-    theirs = {"stem_conv": params["stem"]["conv"], "dense": params["head"]["dense"]}
+    """Return this package's parameters of such a network, by the names of the unrolled `Plain`."""
+    plain = {"stem_conv": params["stem"]["conv"], "dense": params["head"]["dense"]}
     if "norm" in params["stem"]:
-        theirs["stem_norm"] = params["stem"]["norm"]
+        plain["stem_norm"] = params["stem"]["norm"]
     if "norm" in params:
-        theirs["norm"] = params["norm"]
+        plain["norm"] = params["norm"]
     for i in range(sum(name.startswith("stage") for name in params)):
         blocks = []
         if first := params.get(f"stage{i + 1}_first"):
@@ -98,12 +101,12 @@ def from_ours(params: Mapping[str, Any]) -> dict[str, Any]:
             layers = rest["layers"]["body"]
             depth = jax.tree.leaves(layers)[0].shape[0]
             blocks += [jax.tree.map(lambda a, l=l: a[l], layers) for l in range(depth)]
-        theirs |= {f"stage{i}_block{j}": block for j, block in enumerate(blocks)}
-    return theirs
+        plain |= {f"stage{i}_block{j}": block for j, block in enumerate(blocks)}
+    return plain
 
 
 def stack(params: Mapping[str, Any], stages: Sequence[int]) -> dict[str, Any]:
-    """Parameters of the unrolled `Plain` as its scan holds them."""
+    """Return the parameters of the unrolled `Plain` in the form of the scanned `Plain`."""
     stacked = dict(params)
     for i, count in enumerate(stages):
         rest = [stacked.pop(f"stage{i}_block{j}") for j in range(1, count)]
@@ -112,5 +115,5 @@ def stack(params: Mapping[str, Any], stages: Sequence[int]) -> dict[str, Any]:
 
 
 def count(params: Any) -> int:
-    """Numbers in a tree."""
+    """Return how many numbers a tree holds."""
     return sum(a.size for a in jax.tree.leaves(params))

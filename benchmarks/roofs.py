@@ -1,7 +1,8 @@
-"""What a device allows at most: bytes and products a second, and the bytes that a step must move.
+"""The limits of a device: bytes and products a second, and the bytes that a step must move.
 
-Measured in the same command as what is held against them. On a GPU residual networks meet the
-first: normalisation, ReLU and addition move more than half of a step's bytes and compute nothing.
+A command measures the limits together with what it compares with them. On a GPU residual networks
+meet the first limit: normalisation, ReLU and addition move more than half of a step's bytes and
+compute next to nothing.
 """
 
 import time
@@ -17,27 +18,30 @@ from resnet_jax.training.compile import program
 
 
 class Roofs(NamedTuple):
-    """Of one device."""
+    """The limits of a device."""
 
-    bandwidth: float  # bytes a second, read and written, of a copy
+    bandwidth: float  # bytes a second that a copy reads and writes
     products: float  # multiply-adds a second of a square matrix product
 
 
 def roofs(dtype: str, *, megabytes: int, size: int, calls: int = 10, rounds: int = 5) -> Roofs:
-    """Copy `megabytes` and multiply matrices of `size`, the best of `rounds` times `calls`."""
+    """Measure a copy of `megabytes` and products of `size` x `size` matrices.
+
+    The shortest of `rounds` measurements counts, each of `calls` calls.
+    """
     x = jnp.ones(megabytes * 1_000_000 // 4, jnp.float32)
     a = jax.random.normal(jax.random.key(0), (size, size), dtype)
-    b = a / size**0.5  # or a few products in a row would overflow
+    b = a / size**0.5  # else a few products in a row would overflow
     copy, multiply = program(lambda x: x + 1, x, donate=(0,)), program(jnp.matmul, a, b)
     bandwidth = 2 * x.nbytes / _seconds(copy, (x,), calls, rounds)
     return Roofs(bandwidth, size**3 / _seconds(multiply, (a, b), calls, rounds))
 
 
 def _seconds(function: Any, arguments: tuple, calls: int, rounds: int) -> float:
-    """Of one call, each call's result being the next one's first argument."""
+    """Return the seconds of a call; a call's result is the first argument of the next call."""
     x, *rest = arguments
     best = float("inf")
-    for _ in range(rounds + 1):  # the first one warms up, and is no better
+    for _ in range(rounds + 1):  # the first round warms up, and is never the shortest
         jax.block_until_ready(x)
         began = time.perf_counter()
         for _ in range(calls):
@@ -48,15 +52,15 @@ def _seconds(function: Any, arguments: tuple, calls: int, rounds: int) -> float:
 
 
 def elements(net: nn.Module, shape: tuple[int, ...]) -> int:
-    """Elements that a training step moves for one image, (h, w, c), to and from memory at least.
+    """Return the least elements that a training step moves to and from memory for an image.
 
-    A model, of what XLA fuses: of every convolution
+    `shape` is the image's, (h, w, c). For every convolution with `in` and `out` elements they are
 
-        in + out    read and written, forward; and again for each of its two gradients
-        8 out       norm and ReLU: the statistics 1, normalise 2, the gradient's sums 2, dx 3
+        3 (in + out)    read and written by the forward pass and by each of its two gradients
+        8 out           norm and ReLU: the statistics 1, normalise 2, the gradient's sums 2, dx 3
 
-    Source: ours, by counting the kernels that remain. Additions ride on the norms; pooling and the
-    classifier are left out, as are weights, which a batch reads once.
+    Source: ours, by counting the kernels that XLA's fusion leaves. Additions are part of the norms.
+    Pooling and the classifier are left out, and so are weights, which a batch reads once.
     """
     x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     variables = jax.eval_shape(net.init, jax.random.key(0), x)
@@ -67,7 +71,7 @@ def elements(net: nn.Module, shape: tuple[int, ...]) -> int:
 
 
 def convolutions(jaxpr: Any, times: int = 1) -> Iterator[tuple[int, int, int]]:
-    """Of each convolution of a jaxpr: elements in, elements out, and how often it is run."""
+    """Yield each convolution of a jaxpr: elements in, elements out, and how often it is run."""
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == "conv_general_dilated":
             yield eqn.invars[0].aval.size, eqn.outvars[0].aval.size, times
@@ -78,5 +82,5 @@ def convolutions(jaxpr: Any, times: int = 1) -> Iterator[tuple[int, int, int]]:
 
 
 def macs(net: nn.Module, shape: tuple[int, ...]) -> int:
-    """Multiply-adds of evaluating one image; a training step's are three times as many."""
+    """Return the multiply-adds of evaluating an image; a training step has three times as many."""
     return measure.count(net, jax.ShapeDtypeStruct((1, *shape), jnp.float32))[0].macs

@@ -1,4 +1,4 @@
-"""Whole training steps in many-step calls, ours and PyTorch's, in turn on one device."""
+"""Whole training steps in calls of many steps, ours and PyTorch's, in turn on the same device."""
 
 import dataclasses
 import functools
@@ -10,15 +10,16 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
 from benchmarks import common, roofs, timed
 from benchmarks.torch_worker import Worker
-from resnet_jax import command, families
-from resnet_jax.config import Config
-from resnet_jax.data import augment, normalise, sources
-from resnet_jax.models.resnet import form_and_shape, resnet_stages
-from resnet_jax.training import inputs, shard
+from resnet_jax import families
+from resnet_jax.data.normalise import Normalisation
+from resnet_jax.keys import Config
+from resnet_jax.models.stages import form_and_shape, resnet_stages
+from resnet_jax.tasks import TASKS
+from resnet_jax.tasks.task import Arrays
+from resnet_jax.training import feeds, shard
 from resnet_jax.training import state as states
 from resnet_jax.training import step as steps
 from resnet_jax.training.compile import ONCE, program
@@ -26,16 +27,16 @@ from resnet_jax.training.optimizer import optimizer
 
 # Small enough that noise with random labels is fitted slowly and no loss becomes infinite.
 RATE = 1e-3
-# Of one measurement, at least: a turn is shorter.
+# The least seconds of a measurement, which has as many turns as that takes.
 SECONDS = 0.5
-FOUND = ("images_per_s", "step_ms", "fastest_ms", "samples", "compile_s", "peak_mb")
-FOUND += ("roof_share", "products_share", "loss", "why")
-# What PyTorch is tried in, by the name of its rows and ratios.
+COLUMNS = ("images_per_s", "step_ms", "fastest_ms", "samples", "compile_s", "peak_mb")
+COLUMNS += ("roof_share", "products_share", "loss", "why")
+# PyTorch's modes, by the name of their rows and ratios.
 MODES = {"torch": "eager", "torch_graph": "graph", "torch_compile": "compile"}
 
 
 class Program(Protocol):
-    """Training that goes on from its own weights, by turns of some steps."""
+    """Training that goes on from its own weights, in turns of many steps."""
 
     compile_s: float
     peak_bytes: int | None
@@ -43,29 +44,38 @@ class Program(Protocol):
     parameters: int
 
     def run(self, turns: int) -> None:
-        """Train, and wait for the end."""
+        """Train for so many turns, and wait for the end."""
         ...
 
 
 class Ours:
-    """Training by chunks of `turn` steps, as the training loop dispatches them, on one device."""
+    """Training by chunks of `turn` steps, as the training loop dispatches them, on one device.
+
+    The `examples` on the device are uint8 noise with random labels.
+    """
 
     def __init__(
         self, config: Config, examples: int, turn: int, options: Mapping[str, Any] | None = None
     ):
-        net, optim, shape = families.build(config), optimizer(config), tuple(config.data.shape)
+        net, optim, task = families.build(config), optimizer(config), TASKS[config.task]
+        shape, classes = task.example(config)
         mesh, self.batch = shard.mesh(devices=1), config.batch_size
-        make = functools.partial(states.create, config.seed, net, shape, optim)
-        self.state = program(shard.spread(make, mesh, ()), level=ONCE)()
-        draw, classes = np.random.default_rng(0), config.model.num_classes
-        split = sources.Split(
+        create = functools.partial(states.create, config.seed, net, shape, optim)
+        self.state = program(shard.spread(create, mesh, ()), level=ONCE)()
+        draw = np.random.default_rng(0)
+        split = Arrays(
             draw.integers(0, 256, (examples, *shape), np.uint8),
             draw.integers(classes, size=examples, dtype=np.int32),
         )
-        feed = inputs.resident(mesh, split, [config.seed], self.batch)
+        feed = feeds.resident(mesh, split, [config.seed], self.batch)
         self.source, self.drawn = feed.source, feed.draw(0, turn)
+        half = np.full(shape[-1], 0.5, np.float32)
         step = functools.partial(
-            steps.train_step, apply=net.apply, prepare=_prepare(config), optimizer=optim
+            steps.train_step,
+            apply=net.apply,
+            prepare=task.prepare(config, Normalisation(half, half / 2).to_json()),
+            measure=task.measure,
+            optimizer=optim,
         )
         chunk = shard.spread(
             functools.partial(steps.chunk, step=step, fetch=feed.fetch, axis=shard.axis(mesh)),
@@ -91,27 +101,15 @@ class Ours:
         self.run(1)
 
     def run(self, turns: int) -> None:
-        """Train, and wait for the end."""
+        """Train for so many turns, and wait for the end."""
         sums: Any = None
         for _ in range(turns):
             self.state, sums = self.compiled(self.state, self.source, self.drawn)
         self.loss = float(sums["loss"][-1]) / self.batch
 
 
-def _prepare(config: Config) -> steps.Prepare:
-    channels, data = config.data.shape[-1], config.data
-    half = np.full(channels, 0.5, np.float32)
-    to_input = normalise.Normalisation(half, half / 2)
-
-    def prepare(key: Any, batch: steps.Batch):
-        image = normalise.apply(to_input, batch.image)
-        return augment.pad_crop_flip(key, image, batch.row, data.pad, data.flip)
-
-    return prepare
-
-
 class Torch:
-    """The same in PyTorch's process, which holds one network at a time: the last one made."""
+    """The same in PyTorch's process, which holds only the network that was made last."""
 
     peak_bytes: int | None = None
 
@@ -150,24 +148,25 @@ class Torch:
         self.run(1)
 
     def run(self, turns: int) -> None:
-        """Train, and wait for the end."""
+        """Train for so many turns, and wait for the end."""
         self.loss = self.worker.ask(do="time", steps=turns * self.turn)["loss"]
 
 
 def recipe(config: Config, batch: int, dtype: str) -> Config:
-    """A recipe's network as it is measured: this batch, normalised whole, at a small rate."""
-    config.batch_size, config.dtype, config.norm.group_size = batch, dtype, 0
+    """Return a recipe as it is measured: normalised over the whole batch, at a small rate."""
+    config = common.whole_batch(config, batch)
+    config.dtype = dtype
     config.optimizer.learning_rate, config.schedule.warmup_steps = RATE, 0
     return config
 
 
 def row(**names: Any) -> common.Row:
-    """The row of a program that is still to be measured."""
-    return {**names, **dict.fromkeys(FOUND), "why": timed.OUT_OF_TIME}
+    """Return the row of a program that is not measured yet."""
+    return {**names, **dict.fromkeys(COLUMNS), "why": timed.OUT_OF_TIME}
 
 
 def device_row(dtype: str, limits: roofs.Roofs, options: Mapping[str, Any]) -> common.Row:
-    """The row of the device: what its programs' shares are of, and the options they had."""
+    """Return the row of the device: its limits, and the options that the programs had."""
     return {
         "program": "device",
         "copy_gb_per_s": limits.bandwidth / 1e9,
@@ -177,7 +176,7 @@ def device_row(dtype: str, limits: roofs.Roofs, options: Mapping[str, Any]) -> c
 
 
 def device_roofs(dtype: str) -> roofs.Roofs:
-    """This device's, measured with arrays that fit it."""
+    """Return this device's limits, measured with arrays that suit it."""
     if jax.default_backend() == "cpu":
         return roofs.roofs(dtype, megabytes=64, size=512)
     return roofs.roofs(dtype, megabytes=1000, size=8192)
@@ -185,10 +184,10 @@ def device_roofs(dtype: str) -> roofs.Roofs:
 
 @dataclasses.dataclass
 class Contest:
-    """One network: ours is measured alone, and every other program in turn with it.
+    """The programs of a network: ours is measured alone, every other program in turn with ours.
 
-    `names` are what its rows have in common, `examples` those on the device, `turn` the steps of a
-    call, `roof` the name of the ratio that is ours's share of the bandwidth.
+    `names` are the columns that its rows have in common, `examples` the number of examples on the
+    device, and `turn` the steps of a call. The ratio `roof` is our share of the bandwidth.
     """
 
     sheet: timed.Sheet
@@ -201,11 +200,11 @@ class Contest:
     rounds: int
     roof: str
     ours: tuple[str, Program] | None = None
-    # Seconds a step of every program, all of its rounds.
+    # The seconds a step of every program, of all of its rounds.
     samples: dict[str, list[float]] = dataclasses.field(default_factory=dict)
 
     def begin(self, name: str, options: Mapping[str, Any] | None = None) -> None:
-        """Make and measure ours."""
+        """Make and measure our program."""
         make = lambda: Ours(self.config, self.examples, self.turn, options)
         if made := self.clock.make(self._row(name), "ours", make):
             self.ours = name, made
@@ -221,20 +220,21 @@ class Contest:
         ours_over: str = "",
         over_ours: str = "",
     ) -> float | None:
-        """Make another and measure both; name the ratio of step times one way or the other.
+        """Make another program, measure both, and return the seconds that it took to compile.
 
-        Returns the seconds that it took to compile. `kind` and `expected`: see `Clock.make`.
+        The ratio `ours_over` is our step time over the other's, and `over_ours` the reverse. For
+        `kind` and `expected` see `Clock.make`.
         """
         program = self.clock.make(self._row(name), kind, make, expected)
         if program is None:
             return None
-        beside = dict([self.ours] if self.ours else [])
-        for ours in beside.values():
+        own = dict([self.ours] if self.ours else [])
+        for ours in own.values():
             if ours.parameters != program.parameters:
                 counts = f"{ours.parameters} and {program.parameters}"
                 raise AssertionError(f"{name} of {self.names} is another network: {counts}")
-        seconds = self._race(name, program, beside)
-        for ours in beside if seconds else ():
+        seconds = self._race(name, program, own)
+        for ours in own if seconds else ():
             if ours_over:
                 self.sheet.ratios[ours_over] = common.ratio(seconds[ours], seconds[name])
             if over_ours:
@@ -250,14 +250,14 @@ class Contest:
         ours_over: str,
         expected: float | None = None,
     ) -> float | None:
-        """Measure ours compiled from another config or with these options, as `against`."""
+        """Measure our program, compiled from another config or with options, as `against` does."""
         make = lambda: Ours(config, self.examples, self.turn, options)
         return self.against(name, make, kind, expected=expected, ours_over=ours_over)
 
     def torch(
         self, name: str, worker: Worker | None, mode: str, ours_over: str = "", over_ours: str = ""
     ) -> None:
-        """Measure PyTorch in this mode, where it is installed."""
+        """Measure PyTorch in this mode, if it is installed."""
         if worker is None:
             self._row(name)["why"] = "PyTorch is not installed"
             return
@@ -268,24 +268,27 @@ class Contest:
         return self.sheet.row(**self.names, program=name)
 
     def _race(
-        self, name: str, program: Program, beside: Mapping[str, Program]
+        self, name: str, program: Program, own: Mapping[str, Program]
     ) -> dict[str, list[float]]:
-        """Seconds a step of each of these rounds, empty where it fails; rows get all rounds'."""
-        programs = {**beside, name: program}
+        """Return the seconds a step of each program in these rounds, or {} if a program fails.
+
+        The rows get the numbers of all rounds, those of earlier calls included.
+        """
+        programs = {**own, name: program}
 
         def race():
-            turns = {name: _turns(one) for name, one in programs.items()}
+            turns = {name: _turns(program) for name, program in programs.items()}
             calls = {name: functools.partial(p.run, turns[name]) for name, p in programs.items()}
             samples = common.alternate(calls, self.rounds)
             return {n: [s / (turns[n] * self.turn) for s in samples[n]] for n in programs}
 
         seconds = self.clock.make(self._row(name), "race", race) or {}
-        for one, found in seconds.items():
-            every = self.samples.setdefault(one, [])
-            every += found
-            self._row(one).update(self._measured(programs[one], every))
-            if self.ours and one == self.ours[0]:
-                self.sheet.ratios[self.roof] = self._row(one)["roof_share"]
+        for raced, new in seconds.items():
+            samples = self.samples.setdefault(raced, [])
+            samples += new
+            self._row(raced).update(self._measured(programs[raced], samples))
+            if self.ours and raced == self.ours[0]:
+                self.sheet.ratios[self.roof] = self._row(raced)["roof_share"]
         print(f"{self.names} {name}: {common.show(self._row(name)['step_ms'])} ms", flush=True)
         return seconds
 
@@ -308,7 +311,7 @@ class Contest:
 
     @functools.cached_property
     def _image(self) -> tuple[int, int]:
-        """Bytes and multiply-adds of a training step, of one image."""
+        """The bytes and multiply-adds of a training step for an image."""
         net, shape = families.build(self.config), tuple(self.config.data.shape)
         moved = roofs.elements(net, shape) * jnp.dtype(self.config.dtype).itemsize
         return moved, 3 * roofs.macs(net, shape)
@@ -321,25 +324,5 @@ def _turns(program: Program) -> int:
 
 
 def worker() -> Worker | None:
-    """PyTorch's process; None where it is not installed."""
+    """Return PyTorch's process, or None if PyTorch is not installed."""
     return Worker() if common.version("torch") else None
-
-
-def define_flags() -> tuple[flags.FlagHolder, flags.FlagHolder, flags.FlagHolder]:
-    """--dtype, --rounds and --xla_option, as often as wanted."""
-    return (
-        flags.DEFINE_enum("dtype", "bfloat16", ["bfloat16", "float32"], "of activations"),
-        flags.DEFINE_integer("rounds", 5, "times that each is measured", lower_bound=1),
-        flags.DEFINE_multi_string("xla_option", [], "NAME=VALUE of an XLA flag, for our programs"),
-    )
-
-
-def options(words: Sequence[str]) -> dict[str, Any]:
-    """The options of these words, as XLA's compiler takes them; another word is one clear line."""
-    found: dict[str, Any] = {}
-    for word in words:
-        name, equals, value = word.removeprefix("--").partition("=")
-        if not name or not equals:
-            command.fail(f"--xla_option={word}: it is NAME=VALUE, an XLA flag's")
-        found[name] = {"true": True, "false": False}.get(value.lower(), value)
-    return found

@@ -1,15 +1,19 @@
-"""One training step against the same network written without this package, and in PyTorch.
+"""The time of a training step against the same network without this package, and in PyTorch.
 
     python -m benchmarks.step_time [--depths=20,56] [--rounds=9] [--json=FILE]
 
-CIFAR ResNets with option A, float32, batch 32, SGD with momentum and decay. Beside ours (scanned,
-our convolution and norm, the config's own remat): `unrolled`, every block written out in plain
-flax.linen with lax convolutions and autodiff, compiled by `jax.jit`; `tuned`, the same with our
-compiler options; `scan`, its equal blocks in a plain `nn.scan`; and `torch`, eager, channels_last,
-two threads. All start from the same weights, and their losses at
-the first step must agree. Every round measures each in turn, so that all meet the same load; a
-ratio is the median over the rounds of ours / theirs. temp_mb is what XLA allocates for one step
-beside its arguments and results.
+The networks are CIFAR ResNets with option A, in float32, with batches of 32 and SGD with momentum
+and decay. `ours` is scanned, with this package's convolution and norm and the config's own remat.
+Its peers start from the same weights, and the losses of the first step must agree:
+
+    unrolled    every block written out in plain flax.linen (peers.py), compiled by `jax.jit`
+    tuned       the same, with this package's compiler options
+    scan        its equal blocks in a plain `nn.scan`
+    torch       PyTorch eager, channels_last, two threads
+
+Every round measures each program in turn, so that all meet the same load. A ratio is the median
+over the rounds of our time over the peer's. temp_mb is what XLA allocates for a step beside its
+arguments and results.
 """
 
 import dataclasses
@@ -20,25 +24,25 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
 from benchmarks import common, peers
-from resnet_jax.config import Config
+from resnet_jax.command import whole
 from resnet_jax.families import build
-from resnet_jax.models.resnet import resnet_stages
+from resnet_jax.keys import Config
+from resnet_jax.models.stages import resnet_stages
 from resnet_jax.training.compile import program
 from resnet_jax.training.optimizer import schedule
 
 BATCH = 32
-# Block -> what the names of its ratios end with.
+# How the names of a block's ratios end.
 BLOCKS = {"preact_basic": "", "basic": "_v1"}
-# Relative, of the losses at the first step: the same maths in another order, in float32.
+# Relative tolerance of the losses at the first step: float32 sums in another order.
 TOLERANCE = 1e-3
 
 
 @dataclasses.dataclass
 class Program:
-    """A training step that goes on from its own weights and returns the loss; and what it took."""
+    """A training step that goes on from its own weights and returns the loss; its measurements."""
 
     step: Callable[[], float]
     temp_bytes: int | None = None
@@ -47,11 +51,11 @@ class Program:
 
 
 def jax_program(config: Config, net: Any, params: Any, compile: Callable) -> Program:
-    """The compiled training step of a network, from these weights."""
+    """Return the compiled training step of a network, which starts from these weights."""
     state: Any = common.create_state(config, net)
     if peers.count(state.params) != peers.count(params):
         raise AssertionError(f"{type(net).__name__} has another number of parameters than ours")
-    # A copy, because a step gives its state's memory away.
+    # The weights are copied, because a step gives its state's memory away.
     state = state.replace(params=jax.tree.map(jnp.array, params))
     batch, step = common.make_batch(config), common.train_step(config, net)
     compiled = compile(lambda state, batch: step(state, batch, None), state, batch, donate=(0,))
@@ -65,7 +69,7 @@ def jax_program(config: Config, net: Any, params: Any, compile: Callable) -> Pro
 
 
 def torch_program(config: Config, stages: Sequence[int], pre: bool, params: Any) -> Program | None:
-    """The same step in PyTorch; None where it is not installed."""
+    """Return the same step in PyTorch, or None if it is not installed."""
     if not common.version("torch"):
         return None
     from benchmarks import torch_peer
@@ -74,42 +78,44 @@ def torch_program(config: Config, stages: Sequence[int], pre: bool, params: Any)
     torch_peer.load(net, params)
     batch, o = common.make_batch(config), config.optimizer
     rate = np.asarray(schedule(config)(0)).item()
-    image, label = np.asarray(batch.image), np.asarray(batch.label)
+    image, label = np.asarray(batch.input), np.asarray(batch.target)
     return Program(torch_peer.training_step(net, image, label, rate, o.momentum, o.weight_decay))
 
 
 def compare(config: Config, rounds: int, steps: int, scan_rounds: int) -> dict[str, Program | None]:
-    """Every program measured; `scan` where it has rounds, alone and a step at a time.
+    """Return the measured programs; `scan` takes single steps, apart, if it has rounds.
 
-    Raises: AssertionError where a peer's first loss shows that it is another network.
+    Raises: AssertionError if a peer's first loss shows that it is another network.
     """
     stages = resnet_stages(config.model.depth, config.model.block, image=32)
     pre, net = config.model.block.startswith("preact"), build(config)
     params = common.create_state(config, net).params
-    theirs = peers.from_ours(params)
+    peer_params = peers.from_ours(params)
     plain = lambda net, params: jax_program(config, net, params, common.plain_program)
-    found: dict[str, Program | None] = {
+    measured: dict[str, Program | None] = {
         "ours": jax_program(config, net, params, program),
-        "unrolled": plain(peers.Plain(stages, pre), theirs),
-        "tuned": jax_program(config, peers.Plain(stages, pre), theirs, program),
-        "torch": torch_program(config, stages, pre, theirs),
+        "unrolled": plain(peers.Plain(stages, pre), peer_params),
+        "tuned": jax_program(config, peers.Plain(stages, pre), peer_params, program),
+        "torch": torch_program(config, stages, pre, peer_params),
     }
     if scan_rounds:
-        found["scan"] = plain(peers.Plain(stages, pre, scan=True), peers.stack(theirs, stages))
-    programs = {name: one for name, one in found.items() if one}
-    for name, one in programs.items():
-        one.first_loss = one.step()
-        np.testing.assert_allclose(
-            one.first_loss, programs["ours"].first_loss, TOLERANCE, err_msg=f"loss of {name}"
+        measured["scan"] = plain(
+            peers.Plain(stages, pre, scan=True), peers.stack(peer_params, stages)
         )
-    calls = lambda one, n: lambda: [one.step() for _ in range(n)]
+    programs = {name: peer for name, peer in measured.items() if peer}
+    for name, peer in programs.items():
+        peer.first_loss = peer.step()
+        np.testing.assert_allclose(
+            peer.first_loss, programs["ours"].first_loss, TOLERANCE, err_msg=f"loss of {name}"
+        )
+    calls = lambda peer, n: lambda: [peer.step() for _ in range(n)]
     fast = {name: calls(p, steps) for name, p in programs.items() if name != "scan"}
     slow = {name: calls(p, 1) for name, p in programs.items() if name == "scan"}
     for name, samples in common.alternate(fast, rounds).items():
         programs[name].seconds = [s / steps for s in samples]
     for name, samples in common.alternate(slow, scan_rounds).items():
         programs[name].seconds = samples
-    return found
+    return measured
 
 
 def measure(
@@ -120,14 +126,14 @@ def measure(
     scan_depths: Sequence[int],
     scan_rounds: int,
 ) -> tuple[list[common.Row], common.Ratios]:
-    """One net after the other; within one, its programs in alternation."""
+    """Measure one network after the other, and the programs of a network in turn."""
     rows, ratios = [], {}
     for block in blocks:
         for depth in depths:
             config = common.cifar(depth, BATCH, block, "A")
-            found = compare(config, rounds, steps, scan_rounds * (depth in scan_depths))
-            rows += [_row(depth, block, name, one) for name, one in found.items()]
-            ratios |= _ratios(f"{depth}{BLOCKS[block]}", found)
+            programs = compare(config, rounds, steps, scan_rounds * (depth in scan_depths))
+            rows += [_row(depth, block, name, program) for name, program in programs.items()]
+            ratios |= _ratios(f"{depth}{BLOCKS[block]}", programs)
             print(f"measured {depth} {block}; load average {common.load_average()}", flush=True)
     return rows, ratios
 
@@ -145,30 +151,49 @@ def _row(depth: int, block: str, name: str, measured: Program | None) -> common.
     }
 
 
-def _ratios(name: str, found: dict[str, Program | None]) -> common.Ratios:
-    ours, unrolled = found["ours"], found["unrolled"]
+def _ratios(name: str, programs: dict[str, Program | None]) -> common.Ratios:
+    ours, unrolled = programs["ours"], programs["unrolled"]
     assert ours and unrolled and ours.temp_bytes and unrolled.temp_bytes
     over = lambda peer: common.ratio(ours.seconds, peer.seconds) if peer else None
     return {
-        **{f"step_over_{p}_{name}": over(found[p]) for p in ("unrolled", "tuned", "torch")},
+        **{f"step_over_{p}_{name}": over(programs[p]) for p in ("unrolled", "tuned", "torch")},
         f"temp_over_unrolled_{name}": ours.temp_bytes / unrolled.temp_bytes,
     }
 
 
-if __name__ == "__main__":
-    _DEPTHS = flags.DEFINE_list("depths", "20,56", "layers, 6n+2")
-    _BLOCKS = flags.DEFINE_multi_enum("block", list(BLOCKS), list(BLOCKS), "kind of block")
-    _ROUNDS = flags.DEFINE_integer("rounds", 9, "times that each net is measured", lower_bound=1)
-    _STEPS = flags.DEFINE_integer("steps", 5, "training steps a measurement", lower_bound=1)
-    _SCANS = flags.DEFINE_list("scan_depths", "20", "layers of the plain nn.scan, 20x slower")
+def main(words: list[str] | None = None) -> None:
+    """Read the command line, measure and report."""
+    parser = common.parser("step_time", __doc__, "--depths=20,56 --rounds=9")
+    flag = parser.add_argument
+    flag(
+        "--depths",
+        type=common.integers,
+        default="20,56",
+        help="layers, 6n+2 (default: %(default)s)",
+    )
+    flag("--block", action="append", choices=BLOCKS, help="kind of block (default: all)")
+    flag("--rounds", type=whole(1), default=9, help="measurements of each (default: %(default)s)")
+    flag("--steps", type=whole(1), default=5, help="steps a measurement (default: %(default)s)")
+    flag(
+        "--scan_depths",
+        type=common.integers,
+        default="20",
+        help="layers of the plain nn.scan, which is 20 times slower (default: %(default)s)",
+    )
+    arguments = parser.read(words)
     common.run(
         "step_time",
+        arguments,
         lambda: measure(
-            common.integers(_DEPTHS),
-            _BLOCKS.value,
-            _ROUNDS.value,
-            _STEPS.value,
-            common.integers(_SCANS),
+            arguments.depths,
+            arguments.block or list(BLOCKS),
+            arguments.rounds,
+            arguments.steps,
+            arguments.scan_depths,
             scan_rounds=3,
         ),
     )
+
+
+if __name__ == "__main__":
+    common.start(main)

@@ -1,18 +1,22 @@
-"""Streamed batches against bare decoding of the same images, and how soon a far step is reached.
+"""Streamed batches against bare decoding of the same images, and the time to reach a far step.
 
     python -m benchmarks.streaming [--data_dir=DIR --name=cifar10_jpeg] [--threads=0] [--json=FILE]
 
-Without --data_dir the images are made up: 8,192 of 32x32, JPEG. `decode` is simplejpeg.decode_jpeg
-of image files that are in memory, in the same order, by the same threads in the same blocks, handed
-over as it returns them. `stream` is the whole pipeline, read, parse, decode and batch, from the
-second epoch on; `stream_first` in the first one, in which a small split is not in memory yet, as a
-large one never is. Every round measures each in turn; ratios are of images a second, medians over
-the rounds, and once more of the processor's time, which counts what threads do and not how long
+Without --data_dir the images are made up: 8,192 JPEG images of 32x32. The programs:
+
+    decode         simplejpeg.decode_jpeg of image files in memory, in the same order, by the same
+                   threads in the same blocks, handed over as it returns them
+    stream         the whole pipeline, which reads, parses, decodes and batches, from the second
+                   epoch on
+    stream_first   the same in the first epoch, in which a small split is not in memory yet; a large
+                   split never is
+
+Every round measures each program in turn. The ratios are of images a second, medians over the
+rounds, and again of the processor's time, which is the time that threads work and not the time that
 they wait for a core. The far step is reached anew in every round: the record files are opened, the
-epoch is shuffled and the first batch is made; `cold` is the first time, which imports grain too.
+epoch is shuffled and the first batch is made. `cold` is the first time, with the import of grain.
 """
 
-import functools
 import io
 import statistics
 import tempfile
@@ -22,7 +26,6 @@ from typing import Any
 
 import numpy as np
 import simplejpeg
-from absl import flags
 
 from benchmarks import common
 from resnet_jax import command
@@ -37,13 +40,22 @@ MADE = 8192  # images
 def measure(
     name: str, data_dir: str, rounds: int, steps: int, threads: int
 ) -> tuple[list[common.Row], common.Ratios]:
-    """Images a second of each program, and seconds to the first batch of a far step."""
+    """Measure images a second of each program, and seconds to the first batch of a far step."""
     with command.refusals():
         about = sources.info(name, data_dir)
         high, wide, channels = about.shape
         if high is None or wide is None:
-            raise ValueError(f"the images of {name} differ in size: to crop them is not decoding")
-    fresh = functools.partial(sources.records, about, data_dir, "train")
+            raise ValueError(
+                f"the images of {name} differ in size and would have to be cropped; choose a data "
+                "set whose images have one size"
+            )
+
+    def fresh() -> Records:
+        records = sources.records(about, data_dir, "train")
+        if not isinstance(records, Records):
+            command.fail(f"{name} has no image files; choose a data set of JPEG images")
+        return records
+
     shape = (high, wide, channels)
     steps = max(1, min(steps, about.splits["train"] // BATCH))  # within an epoch
 
@@ -53,8 +65,8 @@ def measure(
 
     def reach() -> None:
         order._permutation.cache_clear()
-        with batches(fresh(), FAR, FAR + 100) as found:
-            next(found)
+        with batches(fresh(), FAR, FAR + 100) as stream_of_batches:
+            next(stream_of_batches)
 
     far = [_seconds(reach) for _ in range(rounds)]
     kept = fresh()
@@ -109,7 +121,7 @@ def _drain(batches: stream.Batches) -> None:
 
 
 def make(folder: str) -> str:
-    """Write a data set of made-up images as tfds does, and return its name."""
+    """Write a data set of made-up images in the form of tfds, and return its name."""
     import tensorflow_datasets as tfds
 
     draw = np.random.default_rng(0)
@@ -132,7 +144,7 @@ def make(folder: str) -> str:
 
         def _generate_examples(self, count):
             for i in range(count):
-                # Patches of 4x4 and a little noise: about as many bytes as a photograph's.
+                # Patches of 4x4 with a little noise have about as many bytes as a photograph.
                 image = draw.integers(0, 240, (8, 8, 3)).repeat(4, 0).repeat(4, 1)
                 image = (image + draw.integers(0, 16, image.shape)).astype(np.uint8)
                 file = simplejpeg.encode_jpeg(image, quality=75, colorsubsampling="420")
@@ -143,21 +155,37 @@ def make(folder: str) -> str:
     return "made"
 
 
-def main(name: str, data_dir: str, *arguments: int) -> tuple[list[common.Row], common.Ratios]:
-    """Measure on the data set in `data_dir`, or on made-up images where there is none."""
+def measure_in(data_dir: str, name: str, *arguments: int) -> tuple[list[common.Row], common.Ratios]:
+    """Measure on the data set `name` in `data_dir`, or on made-up images if `data_dir` is ""."""
     if data_dir:
         return measure(name, data_dir, *arguments)
     with tempfile.TemporaryDirectory() as folder:
         return measure(make(folder), folder, *arguments)
 
 
-if __name__ == "__main__":
-    _DATA_DIR = flags.DEFINE_string("data_dir", "", "tfds folder; none: made-up images")
-    _NAME = flags.DEFINE_string("name", "cifar10_jpeg", "data set in --data_dir, of JPEGs")
-    _ROUNDS = flags.DEFINE_integer("rounds", 45, "times that each is measured", lower_bound=1)
-    _STEPS = flags.DEFINE_integer("steps", 192, "batches a measurement", lower_bound=1)
-    _THREADS = flags.DEFINE_integer("threads", 0, "0: one a core", lower_bound=0)
+def main(words: list[str] | None = None) -> None:
+    """Read the command line, measure and report."""
+    parser = common.parser("streaming", __doc__, "--data_dir=DIR --name=cifar10_jpeg")
+    flag = parser.add_argument
+    whole = command.whole
+    flag("--data_dir", default="", help="tensorflow-datasets folder (default: made-up images)")
+    flag("--name", default="cifar10_jpeg", help="JPEG data set in it (default: %(default)s)")
+    flag("--rounds", type=whole(1), default=45, help="measurements of each (default: %(default)s)")
+    flag("--steps", type=whole(1), default=192, help="batches in each (default: %(default)s)")
+    flag("--threads", type=whole(0), default=0, help="0: as many as there are cores")
+    arguments = parser.read(words)
     common.run(
         "streaming",
-        lambda: main(_NAME.value, _DATA_DIR.value, _ROUNDS.value, _STEPS.value, _THREADS.value),
+        arguments,
+        lambda: measure_in(
+            arguments.data_dir,
+            arguments.name,
+            arguments.rounds,
+            arguments.steps,
+            arguments.threads,
+        ),
     )
+
+
+if __name__ == "__main__":
+    common.start(main)

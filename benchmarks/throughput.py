@@ -1,25 +1,30 @@
-"""Training throughput on one GPU against PyTorch on the same card, and against its memory's roof.
+"""Training throughput on a GPU, against PyTorch on the same card and against the memory's roof.
 
     python -m benchmarks.throughput [--json=benchmarks/results/throughput_CARD.json]
         [--seconds=540] [--case=resnet50:256 ...] [--dtype=float32] [--xla_option=NAME=VALUE ...]
 
-A case is a net and its batch. 18, 34, 50, 101, 152 and 200 layers are ImageNet's, 224x224, a
-bottleneck's stride on its 3x3 convolution, as in torchvision; other depths are CIFAR's with option
-A, 50,000 images. Data are noise in uint8 that lives on the device, normalised, cropped and flipped
-there; a call trains many steps of the package's own. bfloat16 beside float32 parameters, one norm a
-batch, SGD with momentum and decay. PyTorch does the same in a process of its own, channels_last:
-`torch` eager under autocast, `torch_graph` the same step captured as a CUDA graph, `torch_compile`
-torch.compile (ImageNet's; of CIFAR's its mode reduce-overhead, which captures graphs too).
+A case is a network and its batch. Networks of 18, 34, 50, 101, 152 and 200 layers are ImageNet's,
+with images of 224x224 and a bottleneck's stride on its 3x3 convolution, as in torchvision. Other
+depths are CIFAR's with option A and 50,000 images. The data are noise in uint8. They are on the
+device, and are normalised, cropped and flipped there. A call trains many steps, as the package
+does: bfloat16 with float32 parameters, a norm over the whole batch, SGD with momentum and decay.
+PyTorch does the same in a process of its own, channels_last:
 
-With --xla_option our programs are compiled twice, without and with it (`ours_options`): one command
-measures a flag. A ratio is the median over the rounds of images/s over images/s:
+    torch            eager, under autocast
+    torch_graph      the same step captured as a CUDA graph
+    torch_compile    torch.compile; for CIFAR's networks in the mode reduce-overhead, which also
+                     captures graphs
 
-    throughput_over_torch_NET_BATCH, ..._over_torch_graph_..., ..._over_torch_compile_...
+With --xla_option our programs are compiled twice, without and with the option (`ours_options`), so
+that a single command measures a flag. A ratio is the median over the rounds of images/s:
+
+    throughput_over_MODE_NET_BATCH   MODE is torch, torch_graph or torch_compile
     throughput_options_NET_BATCH     with the options over without
-    roof_share_NET_BATCH             of the copy's bandwidth, by the bytes a step moves (roofs.py)
+    roof_share_NET_BATCH             share of the bandwidth of a copy, by the moved bytes (roofs.py)
 
-What --seconds leave no time for is null, and its row says why. `peak_mb` is of state, data and
-temporaries together, by the compiler. On a CPU, for a try: --case=resnet20:32 --dtype=float32.
+If --seconds do not suffice for a program, its numbers are null and its row says why. `peak_mb` is
+the compiler's figure for state, data and temporaries together. To try it on a CPU, use
+--case=resnet20:32 --dtype=float32.
 """
 
 import dataclasses
@@ -28,44 +33,43 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from absl import flags
-
 from benchmarks import speed, timed
 from benchmarks.torch_worker import Worker
 from configs import cifar10, imagenet_torchvision
 from resnet_jax import command
-from resnet_jax.config import Config, check
-from resnet_jax.models.resnet import IMAGENET
+from resnet_jax.config import check
+from resnet_jax.keys import Config
+from resnet_jax.models.stages import IMAGENET
 
-# The ones that matter most first.
+# The cases that matter most come first.
 CASES = ("resnet50:256", "resnet110:128", "resnet56:128", "resnet20:128")
 CASES += ("resnet110:1024", "resnet56:1024", "resnet20:1024", "resnet50:512")
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One network and batch, with what is measured of it."""
+    """A network and a batch; `examples` are on the device, and a call takes `turn` steps."""
 
     net: str
     config: Config
     examples: int
-    turn: int  # steps in one call
+    turn: int
 
     @property
     def batch(self) -> int:
-        """Images a step."""
+        """The images of a step."""
         return self.config.batch_size
 
     @property
     def name(self) -> str:
-        """As in the ratios."""
+        """The name in the ratios."""
         return f"{self.net}_{self.batch}"
 
 
 def case(word: str, dtype: str) -> Case:
-    """'resnet50:256'; another word is one clear line."""
+    """Return the case 'resnet50:256'. Another word is one line and status 2."""
     if not re.fullmatch(r"resnet\d+:\d+", word):
-        command.fail(f"--case={word}: it is NET:BATCH, as resnet50:256")
+        command.fail(f"--case={word} is not NET:BATCH, such as resnet50:256")
     depth, batch = map(int, re.findall(r"\d+", word))
     with command.refusals():
         if any(depth in table for table in IMAGENET.values()):
@@ -79,16 +83,16 @@ def case(word: str, dtype: str) -> Case:
 
 
 def plan(cases: Sequence[Case], options: Mapping[str, Any]) -> timed.Sheet:
-    """Every row and ratio."""
+    """Return the sheet with every row and ratio."""
     ours = ("ours", "ours_options") if options else ("ours",)
     rows = [
-        speed.row(net=one.net, batch=one.batch, program=program)
-        for one in cases
+        speed.row(net=case.net, batch=case.batch, program=program)
+        for case in cases
         for program in (*ours, *speed.MODES)
     ]
     names = [f"throughput_over_{mode}" for mode in speed.MODES]
     names += ["throughput_options"] * bool(options) + ["roof_share"]
-    return timed.Sheet(rows, {f"{name}_{one.name}": None for one in cases for name in names})
+    return timed.Sheet(rows, {f"{name}_{case.name}": None for case in cases for name in names})
 
 
 def measure(
@@ -100,43 +104,43 @@ def measure(
     worker: Worker | None,
     rounds: int,
 ) -> None:
-    """Ours against eager PyTorch of every case first; then its graphs, then what it compiles."""
+    """Measure ours and eager PyTorch in every case, then the graphs, then torch.compile."""
     limits = speed.device_roofs(dtype)
     sheet.rows.insert(0, speed.device_row(dtype, limits, options))
     contests = []
-    for one in cases:
+    for case in cases:
         contest = speed.Contest(
             sheet,
             clock,
             limits,
-            one.config,
-            {"net": one.net, "batch": one.batch},
-            one.examples,
-            one.turn,
+            case.config,
+            {"net": case.net, "batch": case.batch},
+            case.examples,
+            case.turn,
             rounds,
-            f"roof_share_{one.name}",
+            f"roof_share_{case.name}",
         )
         contests.append(contest)
         contest.begin("ours")
         if options:
-            ratio = f"throughput_options_{one.name}"
-            contest.again("ours_options", one.config, options, "ours", ratio)
-        _torch(contest, one, "torch", worker)
+            ratio = f"throughput_options_{case.name}"
+            contest.again("ours_options", case.config, options, "ours", ratio)
+        _torch(contest, case, "torch", worker)
     for name in list(speed.MODES)[1:]:
-        for one, contest in zip(cases, contests, strict=True):
-            _torch(contest, one, name, worker)
+        for case, contest in zip(cases, contests, strict=True):
+            _torch(contest, case, name, worker)
 
 
-def _torch(contest: speed.Contest, one: Case, name: str, worker: Worker | None) -> None:
+def _torch(contest: speed.Contest, case: Case, name: str, worker: Worker | None) -> None:
     mode = speed.MODES[name]
-    if mode == "compile" and one.config.model.stem == "3x3":
+    if mode == "compile" and case.config.model.stem == "3x3":
         mode = "reduce-overhead"
-    contest.torch(name, worker, mode, over_ours=f"throughput_over_{name}_{one.name}")
+    contest.torch(name, worker, mode, over_ours=f"throughput_over_{name}_{case.name}")
 
 
 def begin(words: Sequence[str], dtype: str, option: Sequence[str], rounds: int) -> timed.Plan:
-    """What the flags ask for."""
-    cases, options = [case(word, dtype) for word in words], speed.options(option)
+    """Return the plan that the flags ask for."""
+    cases, options = [case(word, dtype) for word in words], timed.options(option)
     worker = speed.worker()
     fill = functools.partial(
         measure, cases=cases, dtype=dtype, options=options, worker=worker, rounds=rounds
@@ -144,7 +148,24 @@ def begin(words: Sequence[str], dtype: str, option: Sequence[str], rounds: int) 
     return timed.Plan(plan(cases, options), fill, worker.close if worker else lambda: None)
 
 
+def main(words: list[str] | None = None) -> None:
+    """Read the command line, measure and report."""
+    parser = timed.parser("throughput", __doc__, "--case=resnet50:256")
+    parser.add_argument(
+        "--case",
+        action="append",
+        metavar="NET:BATCH",
+        help=f"what to measure (default: {', '.join(CASES)})",
+    )
+    arguments = parser.read(words)
+    timed.run(
+        "throughput",
+        arguments,
+        lambda: begin(
+            arguments.case or CASES, arguments.dtype, arguments.xla_option, arguments.rounds
+        ),
+    )
+
+
 if __name__ == "__main__":
-    _CASES = flags.DEFINE_multi_string("case", list(CASES), "NET:BATCH, as resnet50:256")
-    _DTYPE, _ROUNDS, _OPTION = speed.define_flags()
-    timed.run("throughput", lambda: begin(_CASES.value, _DTYPE.value, _OPTION.value, _ROUNDS.value))
+    timed.start(main)

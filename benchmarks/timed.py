@@ -1,49 +1,49 @@
-"""Benchmarks that end in time: what was not measured by then is null, and says why."""
+"""Benchmarks that end in time: what was not measured by then is null, and its row says why."""
 
+import argparse
 import contextlib
 import dataclasses
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from absl import flags
-
 from benchmarks import common
+from resnet_jax import command
 
 OUT_OF_TIME = "out of time"
 
 
 @dataclasses.dataclass
 class Sheet:
-    """A report in the making: every row and ratio that is planned is there from the start."""
+    """A report that is being filled: it has every planned row and ratio from the start."""
 
     rows: list[common.Row]
     ratios: common.Ratios
 
     def row(self, **names: Any) -> common.Row:
-        """The row that has these values."""
+        """Return the row that has these values."""
         return next(row for row in self.rows if names.items() <= row.items())
 
 
 class Clock:
-    """The seconds that are left, and what was made in them."""
+    """The seconds that are left, and the longest time that each kind of program has taken."""
 
     def __init__(self, seconds: float):
         self.end = time.monotonic() + seconds
         self.longest: dict[str, float] = {}
 
     def left(self) -> float:
-        """Seconds."""
+        """Return the seconds that are left."""
         return self.end - time.monotonic()
 
     def make(
-        self, row: common.Row, kind: str, what: Callable, expected: float | None = None
+        self, row: common.Row, kind: str, build: Callable, expected: float | None = None
     ) -> Any:
-        """`what()`, or None where it fails or will not fit, which the row's `why` then says.
+        """Return `build()`, or None if it fails or will not fit; the row's `why` then says so.
 
-        It fits where it takes no longer than `expected`, or than any of its kind took so far.
+        It fits if the time left is at least `expected`, or the longest time of its kind so far.
         """
         needs = self.longest.get(kind, 0.0) if expected is None else expected
         if self.left() < max(needs, 1.0):
@@ -51,8 +51,8 @@ class Clock:
             return None
         try:
             with self._spend(kind):
-                return what()
-        except RuntimeError as error:  # jax's and torch's, memory that is not there included
+                return build()
+        except RuntimeError as error:  # JAX and PyTorch raise it, also if memory does not suffice
             row["why"] = (str(error).strip() or type(error).__name__).splitlines()[0]
             return None
 
@@ -64,23 +64,71 @@ class Clock:
 
 
 class Plan(NamedTuple):
-    """What a command will do: the sheet, who fills it, and what ends other processes."""
+    """What a command will do: the sheet, the function that fills it, and the end of helpers."""
 
     sheet: Sheet
     measure: Callable[[Sheet, Clock], None]
     close: Callable[[], None]
 
 
-def run(name: str, begin: Callable[[], Plan]) -> None:
-    """Fill the sheet of `begin()` for --seconds, and report what is in it then.
+def parser(name: str, doc: str | None, flags: str = "") -> command.Parser:
+    """Return the parser of a benchmark that ends in time, with the flags that all of them have."""
+    parser = common.parser(name, doc, flags)
+    flag = parser.add_argument
+    flag("--seconds", type=_seconds, default=540.0, help="time to measure (default: %(default)s)")
+    flag(
+        "--dtype",
+        choices=("bfloat16", "float32"),
+        default="bfloat16",
+        help="type of activations (default: %(default)s)",
+    )
+    flag(
+        "--rounds",
+        type=command.whole(1),
+        default=5,
+        help="measurements of each (default: %(default)s)",
+    )
+    flag(
+        "--xla_option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a flag of XLA, for our programs; may be given several times",
+    )
+    return parser
 
-    What is compiling when time is up cannot be stopped: the command reports and leaves.
+
+def _seconds(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if (seconds := float(text)) >= 1:
+            return seconds
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
+
+
+def options(words: Sequence[str]) -> dict[str, Any]:
+    """Return the options NAME=VALUE of --xla_option, as XLA's compiler takes them.
+
+    Another word is one line and status 2.
     """
-    seconds = flags.DEFINE_float("seconds", 540.0, "time to measure in", lower_bound=1.0)
+    values: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.removeprefix("--").partition("=")
+        if not name or not equals:
+            command.fail(f"--xla_option={word} is not NAME=VALUE, with the name of a flag of XLA")
+        values[name] = {"true": True, "false": False}.get(value.lower(), value)
+    return values
 
-    def main() -> tuple[list[common.Row], common.Ratios]:
-        (sheet, measure, close), before = begin(), common.load_average()
-        report = lambda: common.report(name, before, sheet.rows, sheet.ratios)
+
+def run(name: str, arguments: command.Arguments, begin: Callable[[], Plan]) -> None:
+    """Fill the sheet of `begin()` for --seconds, and report what it then holds.
+
+    A compilation cannot be stopped. If one is under way when the time is up, the command reports
+    and ends its process.
+    """
+
+    def measure() -> tuple[list[common.Row], common.Ratios]:
+        (sheet, fill, close), before = begin(), common.load_average()
+        report = lambda: common.report(name, arguments.json, before, sheet.rows, sheet.ratios)
 
         def leave() -> None:
             try:
@@ -89,19 +137,24 @@ def run(name: str, begin: Callable[[], Plan]) -> None:
             finally:
                 os._exit(0)
 
-        alarm = threading.Timer(seconds.value, leave)
+        alarm = threading.Timer(arguments.seconds, leave)
         alarm.daemon = True
         alarm.start()
         try:
-            measure(sheet, Clock(seconds.value))
+            fill(sheet, Clock(arguments.seconds))
         except Exception:
-            report()  # minutes of measurements are not lost with what went wrong
+            report()  # so that an error does not lose minutes of measurements
             raise
         finally:
             alarm.cancel()
             close()
         return sheet.rows, sheet.ratios
 
-    # Before the device is opened: torch needs memory beside JAX, which else takes three quarters.
+    common.run(name, arguments, measure)
+
+
+def start(main: Callable[[], None]) -> None:
+    """Call the `main` of a benchmark as a command that shares the device with PyTorch."""
+    # JAX would take three quarters of the device's memory at its start, and PyTorch needs some.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    common.run(name, main)
+    common.start(main)

@@ -1,4 +1,4 @@
-"""The same networks in PyTorch, channels_last; imported only where torch is installed."""
+"""The same networks in PyTorch, channels_last. Only code that needs torch imports this module."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,14 +9,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-# (width, size, stride) of a convolution.
+# The (width, size, stride) of a convolution.
 Layer = tuple[int, int, int]
 
 
 class Block(nn.Module):
-    """One block, original or pre-activation, with option A, or B where `project`; see peers.Block.
+    """A block, original or pre-activation, with option A, or B if `project`; see peers.Block.
 
-    In a pre-activation net the first of a stage activates for both paths.
+    In a pre-activation network the first block of a stage activates the input of both paths.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Block(nn.Module):
             channels = out
 
     def forward(self, x):
-        """x_l -> x_l+1."""
+        """Return the block's output."""
         relu = lambda x: functional.relu(x, inplace=True)
         f = z = x
         for i, (norm, conv) in enumerate(self.layers, 1):
@@ -63,7 +63,7 @@ class Block(nn.Module):
 
 
 class Plain(nn.Module):
-    """The whole network, of basic blocks or bottlenecks, behind either stem; see peers.Plain."""
+    """The network, of basic blocks or bottlenecks, with a 3x3 or 7x7 stem; see peers.Plain."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Plain(nn.Module):
         self.dense = nn.Linear(channels, num_classes)
 
     def forward(self, x):
-        """(b, c, h, w) -> (b, y) logits."""
+        """Return the logits (b, y) of images (b, c, h, w)."""
         x = self.stem_conv(x)
         if self.stem_norm is not None:
             x = functional.relu(self.stem_norm(x), inplace=True)
@@ -114,7 +114,10 @@ def _layers(width: int, stride: int, bottleneck: bool, stride_at: str) -> list[L
 
 
 def load(net: Plain, params: Mapping[str, Any]) -> None:
-    """Copy the parameters of the unrolled peers.Plain into `net`."""
+    """Copy the parameters of the unrolled peers.Plain into `net`.
+
+    Raises: ValueError with the names that only one of the two networks has.
+    """
     names = {
         f"blocks.{name}" if name.startswith("stage") else name: p for name, p in params.items()
     }
@@ -131,7 +134,7 @@ def load(net: Plain, params: Mapping[str, Any]) -> None:
                 )
     parameters = dict(net.named_parameters())
     if parameters.keys() != flat.keys():
-        raise ValueError(f"parameters differ: {sorted(parameters.keys() ^ flat.keys())}")
+        raise ValueError(f"only one network has {sorted(parameters.keys() ^ flat.keys())}")
     with torch.no_grad():
         for path, parameter in parameters.items():
             parameter.copy_(flat[path])
@@ -140,7 +143,10 @@ def load(net: Plain, params: Mapping[str, Any]) -> None:
 def training_step(
     net: Plain, image: np.ndarray, label: np.ndarray, rate: float, momentum: float, decay: float
 ) -> Callable[[], float]:
-    """One SGD step on this batch at every call, on two threads; returns the loss."""
+    """Return a function that takes an SGD step on this batch and returns the loss.
+
+    PyTorch runs on two threads.
+    """
     torch.set_num_threads(2)
     net = net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     x = torch.tensor(image).permute(0, 3, 1, 2).to(memory_format=torch.channels_last)
@@ -158,11 +164,15 @@ def training_step(
 
 
 class Training:
-    """Training on noise that lives on the device: gather, normalise, augment, SGD with momentum.
+    """Training on noise that is on the device: gather, normalise, augment, SGD with momentum.
 
-    `dtype` bfloat16 is autocast beside float32 parameters. `mode`: `eager`; `graph`, the eager step
-    captured once as a CUDA graph and replayed; `compile` and `reduce-overhead`, torch.compile's
-    modes, of all but the optimiser, which is fused in every mode.
+    With `dtype` bfloat16 it is autocast, with float32 parameters. `mode` is
+
+        eager                       a step as PyTorch runs it
+        graph                       the eager step, captured once as a CUDA graph and replayed
+        compile, reduce-overhead    modes of torch.compile, of everything but the optimizer
+
+    The optimizer is fused in every mode.
     """
 
     def __init__(
@@ -204,7 +214,7 @@ class Training:
     def _loss(self, index):
         x = (self.images[index].float() / 255 - 0.5) / 0.25
         x = self._augmented(x).permute(0, 3, 1, 2)  # NHWC in memory: channels_last
-        # Without the cache of cast weights, which a graph must not carry from one step to the next.
+        # A graph must not carry the cache of cast weights from one step to the next.
         with torch.autocast(self.device.type, torch.bfloat16, self.narrow, cache_enabled=False):
             return functional.cross_entropy(self.net(x), self.labels[index])
 
@@ -231,7 +241,7 @@ class Training:
         return loss.detach()
 
     def seconds(self, steps: int) -> tuple[float, float]:
-        """Of so many steps, until the device is done; and the loss of the last."""
+        """Take so many steps; return the seconds until the device is done, and the last loss."""
         self.wait()
         began, loss = time.perf_counter(), torch.zeros(())
         for i in range(steps):
@@ -240,21 +250,24 @@ class Training:
         return time.perf_counter() - began, loss.item()
 
     def wait(self) -> None:
-        """Until the device has done all that it was given."""
+        """Wait until the device has done all its work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
     def device_name(self) -> str:
-        """The card's name, or cpu."""
+        """Return the card's name, or "cpu"."""
         return torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu"
 
 
 def captured(step: Callable, index: Any, cuda: Any = torch.cuda) -> Callable:
-    """`step` recorded as a CUDA graph: one launch replays it on whatever index it is given."""
+    """Return `step` recorded as a CUDA graph, which a single launch replays on any index.
+
+    `cuda` is the module torch.cuda.
+    """
     held = index.clone()
     side = cuda.Stream()
     side.wait_stream(cuda.current_stream())
-    with cuda.stream(side):  # what is made once, and cuDNN's choice, must not be recorded
+    with cuda.stream(side):  # the first steps allocate and choose cuDNN's kernels: not recorded
         for _ in range(3):
             step(held)
     cuda.current_stream().wait_stream(side)

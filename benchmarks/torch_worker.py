@@ -1,8 +1,8 @@
-"""PyTorch in a process of its own: its memory and its libraries stay out of JAX's.
+"""PyTorch in a process of its own, so that its memory and its libraries stay out of JAX's process.
 
-    python -m benchmarks.torch_worker       what `Worker` starts; JSON lines in, JSON lines out
+    python -m benchmarks.torch_worker       `Worker` starts it; JSON lines in, JSON lines out
 
-It does nothing until it is asked, so that nothing of it runs while JAX compiles and chooses.
+It does nothing until a request comes, so that it does not run while JAX compiles and autotunes.
 """
 
 import contextlib
@@ -19,7 +19,10 @@ ROOT = Path(__file__).parents[1]
 
 
 class Worker:
-    """Asks the process, and starts another where one has ended. It imports torch at once."""
+    """PyTorch's process, which is started again if it has ended.
+
+    The process imports torch at once.
+    """
 
     def __init__(self):
         self.process = self._start()
@@ -30,9 +33,9 @@ class Worker:
         return subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=ROOT)
 
     def ask(self, **request: Any) -> dict[str, Any]:
-        """What the process answers.
+        """Send a request to the process and return its answer.
 
-        Raises: RuntimeError with what went wrong there, its end included.
+        Raises: RuntimeError with the error of the process, or with its status if it ended.
         """
         if self.process.poll() is not None:
             self.close()
@@ -50,15 +53,15 @@ class Worker:
         return reply
 
     def close(self) -> None:
-        """End the process, whatever it does."""
+        """End the process at once."""
         self.process.kill()
-        with contextlib.suppress(BrokenPipeError):  # a request that was never read
+        with contextlib.suppress(BrokenPipeError):  # the process may not have read a request
             self.process.communicate()
 
 
 def serve() -> None:
-    """Answer until there are no more requests."""
-    # What libraries print is no answer.
+    """Answer requests until there are no more."""
+    # Libraries print to stdout, which is for answers: send their output to stderr.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     from benchmarks import torch_peer
@@ -75,22 +78,22 @@ def serve() -> None:
                 net = torch_peer.Plain(**request.pop("net"))
                 reply["parameters"] = sum(p.numel() for p in net.parameters())
                 training = torch_peer.Training(net, **request)
-                training.seconds(3)  # compiles, where anything is compiled
+                training.seconds(3)  # the first steps compile
                 reply |= {"ready_s": time.perf_counter() - began, "device": training.device_name()}
             elif training is None:
-                reply["error"] = "nothing is made"
+                reply["error"] = "no network was made yet"
             else:
                 reply["seconds"], reply["loss"] = training.seconds(request["steps"])
         except Exception as error:
             training = None
             _forget()
-            words = (str(error).strip() or "no words").splitlines()[0]
-            reply = {"error": f"{type(error).__name__}: {words}"}
+            message = (str(error).strip() or "no message").splitlines()[0]
+            reply = {"error": f"{type(error).__name__}: {message}"}
         print(json.dumps(reply), file=answers, flush=True)
 
 
 def _forget() -> None:
-    """Give the memory of what was trained before back to the card."""
+    """Give the memory of the previous network back to the card."""
     import torch
 
     torch.compiler.reset()

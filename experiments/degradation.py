@@ -1,9 +1,10 @@
-"""The degradation problem: deeper plain networks train worse, residual ones do not.
+"""The degradation problem: deeper plain networks train worse, and deeper residual networks do not.
 
 He et al. 2015 (arXiv:1512.03385), Fig. 1 and Fig. 6, left and middle: on CIFAR-10 the *training*
-error of plain nets rises from 20 to 56 layers (and 110 end above 60 %), that of residual nets
-falls. Every network here is trained by one recipe, the deepest one's; the plain twin has the same
-parameters and no skip connection (of a highway about as many a layer: it has no gates).
+error of plain networks rises from 20 to 56 layers, and with 110 layers it ends above 60 %; that of
+residual networks falls. All networks are trained by one recipe, the deepest network's. The plain
+twin of a residual network has no skip connections and as many parameters. (The plain twin of a
+highway network has no gates, and wider layers instead.)
 
     python -m experiments.degradation --dataset=digits --workdir=runs/degradation      minutes
     python -m experiments.degradation --dataset=cifar10 --data_dir=DIR --full --workdir=DIR
@@ -11,200 +12,151 @@ parameters and no skip connection (of a highway about as many a layer: it has no
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
-from etils import epath
-
-from configs import cifar10
-from experiments import sweep
+from experiments import claim
+from experiments.claim import Claim, Verdict
+from experiments.plan import Options, Run
+from experiments.results import Row, scores
 from resnet_jax import command
-from resnet_jax import config as configs
-from resnet_jax.config import Config
 from resnet_jax.families import FAMILIES
-from resnet_jax.reporting import tables
-from resnet_jax.training import directory
+from resnet_jax.reporting.tables import summarise
 
-CLAIM = "Plain networks get worse on their own training data as they get deeper; residual do not."
-SOURCE = "He et al. 2015, arXiv:1512.03385, Fig. 1 and 6"
 RULE = (
     "on the training error of the last epoch: plain deepest - plain shallowest > max(2 pooled std, "
     "5 points), and residual deepest <= residual shallowest + max(2 pooled std, 1 point)"
 )
-Row = dict[str, Any]
-
 # He et al. 2015, Table 6: test error on CIFAR-10; 110 is the mean of five.
 PAPER = {"resnet-20": 0.0875, "resnet-32": 0.0751, "resnet-44": 0.0717, "resnet-56": 0.0697}
 PAPER |= {"resnet-110": 0.0661, "resnet-1202": 0.0793}
 
 
-def depths(dataset: str, full: bool) -> sweep.Depths:
-    """The networks of the paper's figure, or few enough for minutes."""
+def depths(dataset: str, full: bool) -> tuple[int, ...]:
+    """Return the depths of the paper's figure, or few enough for minutes."""
     if full:
         return (20, 32, 44, 56, 110)
     return (8, 20, 56, 110) if dataset == "digits" else (20, 56)
 
 
-def plan() -> list[sweep.Planned]:
-    """Plain and residual, every depth, every seed; the seeds outermost, so that n grows evenly.
+def plan(options: Options) -> list[Run]:
+    """Return a plain and a residual network of every depth, with every seed.
 
-    The plain twin differs in `skip` alone. Raises: ValueError for a family that has no twin.
+    The twins differ in `skip` alone. The seeds are the outermost loop, so that n grows evenly.
+    Raises: ValueError for a family that has no twin.
     """
-    config = sweep.base_config()
-    networks = sweep.networks(depths(config.data.name, sweep.FULL.value))
-    seeds = sweep.SEEDS.value or max(config.replicas, 5 if sweep.FULL.value else 1)
+    if options.switches.get("skip") == "none":
+        raise ValueError("skip=none is the plain twin, which is trained anyway; use skip=A or B")
     return [
-        _planned(config, networks, (family, depth), plain, seed)
-        for seed in sweep.first_seeds(config, seeds)
-        for family, depth in networks
-        for plain in (True, False)
+        options.run(f"{group}-{network[1]}", network, seed, group=group, switches={"skip": skip})
+        for seed in options.seeds(5 if options.full else 1)
+        for network in options.networks
+        for group, skip in zip(groups(network[0]), ("none", kept(options, network)), strict=True)
     ]
 
 
-def _planned(
-    base: Config, networks: Sequence[sweep.Network], one: sweep.Network, plain: bool, seed: int
-) -> sweep.Planned:
-    family, depth = one
-    twins = [f for f in FAMILIES if {"none", "A"} <= {*FAMILIES[f].skips}]
-    if family not in twins:
-        raise ValueError(
-            f"{family} has no twin with or without skip connections; {', '.join(twins)} have"
-        )
-    deepest = max(d for f, d in networks if f == family)
-    config = sweep.network_config(base, family, depth, deepest)
-    config.seed = seed
-    if "model.skip" in sweep.OVERRIDDEN and config.model.skip == "none":
-        raise ValueError("model.skip=none is the plain twin, which is trained anyway; use A or B")
-    if plain:
-        config.model.skip = "none"
-    elif config.model.skip == "none":
-        config.model.skip = "A"
-    group = groups(family)[not plain]
-    model = f"{group}-{depth}"
-    return sweep.Planned(model, group, config, sweep.folder(model, seed))
+def kept(options: Options, network: tuple[str, int]) -> str:
+    """Return the skip of the residual network: the recipe's, or A if the recipe's is plain."""
+    skip = options.config(network).model.skip
+    return "A" if skip == "none" else skip
 
 
 def groups(family: str) -> tuple[str, str]:
-    """What the plain and the residual networks of a family are called in tables and figures.
+    """Return what the plain and the residual networks of a family are called.
 
     A family that was published without skip connections (VGG) has a residual twin of ours.
     """
-    residual = f"residual-{family}" if FAMILIES[family].plain else family
+    known = FAMILIES.get(family)
+    residual = f"residual-{family}" if known is not None and known.plain else family
     return ("plain" if family == "resnet" else f"plain-{family}"), residual
 
 
-def judge(summary: Sequence[Row], chance: float) -> dict[str, Any]:
-    """The verdict by RULE on every family: true, false, or null where this scale cannot show it.
+def measure(run: Run) -> list[Row]:
+    """Return the errors of a run, with a note if it has learned nothing."""
+    learned = lambda row: not at_chance(row["train_error"], row["chance_error"])
+    return [row | {"note": None if learned(row) else "did not train"} for row in scores(run)]
 
-    Of several families it holds where it holds of each, and not where it does not hold of one.
+
+def judge(rows: Sequence[Row]) -> Verdict:
+    """Apply RULE to every family.
+
+    The claim holds of several families if it holds of each; it does not hold if it fails for one.
     """
+    summary = summarise(rows)
     trained = {row["family"] for row in summary}
     pairs = [pair for pair in map(groups, FAMILIES) if pair[0] in trained]
-    verdicts = [(pair, judge_family(summary, chance, *pair)) for pair in pairs]
+    chance = max(row["chance_error"] for row in rows)
+    verdicts = [judge_family(summary, chance, *pair) for pair in pairs]
     if len(verdicts) == 1:
-        return verdicts[0][1]
-    each = [verdict["holds"] for _, verdict in verdicts]
-    holds = False if False in each else None if None in each or not each else True
-    said = " ".join(f"[{pair[1]}] {verdict['says']}" for pair, verdict in verdicts)
-    return {"holds": holds, "rule": RULE, "says": said or "Nothing was trained."}
+        return verdicts[0]
+    each = [verdict.holds for verdict in verdicts]
+    holds = False if False in each else None if None in each else True
+    says = [f"[{pair[1]}] {verdict.says}" for pair, verdict in zip(pairs, verdicts, strict=True)]
+    return Verdict(holds, " ".join(says))
 
 
-def _is_plain(group: str) -> bool:
-    return group.startswith("plain")
+def judge_family(summary: Sequence[Row], chance: float, plain_group: str, group: str) -> Verdict:
+    """Apply RULE to one family's plain and residual networks.
 
-
-def judge_family(
-    summary: Sequence[Row], chance: float, plain_group: str, group: str
-) -> dict[str, Any]:
-    """The verdict on one family's plain and residual networks.
-
-    Null: fewer than two depths, or the shallowest plain net or a residual net within 2 points of
-    `chance`, the error of always naming the largest class. A deep plain net at chance counts with
-    its error.
+    The verdict is None if there are fewer than two depths, and if the shallowest plain network or a
+    residual network has learned nothing. A deep plain network at chance counts with its error.
     """
-    verdict = lambda holds, says: {"holds": holds, "rule": RULE, "says": says}
     plain = sorted((r for r in summary if r["family"] == plain_group), key=lambda r: r["depth"])
     residual = sorted((r for r in summary if r["family"] == group), key=lambda r: r["depth"])
     if min(len(plain), len(residual)) < 2:
-        return verdict(None, "Fewer than two depths were trained, so there is nothing to compare.")
+        return Verdict(None, "Fewer than two depths were trained, so nothing can be compared.")
     for row in (plain[0], *residual):
         if at_chance(row["train_error_mean"], chance):
-            said = f"{row['model']} did not train ({_error(row)}), so the comparison means nothing."
-            return verdict(None, said)
-    worse = _rise(plain) > _threshold(plain, 0.05)
-    kept = _rise(residual) <= _threshold(residual, 0.01)
+            said = f"{row['model']} did not train ({error(row)}), so the comparison means nothing."
+            return Verdict(None, said)
+    hurts, hurts_residual = rises(plain, 0.05), rises(residual, 0.01)
     fewest = min(row["n"] for row in (plain[0], plain[-1], residual[0], residual[-1]))
+    words = {True: "hurts", False: "does not hurt"}
     said = (
         f"The plain network of {plain[-1]['depth']} layers ends with a training error of "
-        f"{_error(plain[-1])}, that of {plain[0]['depth']} layers with {_error(plain[0])}: depth "
-        f"{'hurts' if worse else 'does not hurt'}. With skip connections {residual[-1]['depth']} "
-        f"layers end with {_error(residual[-1])}, {residual[0]['depth']} with "
-        f"{_error(residual[0])}: depth {'does not hurt' if kept else 'hurts'}. (n = {fewest})"
+        f"{error(plain[-1])}, that of {plain[0]['depth']} layers with {error(plain[0])}: depth "
+        f"{words[hurts]}. With skip connections {residual[-1]['depth']} layers end with "
+        f"{error(residual[-1])}, {residual[0]['depth']} with {error(residual[0])}: depth "
+        f"{words[hurts_residual]}. (n = {fewest})"
     )
-    return verdict(worse and kept, said)
+    return Verdict(hurts and not hurts_residual, said)
 
 
-def _as_published(config: Config) -> bool:
-    """Whether the paper's numbers are of this network, trained so: its recipe, nothing else."""
-    theirs = cifar10.get_config(f"depth={config.model.depth}")
-    theirs.schedule.warmup_steps = config.schedule.warmup_steps  # the deepest net's
-    lines = configs.differences(config, theirs.to_dict())
-    return config.steps == theirs.steps and all(
-        line.startswith(("seed:", "replicas:")) for line in lines
+def at_chance(train_error: float, chance: float) -> bool:
+    """Return whether a network is within 2 points of always naming the largest class."""
+    return train_error >= chance - 0.02
+
+
+def rises(rows: Sequence[Row], points: float) -> bool:
+    """Return whether the training error rises by more than max(2 pooled std, points).
+
+    It is the deepest network's error less the shallowest's; with one seed the std counts as 0.
+    """
+    ends = rows[0], rows[-1]
+    pooled = math.sqrt(sum((row["train_error_std"] or 0.0) ** 2 for row in ends) / 2)
+    return ends[1]["train_error_mean"] - ends[0]["train_error_mean"] > max(2 * pooled, points)
+
+
+def error(row: Row) -> str:
+    """Return the training error of a network in words."""
+    deviation = row["train_error_std"]
+    return f"{row['train_error_mean']:.1%}" + (
+        f" ± {deviation:.1%}" if deviation is not None else ""
     )
 
 
-def at_chance(error: float, chance: float) -> bool:
-    """Whether a network has learned nothing to speak of."""
-    return error >= chance - 0.02
-
-
-def _rise(rows: Sequence[Row]) -> float:
-    return rows[-1]["train_error_mean"] - rows[0]["train_error_mean"]
-
-
-def _threshold(rows: Sequence[Row], points: float) -> float:
-    """max(2 pooled standard deviations of the two ends, points); no spread is known at n = 1."""
-    spreads = [row["train_error_std"] or 0.0 for row in (rows[0], rows[-1])]
-    return max(2 * math.sqrt(sum(s * s for s in spreads) / 2), points)
-
-
-def _error(row: Row) -> str:
-    spread = row["train_error_std"]
-    return f"{row['train_error_mean']:.1%}" + (f" ± {spread:.1%}" if spread is not None else "")
-
-
-def main() -> None:
-    """List, run one, or run what is missing and report."""
-    with command.refusals():
-        runs = plan()
-    if sweep.LIST.value:
-        sweep.show(runs)
-        return
-    if sweep.RUN.value is not None:
-        with command.refusals():
-            runs = [sweep.chosen(runs)]
-        sweep.execute(runs)
-        return
-    sweep.execute(runs)
-
-    dataset = runs[0].config.data.name
-    chance = directory.read_starts(runs[0].workdir)[-1]["chance_error"]
-    rows = [row for planned in runs for row in sweep.results(planned)]
-    for row in rows:
-        row["note"] = "did not train" if at_chance(row["train_error"], chance) else None
-    summary = tables.summarise(rows)
-    if all(_as_published(planned.config) for planned in runs if not _is_plain(planned.group)):
-        summary = [row | {"paper": PAPER.get(row["model"])} for row in summary]
-    results = {
-        "claim": CLAIM,
-        "source": SOURCE,
-        "dataset": dataset,
-        "verdict": judge(summary, chance),
-        "runs": rows,
-        "summary": summary,
-    }
-    sweep.report(epath.Path(sweep.WORKDIR.value), results, runs, f"Degradation on {dataset}")
-
+CLAIM = Claim(
+    name="degradation",
+    says="Plain networks get worse on their own training data as they get deeper; residual "
+    "networks do not.",
+    source="He et al. 2015, arXiv:1512.03385, Fig. 1 and 6",
+    rule=RULE,
+    plan=plan,
+    measure=measure,
+    judge=judge,
+    depths=depths,
+    recipe="cifar10",
+    published=PAPER,
+)
+main = claim.command(CLAIM)
 
 if __name__ == "__main__":
-    sweep.parse(main, depths)
+    command.run(main)

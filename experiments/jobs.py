@@ -1,7 +1,7 @@
 """Several runs at once on this machine, each in a process of its own.
 
-A process is the command that was typed, with `--run=I`: what a cluster's scheduler would start.
-Nothing is kept about them here; what is finished is known from the runs' directories.
+A process does the sweep's own command with `--run=I`, as a cluster's scheduler would. Nothing is
+recorded here: the directories of the runs say what is finished.
 """
 
 import asyncio
@@ -16,24 +16,28 @@ from collections.abc import Mapping, Sequence
 
 from resnet_jax import command
 
-GRACE = 30.0  # seconds that a run has, once told to stop, before it is killed
-_LONGEST_LINE = 1 << 24  # bytes
-_TOGETHER = "RESNET_JAX_RUN_OF_A_SWEEP"  # set in a run's process
+# Seconds between the signal that asks a run to stop and the signal that kills it.
+GRACE = 30.0
+# Bytes of the longest line that a run may print.
+LONGEST_LINE = 1 << 24
+# The environment variable that tells a process that it is a run of a sweep.
+TOGETHER = "RESNET_JAX_RUN_OF_A_SWEEP"
 
 Environment = dict[str, str]
 
 
-def run(runs: Mapping[int, str], at_once: int) -> list[str]:
-    """Do the runs, numbered as in --list and named, `at_once` at a time; what failed, in words.
+def run(runs: Mapping[int, str], at_once: int, words: Sequence[str]) -> list[str]:
+    """Do the runs {number in --list: name}, `at_once` at a time; return the reasons of failures.
 
-    A run that fails does not stop the others. Ctrl-C and SIGTERM stop them all: each is sent
-    SIGTERM, and killed after GRACE seconds or at another Ctrl-C.
-    Raises: ValueError where the machine cannot do several at once.
+    `words` are the arguments of Python that start the sweep. A run that fails does not stop the
+    others. Ctrl-C and SIGTERM stop all runs: each run gets SIGTERM, and is killed after GRACE
+    seconds or at a second Ctrl-C.
+    Raises: ValueError if the machine cannot do several runs at once.
     """
     shares = share(min(at_once, len(runs)), *_devices(), os.environ)
     stopped = "stopped, and its runs with it; the same command goes on"
     try:
-        failed = asyncio.run(_all(runs, shares))
+        failed = asyncio.run(_all(runs, shares, words))
     except KeyboardInterrupt:
         command.fail(stopped, 128 + signal.SIGINT)
     except asyncio.CancelledError:
@@ -44,18 +48,20 @@ def run(runs: Mapping[int, str], at_once: int) -> list[str]:
 def share(
     jobs: int, platform: str, count: int, environment: Mapping[str, str]
 ) -> list[Environment]:
-    """What each of `jobs` processes has set so that they share `count` devices of this platform.
+    """Return the environment variables by which `jobs` processes share `count` devices.
 
-    Each GPU belongs to one process, or to equally many where there are too few. The CPU's cores
-    are left to the operating system: a run's last digits depend on how many cores it sees, and
-    must not depend on --jobs. (Two runs on two cores took as long pinned to one core each.)
+    Each GPU belongs to one process, or to equally many processes if there are more processes than
+    GPUs. The operating system shares out the cores of a CPU: the last digits of a run depend on the
+    number of cores that the run sees, and must not depend on --jobs. (Two runs on two cores took as
+    long if each run was pinned to one core.)
+    Raises: ValueError for a platform whose devices belong to one process.
     """
     if platform == "cpu":
         return [{} for _ in range(jobs)]
     if platform != "gpu":
         raise ValueError(
-            f"--jobs={jobs}: one process holds all {platform} devices of a machine; run one after "
-            "another, or one on each of several slices (docs/sweeps.md)"
+            f"--jobs={jobs}: one process holds all {platform} devices of a machine; do one run "
+            "after another, or use several slices (docs/sweeps.md)"
         )
     named = environment.get("CUDA_VISIBLE_DEVICES", "")
     names = named.split(",")[:count] if named else [str(i) for i in range(count)]
@@ -66,30 +72,31 @@ def share(
     shares = [{"CUDA_VISIBLE_DEVICES": names[i % count]} for i in range(jobs)]
     memory = {"XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"}
     if not environment.keys() & (memory | {"XLA_PYTHON_CLIENT_PREALLOCATE"}):
-        # Otherwise each takes three quarters of the GPU's memory when it starts.
+        # Otherwise each process takes three quarters of the GPU's memory when it starts.
         fraction = 0.75 / math.ceil(jobs / count)
-        shares = [one | {"XLA_CLIENT_MEM_FRACTION": f"{fraction:.3f}"} for one in shares]
+        shares = [own | {"XLA_CLIENT_MEM_FRACTION": f"{fraction:.3f}"} for own in shares]
     return shares
 
 
 def end_with_the_sweep() -> None:
-    """In a run's process: get SIGTERM when the sweep's process ends, even if that was killed.
+    """Send SIGTERM to this process, if it is a run of a sweep, when the sweep's process ends.
 
-    Otherwise a run could go on unseen, and a second one be started in its directory.
+    The sweep's process may have been killed. Its run would go on unseen, and a second process might
+    be started in the run's directory.
     """
-    if os.environ.pop(_TOGETHER, None):
+    if os.environ.pop(TOGETHER, None):
 
         def wait() -> None:
-            os.read(0, 1)  # the sweep never writes: it returns when the sweep's end has closed
+            os.read(0, 1)  # the sweep writes nothing: this returns when the sweep's end is closed
             os.kill(os.getpid(), signal.SIGTERM)
 
         threading.Thread(target=wait, daemon=True).start()
 
 
 def _devices() -> tuple[str, int]:
-    """Platform and number of the devices that a run would see.
+    """Return the platform and the number of the devices that a run would see.
 
-    Asked of another process: here they would be taken from the runs.
+    Another process looks: this process would take the devices from the runs.
     """
     ask = "import jax; print(jax.default_backend(), jax.local_device_count())"
     asked = subprocess.run((sys.executable, "-c", ask), capture_output=True, text=True, check=False)
@@ -99,19 +106,23 @@ def _devices() -> tuple[str, int]:
     return platform, int(count)
 
 
-async def _all(runs: Mapping[int, str], shares: Sequence[Environment]) -> list[str]:
-    all_runs = asyncio.create_task(_share_out(runs, shares))
+async def _all(
+    runs: Mapping[int, str], shares: Sequence[Environment], words: Sequence[str]
+) -> list[str]:
+    all_runs = asyncio.create_task(_share_out(runs, shares, words))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, all_runs.cancel)
     return await all_runs
 
 
-async def _share_out(runs: Mapping[int, str], shares: Sequence[Environment]) -> list[str]:
-    """Do the runs, as many at a time as there are shares; the reasons of those that failed."""
+async def _share_out(
+    runs: Mapping[int, str], shares: Sequence[Environment], words: Sequence[str]
+) -> list[str]:
+    """Do the runs, as many at a time as there are shares; return the reasons of failures."""
     waiting, failed = iter(runs.items()), []
 
     async def work(environment: Environment) -> None:
-        for index, name in waiting:  # of which the others take too
-            if reason := await _one(index, environment):
+        for index, name in waiting:  # all workers take from the same iterator
+            if reason := await _do(index, environment, words):
                 failed.append(f"{name}: {reason.removeprefix(f'{name}: ')}")
 
     async with asyncio.TaskGroup() as workers:
@@ -120,24 +131,24 @@ async def _share_out(runs: Mapping[int, str], shares: Sequence[Environment]) -> 
     return failed
 
 
-async def _one(index: int, environment: Environment) -> str:
-    """Do one run, showing what it says; why it failed, '' where it did not."""
+async def _do(index: int, environment: Environment, words: Sequence[str]) -> str:
+    """Do one run and show what its process prints; return why it failed, or '' if it did not."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, *sys.orig_argv[1:], f"--run={index}", "--jobs=1"),
+        *(sys.executable, *words, f"--run={index}", "--jobs=1"),
         stdin=subprocess.PIPE,  # see end_with_the_sweep
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env=os.environ | environment | {_TOGETHER: "1"},
-        process_group=0,  # Ctrl-C reaches the sweep alone, which stops its runs as SIGTERM does
-        limit=_LONGEST_LINE,
+        env=os.environ | environment | {TOGETHER: "1"},
+        process_group=0,  # Ctrl-C reaches the sweep alone, which then stops its runs by SIGTERM
+        limit=LONGEST_LINE,
     )
-    said = asyncio.create_task(_show(process, f"run {index}:"))
+    shown = asyncio.create_task(_show(process, f"run {index}:"))
     try:
-        last = await asyncio.shield(said)
+        last = await asyncio.shield(shown)
     except asyncio.CancelledError:
         process.terminate()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(said, GRACE)
+            await asyncio.wait_for(shown, GRACE)
         raise
     finally:
         if process.returncode is None:
@@ -148,8 +159,8 @@ async def _one(index: int, environment: Environment) -> str:
 
 
 async def _show(process: asyncio.subprocess.Process, label: str) -> str:
-    """Print each line behind the label until the process has ended; the last one."""
-    last = "it said nothing"
+    """Print each line after the label until the process has ended; return the last line."""
+    last = "its process printed nothing"
     async for line in process.stdout or ():
         last = line.decode(errors="replace").rstrip()
         print(label, last, flush=True)

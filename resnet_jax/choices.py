@@ -77,6 +77,10 @@ SWITCHES: dict[str, Switch] = {
 }
 
 
+class ArgumentError(ValueError):
+    """A mistake in a config file's argument, and not in the file."""
+
+
 class Choice(NamedTuple):
     """One chosen part: the switch, by name, the chosen value, and the part."""
 
@@ -91,14 +95,14 @@ def choose(argument: str, depth: int | None = None) -> dict[str, Any]:
 
     The result always has `family` and `depth`: a depth that the argument leaves out is the family's
     own if the argument names a family, else `depth`.
-    Raises: ValueError for an unknown switch and for a depth that is no number of layers.
+    Raises: ArgumentError for an unknown switch and for a depth that is no number of layers.
     """
     known = (*dict.fromkeys(name for name, _ in every_switch()), "depth")
     chosen: dict[str, Any] = {}
     for part in filter(None, argument.split(",")):
         name, _, value = part.partition("=")
         if name not in known or not value:
-            raise ValueError(
+            raise ArgumentError(
                 f"config argument {part!r} is not switch=value with a switch of "
                 f"{', '.join(sorted(known))}{nearest(name, known)}"
             )
@@ -111,9 +115,9 @@ def choose(argument: str, depth: int | None = None) -> dict[str, Any]:
     if text is None:
         chosen["depth"] = family.depth if named or depth is None else depth
     elif not (text.isascii() and text.isdecimal()):
-        raise ValueError(f"depth={text[:50]} is not a number of layers")
+        raise ArgumentError(f"depth={text[:50]} is not a number of layers")
     elif len(text) > len(str(families.DEEPEST)):
-        raise ValueError(
+        raise ArgumentError(
             f"depth={text[:50]} is more than {families.DEEPEST}, the most layers of any network"
         )
     else:
@@ -124,14 +128,14 @@ def choose(argument: str, depth: int | None = None) -> dict[str, Any]:
 def part_of(name: str, switch: Switch, value: str, owner: str = "") -> Part:
     """Return the part of this value; `owner` is the choice that brought the switch.
 
-    Raises: ValueError with all values of the switch and the nearest.
+    Raises: ArgumentError with all values of the switch and the nearest.
     """
     known = tuple(switch.parts)
     if value not in known:
         owned = f"a {name} of {owner}, which has" if owner else "one of"
-        raise ValueError(
+        raise ArgumentError(
             f"{name}={str(value)[:80]} is not {owned} {', '.join(known)}"
-            f"{nearest(str(value), known)}"
+            f"{nearest(str(value), known, 0.5)}"
         )
     return switch.parts[value]
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
+from itertools import filterfalse, pairwise
 from pathlib import Path
 from typing import NoReturn
 
@@ -40,6 +41,7 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
         self.takes_config = False
+        self._words: list[str] = []
 
     def add_config(self, required: bool = True) -> None:
         """Add --config, and the overrides of its keys."""
@@ -72,9 +74,11 @@ class Parser(argparse.ArgumentParser):
 
     def _config(self) -> Config | None:
         """Return the config that stands on the command line with --help, if it can be read."""
-        specs = [word.partition("=")[2] for word in sys.argv if word.startswith("--config=")]
-        with contextlib.suppress(ValueError):
-            return config_file.load(specs[-1]) if specs else None
+        overrides, others = config_file.split(self._words)
+        specs = [word.partition("=")[2] for word in others if word.startswith("--config=")]
+        specs += [after for word, after in pairwise(others) if word == "--config"]
+        with contextlib.suppress(ValueError, OSError):
+            return config_file.load(specs[-1], overrides) if specs else None
         return None
 
     def read(self, words: Sequence[str] | None = None) -> Arguments:
@@ -83,8 +87,9 @@ class Parser(argparse.ArgumentParser):
         Raises: SystemExit, after one line that says what is wrong.
         """
         words = sys.argv[1:] if words is None else list(words)
+        self._words = words
         overrides, others = config_file.split(words) if self.takes_config else ({}, words)
-        arguments, unknown = self.parse_known_args(others)
+        arguments, unknown = self.parse_known_intermixed_args(others)
         if unknown:
             fail(self._explain(unknown[0]))
         arguments.overrides = overrides
@@ -98,14 +103,22 @@ class Parser(argparse.ArgumentParser):
             switches = dict.fromkeys(switch for switch, _ in choices.every_switch())
             if name in (*switches, "depth"):
                 return f"{name} is chosen in the config's argument: configs/NAME.py:{name}=VALUE"
-            for key in choices.all_keys():
-                last = key.rpartition(".")[2]
-                if name in (last, key, "".join(part[0] for part in last.split("_"))):
-                    return f"unknown flag --{name}; nearest: --config.{key}"
-        known = [flag.lstrip("-") for action in self._actions for flag in action.option_strings]
-        near = difflib.get_close_matches(name, known, 1, 0.6)
+        flags = [flag for action in self._actions for flag in action.option_strings]
+        known = {flag.lstrip("-"): flag for flag in flags if flag.startswith("--")}
+        if self.takes_config:
+            keys = list(filterfalse(choices.switch_of, choices.all_keys()))
+            known = {key.rpartition(".")[2]: f"--config.{key}" for key in reversed(keys)} | known
+        last = name.rpartition(".")[2]
+        # For example lr for learning_rate.
+        initials = {
+            "".join(word[0] for word in known_name.split("_")): known_name
+            for known_name in known
+            if "_" in known_name
+        }
+        near = difflib.get_close_matches(last[:80], list(known), 1, 0.7)
+        near = [initials[last]] if last in initials else near
         return f"unknown flag --{name[:80]}" + (
-            f"; nearest: --{near[0]}" if near else f"; see {self.prog} --help"
+            f"; nearest: {known[near[0]]}" if near else f"; see {self.prog} --help"
         )
 
 

@@ -16,10 +16,12 @@ from ml_collections import ConfigDict
 from resnet_jax import families
 from resnet_jax.choices import (
     SWITCHES,
+    ArgumentError,
     Choice,
     all_keys,
     choose,
     chosen_parts,
+    every_switch,
     keys_of_parts,
     part_of,
 )
@@ -56,15 +58,11 @@ def make(chosen: str | Mapping[str, Any], recipe: Flat) -> Config:
     to values; it may have keys of parts that are not chosen, which it sets for those who choose
     them. Where several speak, the argument comes first, then the family's preset for its depth,
     then the recipe, then the keys' defaults.
-    Raises: ValueError for an unknown key or a value of another type in the recipe, and for values
-        that a switch does not have.
+    Raises: ValueError for an unknown key or a value of another type in the recipe; ArgumentError
+        for chosen values that a switch does not have.
     """
     chosen = choose(chosen) if isinstance(chosen, str) else dict(chosen)
-    for key in recipe:
-        if key not in all_keys():
-            raise ValueError(
-                f"unknown config key {key!r} in a recipe{nearest(key, (*all_keys(),))}"
-            )
+    _check_recipe(recipe)
     family: Any = part_of("family", SWITCHES["family"], chosen["family"])
     task = chosen.get("task", recipe.get("task", SWITCHES["task"].default))
     shapes = part_of("task", SWITCHES["task"], task).keys["data.shape"]
@@ -78,8 +76,23 @@ def make(chosen: str | Mapping[str, Any], recipe: Flat) -> Config:
     choices = list(chosen_parts(pick))
     unused = sorted(chosen.keys() - {choice.name for choice in choices} - {"depth"})
     if unused:
-        raise ValueError(f"{unused[0]}={chosen[unused[0]]} is no choice of task={task}")
+        raise ArgumentError(f"{unused[0]}={chosen[unused[0]]} is no choice of task={task}")
     return _compose(choices, values).lock()
+
+
+def _check_recipe(recipe: Flat) -> None:
+    """Raise a ValueError for a key that no part has, and for a value that no switch has."""
+    known = tuple(all_keys())
+    for key, value in recipe.items():
+        if key not in known:
+            raise ValueError(f"unknown config key {key!r} in a recipe{nearest(key, known)}")
+        switches = [switch for _, switch in every_switch() if switch.key == key]
+        options = tuple(dict.fromkeys(option for switch in switches for option in switch.parts))
+        if options and value not in options:
+            raise ValueError(
+                f"{key}={value!r} in a recipe is not one of {', '.join(options)}"
+                f"{nearest(str(value), options, 0.5)}"
+            )
 
 
 def _compose(choices: list[Choice], values: Flat) -> Config:
@@ -150,11 +163,17 @@ def _check_sizes(config: Config) -> None:
             f"model.width={model.width} times model.widen={model.widen} are more channels than "
             f"jax counts in 32 bits, {LARGEST}"
         )
+    example = TASKS[config.task].example(config)
+    if len(example.shape) != 3 and model.block != "dense":
+        raise ValueError(
+            f"data.shape={example.shape} must be (height, width, channels) for "
+            f"family={model.family},block={model.block}; "
+            "family=highway,block=dense takes any shape"
+        )
     net = families.build(config)
     groups = config.norm.kind == "group" or getattr(model, "cardinality", 1) > 1
     if not groups and not _vast(config, width):
         return
-    example = TASKS[config.task].example(config)
     image = jax.ShapeDtypeStruct((1, *example.shape), "float32")
     # Groups that do not divide some layer's channels are refused here.
     variables = jax.eval_shape(net.init, jax.random.key(0), image)

@@ -12,13 +12,15 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from resnet_jax import config as configs
-from resnet_jax.choices import explain_unknown, keys_of_parts
+from resnet_jax.choices import ArgumentError, explain_unknown, keys_of_parts
 from resnet_jax.keys import Config
 
 TRUE, FALSE = ("true", "t", "1", "yes"), ("false", "f", "0", "no")
+# {key: text} of `--config.KEY=TEXT`; True stands for `--config.KEY`, False for `--noconfig.KEY`.
+Overrides = Mapping[str, str | bool]
 
 
-def load(spec: str, overrides: Mapping[str, str] | None = None) -> Config:
+def load(spec: str, overrides: Overrides | None = None) -> Config:
     """Return the locked config of `FILE[:switch=value,...]`, with the overrides {key: text}.
 
     Raises: ValueError in one line, for a file that is missing or that fails (with its line), and
@@ -42,10 +44,11 @@ def read(path: Path, argument: str) -> Config:
     try:
         spec.loader.exec_module(module)
         config = module.get_config(argument)
-    except ValueError:  # a refusal, by `choose` or `make`
+    except ArgumentError:
         raise
     except Exception as error:
-        raise ValueError(f"{path}{_line(path, error)}: {type(error).__name__}: {error}") from error
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise ValueError(f"{path}{_line(spec.origin, error)}: {kind}{error}") from error
     if not isinstance(config, ConfigDict):
         raise ValueError(
             f"{path}: get_config returned {type(config).__name__}; it must return what "
@@ -61,16 +64,16 @@ def _near(path: Path) -> str:
     return f"; nearest: {matches[0]}" if matches else ""
 
 
-def _line(path: Path, error: Exception) -> str:
+def _line(file: str | None, error: Exception) -> str:
     """Return the last line of the config file that led to the error, in words."""
-    if isinstance(error, SyntaxError):
+    if isinstance(error, SyntaxError) and error.filename == file and error.lineno:
         return f", line {error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    lines = [frame.lineno for frame in frames if frame.filename == file]
     return f", line {lines[-1]}" if lines else ""
 
 
-def override(config: Config, overrides: Mapping[str, str]) -> Config:
+def override(config: Config, overrides: Overrides) -> Config:
     """Return a locked copy of the config in which each key has the value that its text says.
 
     Raises: ValueError for a key that the config has not, and for a text of another type.
@@ -87,19 +90,25 @@ def override(config: Config, overrides: Mapping[str, str]) -> Config:
     return config.lock()
 
 
-def parse(key: str, text: str, default: Any) -> Any:
+def parse(key: str, text: str | bool, default: Any) -> Any:
     """Return the value of a text, in the type of the key's default.
 
     Raises: ValueError with the type that is wanted.
     """
+    if isinstance(text, bool):
+        if not isinstance(default, bool):
+            raise ValueError(f"--config.{key} needs a value: --config.{key}=VALUE")
+        return text
     try:
         return _PARSERS[type(default)](text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
-        kinds = {bool: "true or false", int: "a whole number", float: "a number"}
-        kind = kinds.get(type(default), "numbers in brackets")
-        raise ValueError(
-            f"--config.{key}={text[:80]} is not {kind}, such as {default or '(1, 2)'}"
-        ) from error
+        kinds = {
+            bool: "true or false",
+            int: f"a whole number, such as {default}",
+            float: f"a number, such as {default}",
+            tuple: f"numbers in brackets, such as {default or (1, 2)}",
+        }
+        raise ValueError(f"--config.{key}={text[:80]} is not {kinds[type(default)]}") from error
 
 
 def _bool(text: str) -> bool:
@@ -120,23 +129,25 @@ def _tuple(text: str) -> tuple[Any, ...]:
 _PARSERS: dict[type, Any] = {str: str, bool: _bool, int: int, float: float, tuple: _tuple}
 
 
-def split(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Take the overrides `--config.KEY=VALUE` out of a command line: ({key: text}, other words).
+def split(words: Sequence[str]) -> tuple[dict[str, str | bool], list[str]]:
+    """Take the overrides `--config.KEY=VALUE` out of a command line: (overrides, other words).
 
-    `--config.KEY VALUE` works too; `--config.KEY` alone and `--noconfig.KEY` are true and false.
+    `--config.KEY VALUE` works too. `--config.KEY` alone is true, and `--noconfig.KEY` is false.
     """
     overrides, others = {}, []
     waiting = list(words)
     while waiting:
         word = waiting.pop(0)
         name, equals, text = word.lstrip("-").partition("=")
-        if not word.startswith("-") or not name.startswith(("config.", "noconfig.")):
+        prefix, _, key = name.partition(".")
+        if not word.startswith("-") or prefix not in ("config", "noconfig") or "." not in name:
             others.append(word)
-        elif name.startswith("noconfig."):
-            overrides[name.removeprefix("noconfig.")] = "false"
-        else:
-            key = name.removeprefix("config.")
+        elif prefix == "config":
             if not equals:
-                text = waiting.pop(0) if waiting and not waiting[0].startswith("--") else "true"
+                text = waiting.pop(0) if waiting and not waiting[0].startswith("--") else True
             overrides[key] = text
+        elif equals:  # `--noconfig.KEY` takes no value
+            others.append(word)
+        else:
+            overrides[key] = False
     return overrides, others

@@ -12,37 +12,48 @@ from resnet_jax.keys import Config, Key
 def config_help(config: Config | None = None) -> str:
     """Return every switch and every key, with its meaning and default.
 
-    Of a given config it returns the keys that this config has, with their values.
+    Of a given config it returns the switches and keys that this config has, with their values.
     """
     lines = ["config switches, chosen after the file's name (FILE:switch=value,...):"]
+    if config is None:
+        lines += _entry("depth", DEPTH.meaning) + _switches()
+        lines.append("\nconfig keys, set by --config.KEY=VALUE (default in brackets):")
+        lines += _keys(COMMON) + _keys_of_parts()
+    else:
+        flat = configs.flatten(config)
+        lines += _entry("depth", f"{DEPTH.meaning} [{flat['model.depth']}]")
+        for name, switch, value, _ in configs.choices_of(config):
+            lines += _entry(name, f"{switch.meaning}: {', '.join(switch.parts)} [{value}]")
+        lines.append("\nkeys of this config, set by --config.KEY=VALUE (value in brackets):")
+        for name, key in configs.keys_of(config).items():
+            lines += _key(name, key, flat[name]) if name != "model.depth" else []
+    return "\n".join(lines)
+
+
+def _switches() -> list[str]:
+    """Return the lines of every switch, with the values of all parts that bring it."""
     values: dict[str, dict[str, None]] = {}
     for name, switch in every_switch():
         values.setdefault(name, {}).update(dict.fromkeys(switch.parts))
     meanings = {name: switch.meaning for name, switch in every_switch()}
-    for name, options in values.items():
-        lines += _entry(name, f"{meanings[name]}: {', '.join(options)}")
-    lines += _entry("depth", DEPTH.meaning)
-    if config is None:
-        lines.append("\nconfig keys, set by --config.KEY=VALUE (default in brackets):")
-        lines += [line for name, key in COMMON.items() for line in _key(name, key, key.default)]
-        lines += _keys_of_parts()
-    else:
-        lines.append("\nkeys of this config, set by --config.KEY=VALUE (value in brackets):")
-        flat = configs.flatten(config)
-        for name, key in configs.keys_of(config).items():
-            lines += _key(name, key, flat[name])
-    return "\n".join(lines)
+    entries = [
+        _entry(name, f"{meanings[name]}: {', '.join(options)}") for name, options in values.items()
+    ]
+    return [line for entry in entries for line in entry]
 
 
 def _keys_of_parts() -> list[str]:
-    lines: list[str] = []
-    written: set[tuple[str, str]] = set()
+    """Return the lines of the parts' keys; parts with the same keys stand together."""
+    owners: dict[tuple[tuple[str, Key], ...], dict[str, None]] = {}
     for name, switch in every_switch():
         for value, part in switch.parts.items():
-            if part.keys and (name, value) not in written:
-                lines.append(f"  of {name}={value}:")
-                lines += _keys(part.keys)
-            written.add((name, value))
+            owners.setdefault(tuple(part.keys.items()), {})[f"{name}={value}"] = None
+    lines: list[str] = []
+    for keys, values in owners.items():
+        if keys:
+            of_parts = f"of {', '.join(values)}:"
+            lines += textwrap.wrap(of_parts, 96, initial_indent="  ", subsequent_indent="    ")
+            lines += _keys(dict(keys))
     return lines
 
 

@@ -1,10 +1,11 @@
-"""The memory of a training step by what it keeps for its gradient, and what fits into how much.
+"""The memory that a training step needs with each policy of `remat`, and what fits into a memory.
 
-Bytes are those of one device's step as its compiler lays it out; nothing runs and no array is made.
-The data set and its augmentation come on top.
+The bytes are those of the step on one device, as the compiler lays it out. Nothing is run, and no
+array is made. The data set and what prepares a batch need memory on top.
 """
 
 import bisect
+import dataclasses
 import functools
 import math
 import re
@@ -15,10 +16,12 @@ import jax
 import jax.numpy as jnp
 
 from resnet_jax import families
-from resnet_jax.config import Config
+from resnet_jax.keys import Config
 from resnet_jax.models import measure
 from resnet_jax.models.residual import Remat, Stack
-from resnet_jax.training import metrics
+from resnet_jax.tasks import TASKS
+from resnet_jax.tasks.task import Batch
+from resnet_jax.training import shard
 from resnet_jax.training import state as states
 from resnet_jax.training import step as steps
 from resnet_jax.training.compile import ONCE, program
@@ -26,55 +29,84 @@ from resnet_jax.training.optimizer import optimizer
 
 POLICIES: tuple[str, ...] = get_args(Remat)
 UNITS = {f"{p}{b}B": n**i for i, p in enumerate("KMGT", 1) for b, n in (("", 1000), ("i", 1024))}
-# Depths are tried one by one up to here; a family that still has some goes on in equal steps.
+# `depths` tries every depth below this one. If a family still has depths there, they go on in equal
+# steps.
 TRIED = 1300
+# After so many tries `largest` halves the interval that is left.
 GUESSES = 6
-# Of the smaller number, between what fits and what does not: the search ends.
+# `largest` ends if the smallest value that does not fit is at most so many times the largest that
+# does.
 NEAR = 1.01
 
 
 def policy_of(config: Config) -> str | None:
-    """The policy of the config's network; None where it has no Stack and every policy is alike."""
+    """Return the policy of the config's network.
+
+    It is None for a network without a Stack, which needs the same memory with every policy.
+    """
     stacks = (m for m, _ in measure.modules(families.build(config)) if isinstance(m, Stack))
     return next((stack.remat for stack in stacks), None)
 
 
 def changed(config: Config, **values: Any) -> Config:
-    """The config with these values; `model__depth` is model.depth."""
-    other = config.copy_and_resolve_references()
+    """Return a locked copy of the config with these values; `model__depth` sets model.depth.
+
+    The copy has the config's keys, so that `values` must not be those of other switches.
+    """
+    other = config.copy_and_resolve_references().lock()
     other.update_from_flattened_dict({k.replace("__", "."): v for k, v in values.items()})
     return other
 
 
-def activation_bytes(config: Config) -> int:
-    """Bytes that a training step keeps from its forward for its backward pass."""
-    net = families.build(config)
-    state, batch = _inputs(config)
+def step_inputs(config: Config) -> tuple[states.TrainState, Batch]:
+    """Return the shapes and types of the state and the batch that a training step takes."""
+    net, optim, example = families.build(config), optimizer(config), TASKS[config.task].example
+    shape, num_outputs = example(config)
+    state = jax.eval_shape(functools.partial(states.create, config.seed, net, shape, optim))
+    array = lambda dtype, *shape: jax.ShapeDtypeStruct((config.batch_size, *shape), dtype)
+    index = array(jnp.int32)
+    batch = Batch(input=array(jnp.float32, *shape), target=index, row=index, mask=array(jnp.bool_))
+    # A target is like the output, or it is the index of an output: the task's measure takes one.
+    output = array(jnp.float32, num_outputs)
+    try:
+        jax.eval_shape(
+            TASKS[config.task].measure, output, dataclasses.replace(batch, target=output)
+        )
+    except (TypeError, ValueError, AssertionError):
+        return state, batch
+    return state, dataclasses.replace(batch, target=output)
 
-    def loss(params, batch_stats, image, label):
+
+def activation_bytes(config: Config) -> int:
+    """Return the bytes that a training step keeps from its forward for its backward pass."""
+    net, task_measure = families.build(config), TASKS[config.task].measure
+    state, batch = step_inputs(config)
+
+    def loss(params, batch_stats, batch):
         variables = {"params": params, "batch_stats": batch_stats}
         rngs = {"drop": jax.random.key(0)}
-        logits, _ = net.apply(variables, image, mutable=["batch_stats"], rngs=rngs)
-        return metrics.sums(logits, label, jnp.ones_like(label, bool))["loss"] / label.size
+        output, _ = net.apply(variables, batch.input, mutable=["batch_stats"], rngs=rngs)
+        return task_measure(output, batch)["loss"] / config.batch_size
 
-    return measure.held_bytes(loss, state.params, state.batch_stats, batch.image, batch.label)
+    return measure.held_bytes(loss, state.params, state.batch_stats, batch)
 
 
 def peak_bytes(config: Config) -> int | None:
-    """Bytes in use at the peak of a training step: its state, batch and temporaries.
+    """Return the bytes in use at the peak of a training step: its state, batch and temporaries.
 
-    None where the compiler does not tell, or refuses because the device has not as much.
+    They are None if the compiler does not tell, or if it refuses because the device has less.
     """
     step = functools.partial(
         steps.train_step,
         axis=None,
         apply=families.build(config).apply,
-        prepare=lambda _, batch: batch.image,
+        prepare=lambda key, batch: batch,
+        measure=TASKS[config.task].measure,
         optimizer=optimizer(config),
     )
     # Memory is laid out before machine code is made, which never runs and need not be fast.
     try:
-        compiled: Any = program(step, *_inputs(config), donate=(0,), level=ONCE)
+        compiled: Any = program(step, *step_inputs(config), donate=(0,), level=ONCE)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -87,20 +119,11 @@ def peak_bytes(config: Config) -> int | None:
     return used.argument_size_in_bytes + new + used.temp_size_in_bytes
 
 
-def _inputs(config: Config) -> tuple[states.TrainState, steps.Batch]:
-    """Shapes and types of a training step's state and batch."""
-    net, optim, shape = families.build(config), optimizer(config), tuple(config.data.shape)
-    state = jax.eval_shape(functools.partial(states.create, config.seed, net, shape, optim))
-    array = lambda dtype, *shape: jax.ShapeDtypeStruct((config.batch_size, *shape), dtype)
-    image, row = array(jnp.float32, *shape), array(jnp.int32)
-    return state, steps.Batch(image=image, label=row, row=row, mask=array(jnp.bool_))
-
-
 def recommended(config: Config, peaks: dict[str, int | None], limit: int) -> str | None:
-    """The fastest policy whose peak is within `limit`; None where none is.
+    """Return the fastest policy whose peak is at most `limit` bytes, or None if none is.
 
-    Fastest is what remat=auto stands for on this backend, then the one of fewest forward passes:
-    none, block, sqrt.
+    `peaks` holds the peak of every policy. The fastest policy is what remat=auto stands for on this
+    backend; then come none, block and sqrt, by the number of forward passes.
     """
     auto = policy_of(changed(config, remat="auto"))
     order = sorted(POLICIES, key=lambda name: (name != auto, POLICIES.index(name)))
@@ -108,8 +131,11 @@ def recommended(config: Config, peaks: dict[str, int | None], limit: int) -> str
 
 
 def largest_batch(config: Config, limit: int, peak: int | None) -> int | None:
-    """The largest batch that fits, a multiple of norm.group_size; `peak` is the config's own."""
-    unit = config.norm.group_size or 1
+    """Return the largest batch whose step takes at most `limit` bytes, or None if none does.
+
+    It is a multiple of norm.group_size. `peak` are the bytes of the config's own batch.
+    """
+    unit = max(1, shard.group_size(config))
     used = lambda size: (
         peak if size == config.batch_size else peak_bytes(changed(config, batch_size=size))
     )
@@ -117,9 +143,10 @@ def largest_batch(config: Config, limit: int, peak: int | None) -> int | None:
 
 
 def largest_depth(config: Config, limit: int, peak: int | None) -> int | None:
-    """The largest depth of the family, all else equal, that fits; `peak` is the config's own.
+    """Return the largest depth, all else equal, whose step takes at most `limit` bytes.
 
-    None also where the network has no Stack: there a deeper one is a longer program.
+    `peak` are the bytes at the config's own depth. The result is None if no depth fits, and for a
+    network without a Stack, whose program grows with its depth.
     """
     if policy_of(config) is None:
         return None
@@ -129,7 +156,7 @@ def largest_depth(config: Config, limit: int, peak: int | None) -> int | None:
 
 
 def depths(config: Config) -> list[int]:
-    """Every depth at which the config's network exists, all else equal."""
+    """Return every depth at which the config's network exists, all else equal."""
     other = changed(config)
 
     def exists(depth: int) -> bool:
@@ -140,23 +167,24 @@ def depths(config: Config) -> list[int]:
             return False
         return True
 
-    found = list(filter(exists, range(1, TRIED)))
-    if len(found) > 1:
-        step = found[-1] - found[-2]
-        if found[-1] + step >= TRIED:
-            found += range(found[-1] + step, families.deepest(config)[0] + 1, step)
-    return found
+    existing = list(filter(exists, range(1, TRIED)))
+    if len(existing) > 1:
+        step = existing[-1] - existing[-2]
+        if existing[-1] + step >= TRIED:
+            existing += range(existing[-1] + step, families.deepest(config)[0] + 1, step)
+    return existing
 
 
 def largest(
     values: Sequence[int], first: int, used: Callable[[int], int | None], limit: int
 ) -> int | None:
-    """The largest of the rising `values` that uses at most `limit` bytes; None where none does.
+    """Return the largest of the rising `values` that uses at most `limit` bytes, or None.
 
-    Bytes grow almost along a line, and each try is where that line meets the limit; what a compiler
-    lays out may also step back by a tenth, so that after GUESSES tries the rest is halved. The
-    answer was tried and fits, and the next value, or one at most 1 % larger, was tried and does
-    not.
+    `used(value)` are its bytes, or None if they are too many to be known. They grow almost linearly
+    with the value, so that each try is at the point where a line meets the limit; but a compiler's
+    layout may also shrink by a tenth, and therefore the interval is halved after GUESSES tries. The
+    returned value was tried and fits, and the next value, or a value at most 1 % larger, was tried
+    and does not fit.
     """
     fits, too_large = 0, values[-1] + 1
     tries: dict[int, float | int] = {}
@@ -176,13 +204,14 @@ def largest(
 
 
 def _aim(tries: dict[int, float | int], fits: int, too_large: int, limit: int) -> float | int:
-    """Where to try next, between what fits and what does not."""
+    """Return the value to try next, between `fits` and `too_large`."""
     if too_large not in tries:
-        # The line through the two largest, or from zero; a short one may fall.
+        # Draw the line through the two largest tries, or through zero and a single try. Between two
+        # values that are near to each other it may fall.
         x0, x = sorted((0, *tries))[-2:]
         slope = (tries[x] - tries.get(x0, 0)) / (x - x0)
         return x + (limit - tries[x]) / slope if slope > 0 and len(tries) <= GUESSES else 2 * x
-    # A compiler that gave up, having less memory, left no number to draw a line to.
+    # A compiler that refused left no number to draw a line to.
     if tries[too_large] == math.inf or len(tries) > GUESSES:
         return (fits + too_large) / 2
     below = tries.get(fits, 0)
@@ -190,12 +219,14 @@ def _aim(tries: dict[int, float | int], fits: int, too_large: int, limit: int) -
 
 
 def parse(text: str) -> int:
-    """'16GB' -> 16_000_000_000 bytes, '16GiB' -> 17_179_869_184.
+    """Return the bytes of a size: '16GB' is 16,000,000,000 and '16GiB' is 17,179,869,184.
 
-    Raises: ValueError for anything else.
+    Raises: ValueError for a text that is no number with a unit.
     """
     known = {unit.lower(): size for unit, size in UNITS.items()}
     match = re.fullmatch(r"(\d+\.?\d*)\s*([a-z]+)", text.strip().lower())
     if not match or match[2] not in known or not (size := int(float(match[1]) * known[match[2]])):
-        raise ValueError(f"--memory={text} is no size, a number and one of {', '.join(UNITS)}")
+        raise ValueError(
+            f"--memory={text} is no size; give a positive number and one of {', '.join(UNITS)}"
+        )
     return size

@@ -1,4 +1,7 @@
-"""safetensors files of float32 tensors. Nothing is ever unpickled: a pickle can run any program."""
+"""Reading and writing safetensors files of float32 tensors.
+
+Nothing is ever unpickled, because a pickle can run any program.
+"""
 
 import math
 import shlex
@@ -10,9 +13,10 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save
 
-# How a file of torch.save begins: a zip since 2020, before that a pickle.
+# The first bytes of a file of torch.save: a zip archive since 2020, a pickle before.
 TORCH = (b"PK\x03\x04", b"\x80")
-# What turns one into a safetensors, where torch is; weights_only keeps it from running anything.
+# The command that turns such a file into a safetensors file if torch is installed; weights_only
+# keeps torch from running anything.
 CONVERT = (
     """python -c "import sys, torch; from safetensors.torch import save_file; """
     """w = torch.load(sys.argv[1], map_location='cpu', weights_only=True); """
@@ -20,28 +24,29 @@ CONVERT = (
     """v.contiguous().clone() for k, v in w.items()}, sys.argv[2])" """
 )
 FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": jnp.bfloat16}
-# PyTorch's count of batches: neither read nor needed.
+# PyTorch's count of batches, which is neither read nor needed.
 IGNORED = "num_batches_tracked"
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a file by name, as float32; `num_batches_tracked` is left out.
+    """Return the tensors of a file by name, as float32, without `num_batches_tracked`.
 
-    Raises: ValueError for a file of another kind (with the line that converts it), one that is
-        damaged, and tensors that are not floating-point or not finite; OSError if there is none.
+    Raises: ValueError for a file of another kind (with the line that converts it), for a damaged
+        file, and for tensors that are not floating-point or not finite; OSError if the file cannot
+        be read.
     """
     data = path.read_bytes()
     if data.startswith(TORCH):
         target = path.with_suffix(".safetensors")
         target = path.with_suffix(".new.safetensors") if target == path else target
         raise ValueError(
-            f"{path} is a pickle of PyTorch, which is not opened here; where torch is installed, "
-            f"turn it into a safetensors with: {CONVERT}{shlex.join((str(path), str(target)))}"
+            f"{path} is a pickle of PyTorch, which is not opened here; if torch is installed, turn "
+            f"it into a safetensors file with: {CONVERT}{shlex.join((str(path), str(target)))}"
         )
     try:
         entries = safetensors.deserialize(data)
-    except Exception as error:  # one kind, which the package has under several names
-        raise ValueError(f"{path} is no safetensors file, or damaged: {error}") from error
+    except Exception as error:  # the package raises one kind of error under several names
+        raise ValueError(f"{path} is no safetensors file, or it is damaged: {error}") from error
     return {
         name: _array(path, name, entry)
         for name, entry in entries
@@ -56,13 +61,13 @@ def _array(path: Path, name: str, entry) -> np.ndarray:
     raw = np.frombuffer(entry["data"], FLOATS[kind], math.prod(shape))
     array = raw.astype(np.float32).reshape(shape)
     if not np.isfinite(array).all():
-        raise ValueError(f"{path}: tensor {name} holds values that are not finite in float32")
+        raise ValueError(f"{path}: tensor {name} has values that are not finite in float32")
     return array
 
 
 def write(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     """Write tensors by name, whole or not at all."""
-    # "pt" is what the readers of PyTorch's libraries ask for.
+    # The readers of PyTorch's libraries ask for the format "pt".
     data = save({k: np.ascontiguousarray(v) for k, v in tensors.items()}, {"format": "pt"})
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_bytes(data)

@@ -1,14 +1,14 @@
-"""Our networks against torchvision's and timm's, at full size: logits on the same weights.
+"""Compare this package's networks with torchvision's and timm's, at full size, on equal weights.
 
-    python scripts/check_parity.py [NAME...] [--markdown]      # all of them without a name
+    python scripts/check_parity.py [NAME...] [--markdown]      # without a name: all networks
 
-Needs torch, torchvision and timm. Every parameter and statistic is drawn at random, none is
-trivial (make_fixtures.randomise); both networks run in evaluation mode on two random images in
-float32. Printed are the parameters and max |difference| / max |logit|, which must be at most 1e-4;
-the weights must come back bit for bit, and into theirs by a strict load_state_dict.
+It needs torch, torchvision and timm. Every parameter and statistic is drawn at random, so that none
+is trivial (make_fixtures.randomise). Both networks run in evaluation mode on two random images in
+float32. The script prints the number of parameters and max |difference| / max |logit|, which must
+be at most 1e-4. The exported weights must be the imported ones bit for bit, and the library must
+take them by a strict load_state_dict.
 """
 
-import importlib
 import sys
 from pathlib import Path
 
@@ -21,9 +21,11 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 from make_fixtures import randomise  # noqa: E402
 
+from configs import imagenet_torchvision  # noqa: E402
 from resnet_jax import families, weights  # noqa: E402
 
-# Name there -> layout, our config's argument, pixels a side, and what else our config changes.
+# For each name of a library: layout, the argument of the config, pixels on each side of an image,
+# and further values of the config.
 NETWORKS = {
     "resnet18": ("torchvision", "depth=18", 96),
     "resnet34": ("torchvision", "depth=34", 96),
@@ -58,8 +60,8 @@ NETWORKS = {
 LIMIT = 1e-4
 
 
-def theirs(name: str) -> torch.nn.Module:
-    """The network of that name, with random weights and statistics."""
+def library_network(name: str) -> torch.nn.Module:
+    """Return the library's network of that name, with random weights and statistics."""
     library, _, model = name.rpartition("/")
     if library == "timm":
         import timm
@@ -75,28 +77,28 @@ def theirs(name: str) -> torch.nn.Module:
 
 
 def compare(name: str) -> tuple[int, float]:
-    """Parameters, and the largest difference of a logit over the largest logit."""
+    """Return the number of parameters, and the largest difference over the largest logit."""
     layout, argument, size, *changes = NETWORKS[name]
-    net = theirs(name)
-    config = importlib.import_module("configs.imagenet_torchvision").get_config(argument)
-    with config.unlocked():
-        config.update_from_flattened_dict({"data.shape": (size, size, 3), **dict(*changes)})
-    kept = {k: v.numpy() for k, v in net.state_dict().items() if v.is_floating_point()}
-    variables = weights.from_tensors(kept, layout, config)
+    net = library_network(name)
+    config = imagenet_torchvision.get_config(argument)
+    config.update_from_flattened_dict({"data.shape": (size, size, 3), **dict(*changes)})
+    tensors = {k: v.numpy() for k, v in net.state_dict().items() if v.is_floating_point()}
+    variables = weights.from_tensors(tensors, layout, config)
     images = torch.randn((2, 3, size, size), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = net(images).numpy()
     nhwc = jnp.asarray(images.numpy().transpose(0, 2, 3, 1))
     ours = np.asarray(jax.jit(families.build(config).apply)(variables, nhwc))
-    back = weights.to_tensors(variables, layout, config)
-    assert back.keys() == kept.keys() and all((back[k] == kept[k]).all() for k in kept)
-    net.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in back.items()}, strict=True)
+    exported = weights.to_tensors(variables, layout, config)
+    assert exported.keys() == tensors.keys()
+    assert all((exported[name] == tensor).all() for name, tensor in tensors.items())
+    net.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in exported.items()}, strict=True)
     count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     return count, float(np.abs(ours - expected).max() / np.abs(expected).max())
 
 
 def main() -> None:
-    """Compare and print; status 1 where a difference is beyond the limit."""
+    """Compare and print; the status is 1 if a difference is beyond the limit."""
     markdown = "--markdown" in sys.argv
     names = [word for word in sys.argv[1:] if word != "--markdown"] or list(NETWORKS)
     row = "| {} | {:,} | {:.1e} |" if markdown else "{:26} {:12,} {:.1e}"

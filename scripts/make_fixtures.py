@@ -1,12 +1,12 @@
-"""Small networks of PyTorch's libraries with an input and their logits, for tests/fixtures/.
+"""Write small networks of PyTorch's libraries, with an input and its logits, to tests/fixtures/.
 
-    python scripts/make_fixtures.py [NAME...]        # all of them without a name
+    python scripts/make_fixtures.py [NAME...]        # without a name: all fixtures
 
-Needs torch, torchvision and timm, which the package and its tests do not. A fixture is one
-safetensors file: the tensors `weights.*` under the library's names, `input` (NCHW, normalised) and
-`logits`; its metadata name the layout and the config of ours that is the same network. To add one,
-add a line to FIXTURES. Every parameter and statistic is drawn anew, so that no norm is the identity
-and no bias zero: a fixture tells two tensors of one shape apart.
+It needs torch, torchvision and timm, which the package and its tests do not need. A fixture is a
+safetensors file with the tensors `weights.*` under the library's names, `input` (NCHW, normalised)
+and `logits`. Its metadata name the layout and the config of the same network in this package. A
+fixture is a line of FIXTURES. Every parameter and statistic is drawn at random, so that no norm is
+the identity and no bias zero, and two tensors of the same shape cannot be mixed up.
 """
 
 import json
@@ -25,7 +25,10 @@ CLASSES = 5
 
 
 class Fixture(NamedTuple):
-    """A network there, and the config of ours that is the same; images of `size` pixels a side."""
+    """A library's network and the config of the same network in this package.
+
+    The images have `size` pixels on each side.
+    """
 
     layout: str
     make: Callable[[], nn.Module]
@@ -37,12 +40,12 @@ class Fixture(NamedTuple):
 def torchvision_resnet(
     block: str, stages: tuple[int, ...], width: int, **options: Any
 ) -> nn.Module:
-    """torchvision's ResNet of another width than 64, which it has no argument for."""
+    """Return torchvision's ResNet of any width; torchvision has no argument for widths but 64."""
     from torchvision.models import resnet
 
     class Narrow(resnet.ResNet):
         def _make_layer(self, block, planes, *rest, **options):
-            if planes == 64:  # the first: the stem has just been made
+            if planes == 64:  # the first stage: the stem has just been made
                 self.inplanes = width
                 self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
                 self.bn1 = nn.BatchNorm2d(width)
@@ -55,7 +58,7 @@ def torchvision_resnet(
 
 
 def torchvision_vgg(norm: bool, stages: tuple[int, ...]) -> nn.Module:
-    """torchvision's VGG of one map in its first stage and 64 hidden units."""
+    """Return torchvision's VGG with one map in its first stage and 64 hidden units."""
     from torchvision.models.vgg import VGG, make_layers
 
     widths = [min(2**i, 8) for i in range(len(stages))]
@@ -66,7 +69,7 @@ def torchvision_vgg(norm: bool, stages: tuple[int, ...]) -> nn.Module:
 
 
 def torchvision_alexnet() -> nn.Module:
-    """torchvision's AlexNet of one map in its first layer and 64 hidden units."""
+    """Return torchvision's AlexNet with one map in its first layer and 64 hidden units."""
     from torchvision.models import AlexNet
 
     net, channels = AlexNet(CLASSES), 3
@@ -79,7 +82,7 @@ def torchvision_alexnet() -> nn.Module:
 
 
 def hidden(head: nn.Sequential, widths: tuple[int, ...]) -> nn.Sequential:
-    """The same head with matrices of these widths."""
+    """Return the same head with matrices of these widths."""
     pairs = iter(zip(widths, widths[1:], strict=False))
     return nn.Sequential(
         *(nn.Linear(*next(pairs)) if isinstance(m, nn.Linear) else m for m in head)
@@ -87,14 +90,14 @@ def hidden(head: nn.Sequential, widths: tuple[int, ...]) -> nn.Sequential:
 
 
 def torchvision_densenet(stages: tuple[int, ...], growth: int) -> nn.Module:
-    """torchvision's DenseNet-BC."""
+    """Return torchvision's DenseNet-BC."""
     from torchvision.models import DenseNet
 
     return DenseNet(growth, stages, 2 * growth, num_classes=CLASSES)
 
 
 def timm_resnetv2(stages: tuple[int, ...], width: int) -> nn.Module:
-    """timm's ResNetV2 as its resnetv2_50 is made."""
+    """Return timm's ResNetV2, made as timm makes resnetv2_50."""
     from timm.layers import BatchNormAct2d, create_conv2d
     from timm.models.resnetv2 import ResNetV2
 
@@ -109,21 +112,21 @@ def timm_resnetv2(stages: tuple[int, ...], width: int) -> nn.Module:
 
 
 def torchvision_vit(**sizes: int) -> nn.Module:
-    """torchvision's Vision Transformer, its MLP four times as wide."""
+    """Return torchvision's Vision Transformer, whose MLP is four times as wide."""
     from torchvision.models import VisionTransformer
 
     return VisionTransformer(mlp_dim=4 * sizes["hidden_dim"], num_classes=CLASSES, **sizes)
 
 
 def timm_vit(**sizes: int) -> nn.Module:
-    """timm's Vision Transformer as its vit_base_patch16_224 is made."""
+    """Return timm's Vision Transformer, made as timm makes vit_base_patch16_224."""
     from timm.models import VisionTransformer
 
     return VisionTransformer(num_classes=CLASSES, **sizes)
 
 
 class AkamasterBlock(nn.Module):
-    """As github.com/akamaster/pytorch_resnet_cifar10 has it, option A."""
+    """The block of github.com/akamaster/pytorch_resnet_cifar10, with option A."""
 
     def __init__(self, channels: int, width: int, stride: int):
         super().__init__()
@@ -134,7 +137,7 @@ class AkamasterBlock(nn.Module):
         self.stride, self.new = stride, width - channels
 
     def forward(self, x):
-        """Pass x on."""
+        """Return the block's output."""
         y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
         side = self.new // 2
         kept = nn.functional.pad(
@@ -144,7 +147,7 @@ class AkamasterBlock(nn.Module):
 
 
 class Akamaster(nn.Module):
-    """The whole of it."""
+    """The network of github.com/akamaster/pytorch_resnet_cifar10."""
 
     def __init__(self, stages: tuple[int, ...], width: int):
         super().__init__()
@@ -161,7 +164,7 @@ class Akamaster(nn.Module):
         self.linear = nn.Linear(channels, CLASSES)
 
     def forward(self, x):
-        """Classify."""
+        """Return the logits (b, y) of images (b, c, h, w)."""
         x = self.bn1(self.conv1(x)).relu()
         for i in range(self.stages):
             x = getattr(self, f"layer{i + 1}")(x)
@@ -169,12 +172,12 @@ class Akamaster(nn.Module):
 
 
 def resnet(stages: tuple[int, ...], width: int, layers: int = 2) -> dict[str, Any]:
-    """What a narrow ResNet of ours changes in its config; `layers` of a block."""
+    """Return the config values of a narrow ResNet, whose blocks have `layers` layers."""
     return {"model.stages": stages, "model.width": width, "model.depth": layers * sum(stages) + 2}
 
 
 def vit(depth: int, width: int, heads: int, patch: int) -> dict[str, int]:
-    """What a small Vision Transformer of ours changes in its config."""
+    """Return the config values of a small Vision Transformer."""
     sizes = {"depth": depth, "width": width, "heads": heads, "patch": patch}
     return {f"model.{key}": value for key, value in sizes.items()}
 
@@ -264,9 +267,10 @@ FIXTURES = {
 
 
 def randomise(net: nn.Module, generator: torch.Generator) -> None:
-    """Draw parameters and statistics: kernels of variance 2 / fan-in, the rest around 1 or 0.
+    """Draw parameters and statistics at random.
 
-    Tokens and positions as wide as what they are added to.
+    Kernels get the variance 2 / fan-in, tokens and positions that of their addends, 1. All others
+    are drawn around 1 or 0.
     """
     normal = lambda tensor: torch.randn(tensor.shape, generator=generator)
     for name, tensor in net.state_dict().items():
@@ -285,7 +289,7 @@ def randomise(net: nn.Module, generator: torch.Generator) -> None:
 
 
 def write(name: str, fixture: Fixture) -> None:
-    """Make, run and save one network."""
+    """Make, run and save a network."""
     generator = torch.Generator().manual_seed(0)
     net = fixture.make().eval()
     size, kept = fixture.size, {}

@@ -1,15 +1,14 @@
-"""Strict everywhere: no silent type or rank promotion. Compiled quickly rather than to run fast."""
+"""All tests are strict about types and ranks, and compile quickly rather than for speed."""
 
-import importlib
 import json
 import os
 import tempfile
 
-# Tests compile far more than they compute; this takes two thirds off the suite's time.
+# Tests compile far more than they compute, so that these flags save two thirds of the time.
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}"
-# And many compile the same program, here, beside this process, and in processes of their own.
-if "PYTEST_XDIST_WORKER" not in os.environ:
+# Many tests compile the same program, in this process, beside it and in processes of their own.
+if not {"PYTEST_XDIST_WORKER", "JAX_COMPILATION_CACHE_DIR"} & os.environ.keys():
     KEPT = tempfile.TemporaryDirectory()
     os.environ["JAX_COMPILATION_CACHE_DIR"] = KEPT.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
@@ -17,7 +16,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
-# A process of its own runs these: see training/test_shard.py.
+# training/test_shard.py runs these tests in a process of its own.
 collect_ignore = [] if os.environ.get("RESNET_JAX_EIGHT_DEVICES") else ["eight_devices"]
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -26,37 +25,40 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 @pytest.fixture
 def x64():
-    """Float64 for this test alone."""
+    """Allow float64 in one test."""
     with jax.enable_x64(True):
         yield
 
 
 @pytest.fixture(scope="session")
 def imported(tmp_path_factory):
-    """An imported work directory of a small net on digits, its config, and the file it came from.
+    """Return an imported work directory, its config, and the file that it was imported from.
 
-    Its weights are random, and no norm in it is the identity.
+    It holds a small network for the digits. Its weights are random, and no norm is the identity.
     """
     from resnet_jax import convert, families, tensors, weights
+    from tests.recipes import recipe
 
     folder = tmp_path_factory.mktemp("imported")
-    config = importlib.import_module("configs.digits").get_config("depth=14,skip=A_split")
     changes = {"model.width": 4, "steps": 4, "chunk_steps": 2, "eval_every": 2}
     changes |= {"checkpoint_every": 2, "schedule.boundaries": (2,)}
-    config.update_from_flattened_dict(changes)
+    config = recipe("digits", "depth=14,skip=A_split", **changes)
     variables = jax.jit(families.build(config).init)(
         jax.random.key(3), jax.numpy.zeros((1, *config.data.shape))
     )
     noise = lambda a: a + 0.1 * jax.random.uniform(jax.random.key(a.size), a.shape)
-    found = weights.to_tensors(jax.tree.map(noise, variables), "akamaster", config)
-    tensors.write(folder / "weights.safetensors", found)
+    named = weights.to_tensors(jax.tree.map(noise, variables), "akamaster", config)
+    tensors.write(folder / "weights.safetensors", named)
     convert.import_weights("akamaster", folder / "weights.safetensors", config, folder / "run")
     return folder / "run", config, folder / "weights.safetensors"
 
 
 @pytest.fixture(scope="session")
 def write_tfds():
-    """Write a tfds folder: splits are lists of record files, and those of (image file, label)."""
+    """Return a function that writes a tfds folder.
+
+    A split is a list of record files, and a record file a list of (image file, label).
+    """
 
     def write(root, name, splits, shape, num_classes=3):
         from array_record.python.array_record_module import ArrayRecordWriter
@@ -91,5 +93,5 @@ def write_tfds():
 
 
 def pytest_collection_modifyitems(items):
-    """The longest test first: a worker that meets it last would run it alone."""
+    """Run the longest test first: a worker that began it last would keep the others waiting."""
     items.sort(key=lambda item: item.name != "test_eight_devices")

@@ -1,9 +1,7 @@
 """The benchmarks count and compare what they say; no test here looks at a time."""
 
+import importlib
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -22,17 +20,17 @@ from benchmarks import (
 )
 from resnet_jax.families import build
 from resnet_jax.models import conv
-from resnet_jax.models.resnet import resnet, resnet_stages
+from resnet_jax.models.resnet import resnet
+from resnet_jax.models.stages import resnet_stages
 from resnet_jax.training.compile import ONCE, program
 
-ROOT = Path(__file__).parents[1]
 BLOCKS = ("basic", "preact_basic")
 SAME = ((1, 1), (1, 1))
 STAGES = (2, 2)
 
 
 def hlo_of_scanned(convolution, size: int) -> str:
-    """Both gradients of two scanned 3x3 convolutions of 4 channels, compiled."""
+    """Return the program of both gradients of two scanned 3x3 convolutions of 4 channels."""
 
     def loss(x, kernels):
         layer = lambda x, kernel: (jax.nn.relu(convolution(x, kernel, 1, SAME)), None)
@@ -55,7 +53,7 @@ def test_our_scanned_convolution_stays_in_its_fast_form(size):
     assert set(labels) == {loop_convolutions.FAST}
 
 
-def test_counter_leaves_out_what_runs_once():
+def test_counter_leaves_out_convolutions_that_run_once():
     gradient = jax.grad(lambda k: conv.lax_conv(jnp.ones((2, 8, 8, 4)), k, 1, SAME).sum())
     hlo = common.plain_program(gradient, jnp.ones((3, 3, 4, 4))).as_text()
     assert "convolution(" in hlo
@@ -63,53 +61,66 @@ def test_counter_leaves_out_what_runs_once():
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-@pytest.mark.parametrize("depth", [20, 56])
-def test_peers_have_as_many_parameters_as_ours(block, depth):
-    stages, pre = resnet_stages(depth, block, image=32), block.startswith("pre")
-    nets = [build(common.cifar(depth, 2, block, "A"))]
+def test_peers_have_as_many_parameters_as_ours(block):
+    stages, pre = resnet_stages(20, block, image=32), block.startswith("pre")
+    nets = [build(common.cifar(20, 2, block, "A"))]
     nets += [peers.Plain(stages, pre, scan) for scan in (False, True)]
     x = jnp.zeros((1, 32, 32, 3))
     trees = [jax.eval_shape(net.init, jax.random.key(0), x)["params"] for net in nets]
     assert len({peers.count(tree) for tree in trees}) == 1
 
 
-def ours_of(block):
-    """A small net, an image and the logits of a training step."""
-    net = resnet(STAGES, block=block, skip="A", num_classes=10, width=4)
-    x = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
-    params = net.init(jax.random.key(0), x)["params"]
-    return params, x, logits_of(net, params, x)
+@pytest.fixture(scope="module")
+def ours_of():
+    """A function from a block to a small network's parameters, an image and the logits."""
+    made = {}
+
+    def make(block):
+        if block not in made:
+            net = resnet(STAGES, block=block, skip="A", num_outputs=10, width=4)
+            key, x = jax.random.key(0), jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
+
+            def begin(key):
+                variables = net.init(key, x)
+                return variables["params"], net.apply(variables, x, mutable=["batch_stats"])[0]
+
+            params, logits = program(begin, key, level=ONCE)(key)
+            made[block] = params, x, logits
+        return made[block]
+
+    return make
 
 
 def logits_of(net, params, x):
-    """Logits in training mode, from these weights."""
+    """Return the logits in training mode, with these weights."""
 
     def forward(params):
-        stats = net.init(jax.random.key(2), x)["batch_stats"]
+        stats = jax.eval_shape(net.init, jax.random.key(2), x)["batch_stats"]
+        stats = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), stats)
         return net.apply({"params": params, "batch_stats": stats}, x, mutable=["batch_stats"])[0]
 
     return program(forward, params, level=ONCE)(params)
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_peers_compute_what_ours_do_from_the_same_weights(block):
+def test_peers_compute_what_ours_do_from_the_same_weights(block, ours_of):
     params, x, logits = ours_of(block)
-    theirs, pre = peers.from_ours(params), block.startswith("pre")
-    for scan, weights in ((False, theirs), (True, peers.stack(theirs, STAGES))):
-        found = logits_of(peers.Plain(STAGES, pre, scan, width=4), weights, x)
-        assert jnp.allclose(found, logits, rtol=1e-4, atol=1e-4)
+    plain, pre = peers.from_ours(params), block.startswith("pre")
+    for scan, weights in ((False, plain), (True, peers.stack(plain, STAGES))):
+        peer = peers.Plain(STAGES, pre, scan, width=4)
+        assert jnp.allclose(logits_of(peer, weights, x), logits, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_torch_computes_what_ours_does_from_the_same_weights(block):
+def test_torch_computes_what_ours_does_from_the_same_weights(block, ours_of):
     torch = pytest.importorskip("torch", reason="PyTorch is optional")
     from benchmarks import torch_peer
 
     params, x, logits = ours_of(block)
     net = torch_peer.Plain(STAGES, block.startswith("pre"), width=4)
     torch_peer.load(net, peers.from_ours(params))
-    found = net(torch.tensor(jax.device_get(x)).permute(0, 3, 1, 2)).detach().numpy()
-    assert jnp.allclose(found, logits, rtol=1e-4, atol=1e-4)
+    theirs = net(torch.tensor(jax.device_get(x)).permute(0, 3, 1, 2)).detach().numpy()
+    assert jnp.allclose(theirs, logits, rtol=1e-4, atol=1e-4)
 
 
 def test_alternate_runs_every_program_once_a_round_in_turn():
@@ -130,20 +141,60 @@ def test_table_says_what_is_absent():
     )
 
 
-def test_a_report_is_complete_and_a_ratio_that_was_not_measured_is_null(tmp_path):
+COMMANDS = (
+    *("checkpoints", "collectives", "compile_vs_depth", "depth_sweep", "loop_convolutions"),
+    *("memory_vs_depth", "soak", "step_time", "streaming", "throughput"),
+)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_and_refuses_an_unknown_flag_in_a_line(name, capsys):
+    main = importlib.import_module(f"benchmarks.{name}").main
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert end.value.code == 0 and f"python -m benchmarks.{name}" in text and "--json" in text
+    with pytest.raises(SystemExit) as end:
+        main(["--jsom=FILE"])
+    error = capsys.readouterr().err
+    assert end.value.code == 2
+    assert error == "error: unknown flag --jsom; nearest: --json\n"
+
+
+def test_a_list_of_numbers_that_holds_another_word_is_one_line(capsys):
+    with pytest.raises(SystemExit):
+        compile_vs_depth.main(["--depths=20,twenty"])
+    error = capsys.readouterr().err
+    assert "--depths" in error and "'twenty' is no whole number" in error
+    assert error.count("\n") == 1
+
+
+def test_a_report_is_complete_and_a_ratio_that_was_not_measured_is_null(
+    tmp_path, capsys, monkeypatch
+):
+    phases = {"trace_s": 1.0, "lower_s": 1.0, "compile_s": 2.0, "total_s": 4.0, "lines": 10}
+    monkeypatch.setattr(compile_vs_depth, "once", lambda *_: phases)
     path = tmp_path / "report.json"
-    command = [sys.executable, "-m", "benchmarks.compile_vs_depth", f"--json={path}"]
-    options = ["--depths=8", "--peer_depths=", "--rounds=1"]
-    run = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
+    flags = ["--depths=8", "--peer_depths=8,29", "--family=vgg", "--rounds=1"]
+    compile_vs_depth.main([f"--json={path}", *flags])
     report = json.loads(path.read_text())
     assert set(report) == {"benchmark", "device", "versions", "load_average", "rows", "ratios"}
     assert report["benchmark"] == "compile_vs_depth"
-    assert report["ratios"] == {"compile_1202_over_20": None}
-    (row,) = report["rows"]
-    assert row["depth"] == 8
-    assert row["lines"] > 0
-    assert "compile_1202_over_20 = absent" in run.stdout
+    assert report["ratios"] == {"compile_1202_over_20": None, "compile_vgg_319_over_16": 1.0}
+    nets = [(row["net"], row["depth"]) for row in report["rows"]]
+    vgg = [("vgg", 16), ("vgg", 319)]
+    assert nets == [("ours", 8), ("unrolled", 8), ("unrolled, not tried", 29), *vgg]
+    assert report["rows"][0] == {"net": "ours", "depth": 8, "block": "basic", "samples": 1} | phases
+    assert "compile_1202_over_20 = absent" in capsys.readouterr().out
+
+
+def test_phases_of_a_compilation_add_up():
+    config = common.recipe("family=lenet", 2)
+    lower = lambda step, *inputs: jax.jit(step).lower(*inputs)
+    row = compile_vs_depth.once(config, build(config), lower)
+    phases = [row[f"{phase}_s"] for phase in ("trace", "lower", "compile")]
+    assert row["total_s"] == pytest.approx(sum(phases)) and min(phases[:2]) > 0
+    assert row["lines"] > 100
 
 
 def test_a_depth_that_does_not_exist_is_one_line(capsys):
@@ -154,7 +205,7 @@ def test_a_depth_that_does_not_exist_is_one_line(capsys):
 
 def test_streaming_measures_made_up_images_and_names_its_ratios(monkeypatch):
     monkeypatch.setattr(streaming, "MADE", 300)
-    rows, ratios = streaming.main("", "", 1, 5, 2)
+    rows, ratios = streaming.measure_in("", "", 1, 5, 2)
     assert [row["program"] for row in rows] == ["decode", "stream", "stream_first"]
     assert all(row["images"] == 2 * streaming.BATCH for row in rows)  # within an epoch
     assert {"stream_over_decode", "stream_first_over_decode", "seconds_to_step_10000000"} <= set(
@@ -162,12 +213,13 @@ def test_streaming_measures_made_up_images_and_names_its_ratios(monkeypatch):
     )
 
 
-def test_streaming_refuses_a_folder_that_is_not_there(capsys):
+def test_streaming_refuses_a_folder_that_is_absent(capsys):
     with pytest.raises(SystemExit):
-        streaming.main("cifar10_jpeg", "/not/there", 1, 1, 1)
+        streaming.main(["--data_dir=/not/there", "--rounds=1"])
     assert capsys.readouterr().err.startswith("error: data.dir='/not/there' is not a folder")
 
 
+# 40 s: pytest -m slow tests/test_benchmarks.py
 @pytest.mark.slow
 def test_memory_by_policy_is_of_one_network_and_falls():
     rows, ratios = memory_vs_depth.measure((14,), rounds=1)
@@ -178,14 +230,15 @@ def test_memory_by_policy_is_of_one_network_and_falls():
     assert ratios["step_block_over_none_14"]
 
 
-def test_checkpoints_are_saved_sealed_and_trained_beside():
+def test_checkpoints_are_saved_sealed_and_trained_beside(monkeypatch):
+    monkeypatch.setattr(common, "cifar", lambda *_: common.recipe("family=lenet", 2))
     rows, ratios = checkpoints.measure(8, 1, 1, (1,))
     assert [row["program"] for row in rows] == ["save_1_mb", "train_8"]
     names = {"seal_over_save_1_mb", "verify_over_save_1_mb", "save_of_10_minutes_8"}
     assert set(ratios) == names
 
 
-def test_a_soak_refuses_a_scenario_that_there_is_not(capsys):
+def test_a_soak_refuses_an_unknown_scenario(capsys):
     with pytest.raises(SystemExit):
-        soak.measure(["flood"], 1, 0)
+        soak.main(["--scenarios=flood"])
     assert "'flood' is not one of resident, streamed, two, asked" in capsys.readouterr().err

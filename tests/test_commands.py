@@ -1,4 +1,4 @@
-"""The terminal's words when something is wrong: one line, status 2, nothing written."""
+"""The words of a command that is refused or done: one line, its status, nothing left behind."""
 
 import os
 import subprocess
@@ -7,16 +7,22 @@ from pathlib import Path
 
 import pytest
 
+from resnet_jax import command as commands
+from tests.in_process import command
+
 ROOT = Path(__file__).parent.parent
-TRAIN = ("-m", "resnet_jax.train", "--config=configs/digits.py")
+DIGITS = ROOT / "configs" / "digits.py"
+# A network and a run that are over as soon as they have begun.
+TINY = ("--config.model.width=2", "--config.steps=2", "--config.chunk_steps=1")
+TINY += ("--config.eval_every=2", "--config.checkpoint_every=2")
 
 
-def python(*words, **environment):
-    """Run a command of ours as a user would, on one device and without the suite's flags."""
+def process(*words):
+    """Run a command as a user would, in a process of its own and on one device."""
     return subprocess.run(
         (sys.executable, *map(str, words)),
         cwd=ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "TQDM_DISABLE": "1"} | environment,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
         timeout=300,
@@ -26,119 +32,133 @@ def python(*words, **environment):
 
 MISTAKES = [
     (
+        "",
         ("--config.modle.depth=8",),
         "unknown config key --config.modle.depth; nearest: --config.model",
     ),
-    (("--config.model.dept=8",), "nearest: --config.model.depth"),
-    (("--config.batch_size=many",), "--config.batch_size=many"),
-    (("--config.model.depth=21",), "depth 21 is not 6n+2 (basic blocks); nearest 20 and 26"),
-    (("--wrokdir=x",), "unknown flag --wrokdir; nearest: --workdir"),
-    (("--config.data.name=cifra10", "--data_dir=/nowhere"), "/nowhere"),
-    (("--config.batch_size=1600",), "batch_size=1600 is larger than the training split of digits"),
-    (("--config.schedule.warmup_steps=300",), "not shorter than the run of steps=300"),
-    (("leftover",), "unexpected argument 'leftover'"),
+    ("", ("--config.model.dept=8",), "nearest: --config.model.depth"),
+    ("", ("--config.batch_size=many",), "--config.batch_size=many is not a whole number, such as"),
+    ("depth=21", (), "depth 21 is not 6n+2 (basic blocks); nearest 20 and 26"),
+    ("", ("--wrokdir=x",), "unknown flag --wrokdir; nearest: --workdir"),
+    ("", ("--config.data.name=cifra10", "--data_dir=/nowhere"), "/nowhere"),
+    ("", ("--config.batch_size=1600",), "batch_size=1600 is larger than the training split of dig"),
+    ("", ("--config.schedule.warmup_steps=300",), "not shorter than the run of steps=300"),
+    ("", ("leftover",), "unexpected argument 'leftover'"),
     (
+        "",
         ("--config.model={'depth': 8}",),
-        "unknown config key --config.model; nearest: --config.model.",
+        "unknown config key --config.model; nearest: --config.m",
     ),
-    (("--config.batch_size=1e400",), "--config.batch_size=1e400"),
-    (("--config.steps=9223372036854775808",), "must be at most 16777216: the schedule counts in"),
-    (("--config.optimizer.learning_rate=nan",), "optimizer.learning_rate=nan must be finite"),
+    ("", ("--config.batch_size=1e400",), "--config.batch_size=1e400"),
+    ("", ("--config.steps=9223372036854775808",), "must be at most "),
+    ("", ("--config.optimizer.learning_rate=nan",), "optimizer.learning_rate=nan must be finite"),
+    ("", ("--config.norm.groups=4",), "norm.groups is a key of norm=group; this config has norm="),
+    ("norm=none", ("--config.norm.group_size=25",), "norm.group_size is a key of norm=batch; this"),
     (
-        ("--config.norm.groups=4",),
-        "norm.groups=4 changes nothing: norm.kind=batch with model.block=",
+        "",
+        ("--config.model.family=vgg",),
+        "chosen in the config's argument, configs/NAME.py:family=",
     ),
-    (
-        ("--config.norm.kind=none", "--config.norm.group_size=25"),
-        "norm.group_size=25 changes nothing",
-    ),
-    (("--config.model.family=vgg",), "chosen by the config's argument: configs/NAME.py:family=vgg"),
+    ("", ("--config.norm.kind=none",), "chosen in the config's argument, configs/NAME.py:norm="),
+    ("", ("--config.model.depth=8",), "chosen in the config's argument, configs/NAME.py:depth="),
+    ("", ("--config.seed",), "--config.seed needs a value: --config.seed=VALUE"),
+    ("", ("--noconfig.steps",), "--config.steps needs a value: --config.steps=VALUE"),
+    ("", ("--noconfig.data.flip=2",), "unknown flag --noconfig.data.flip"),
+    ("", ("--config.data.flip=maybe",), "--config.data.flip=maybe is not true or false"),
+    ("", ("--config.seed=x",), "--config.seed=x is not a whole number, such as 0"),
+    ("", ("--process_id=0",), "--coordinator_address and --num_processes missing"),
+    ("", ("--num_processes=0",), "0 is less than 1"),
+    ("depth=-8", (), "depth=-8 is not a number of layers"),
+    ("depth=6000000002", (), "depth=6000000002 is more than 1000000, the most layers of any"),
+    ("family=resnets", (), "family=resnets is not one of resnet, "),
+    ("depht=8", (), "config argument 'depht=8' is not switch=value with a switch of "),
 ]
 
 
-@pytest.mark.parametrize("words,message", MISTAKES, ids=[m[0][0] for m in MISTAKES])
-def test_bad_input_is_one_line_and_leaves_nothing_behind(tmp_path, words, message):
+@pytest.mark.parametrize("argument,words,message", MISTAKES)
+def test_bad_input_is_one_line_and_leaves_nothing_behind(tmp_path, argument, words, message):
     workdir = tmp_path / "run"
-    done = python(*TRAIN, f"--workdir={workdir}", *words)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-    assert not workdir.exists() and not done.stdout
+    done = command("train", f"--config={DIGITS}:{argument}", f"--workdir={workdir}", *words)
+    assert message in done.refusal
+    assert not workdir.exists()
+
+
+IMPORT = ("--layout=akamaster", f"--import={ROOT}/none.pth", f"--config={DIGITS}")
 
 
 @pytest.mark.parametrize(
-    "argument,message",
+    "name,words,message",
     [
-        ("depth=-8", "depth=-8 is not a number of layers"),
-        ("depth=6000000002", "depth=6000000002 is more than 1000000, the most layers of any"),
-        ("family=resnets", "family=resnets is not one of resnet, "),
-        ("depht=8", "config argument 'depht=8' is not key=value"),
+        ("train", (), "the following arguments are required: --config; see python -m resnet_jax."),
+        ("convert", ("--layout=akamaster", "--import=a"), "--import needs --config"),
+        ("convert", ("--layout=akamaster",), "give --import=FILE with --config, or --export=FILE"),
+        ("convert", (*IMPORT, "--export=a"), "give --import=FILE with --config, or --export=FILE"),
+        ("convert", ("--layout=keras",), "invalid choice: 'keras' (choose from "),
+        ("convert", ("--layout=akamaster", "--export=a"), "holds no run of ours"),
+        ("convert", ("--layout=akamaster", "--export=a", "--config=b"), "takes the config of its"),
+        ("convert", IMPORT, "none.pth"),
+        ("check_data", (f"--config={ROOT}/configs/mnist.py",), "'mnist' needs data.dir"),
+        ("check_data", (), "the following arguments are required: --config"),
+        ("evaluate", (), "holds no run of ours"),
+        ("evaluate", ("--json=/nowhere/a.json",), "--json=/nowhere/a.json: there is no folder"),
+        ("evaluate", ("a.png",), "unexpected argument 'a.png'"),
+        ("evaluate", ("--replica=-1",), "-1 is less than 0"),
+        ("evaluate", ("--replica=one",), "'one' is no whole number"),
+        ("evaluate", ("--config.steps=2",), "unknown flag --config.steps; see python -m resnet_ja"),
+        ("predict", (), "the following arguments are required: IMAGE"),
+        ("predict", ("a.png",), "holds no run of ours"),
     ],
 )
-def test_a_bad_argument_of_a_config_file_is_one_line_without_a_traceback(
-    tmp_path, argument, message
-):
-    workdir = tmp_path / "run"
-    done = python(
-        "-m", "resnet_jax.train", f"--config=configs/digits.py:{argument}", f"--workdir={workdir}"
-    )
-    assert done.returncode == 2 and message in done.stderr
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-    assert "Traceback" not in done.stderr and not workdir.exists() and not done.stdout
+def test_bad_input_of_any_command_is_one_line(tmp_path, name, words, message):
+    done = command(name, *words, f"--workdir={tmp_path / 'run'}")
+    assert message in done.refusal
+    assert not list(tmp_path.iterdir())
 
 
-def test_a_config_file_that_is_not_there_is_one_line(tmp_path):
-    done = python("-m", "resnet_jax.train", "--config=configs/none.py", f"--workdir={tmp_path}")
-    assert done.returncode == 2
-    assert "configs/none.py" in done.stderr and done.stderr.count("\n") == 1
-
-
-def test_training_says_where_it_runs_first(tmp_path):
-    words = ["--config.model.width=2", "--config.steps=2", "--config.chunk_steps=1"]
-    words += ["--config.eval_every=2", "--config.checkpoint_every=2", "--config.model.depth=8"]
-    done = python(*TRAIN, f"--workdir={tmp_path / 'run'}", *words)
+def test_a_run_says_first_where_it_trains_and_is_finished_the_second_time(tmp_path):
+    argument = "family=highway,block=dense,depth=3"
+    words = (f"--config={DIGITS}:{argument}", f"--workdir={tmp_path / 'run'}", *TINY)
+    done = process("-m", "resnet_jax.train", *words)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("devices: cpu")
     assert "train error" in done.stdout.splitlines()[-1]
-    again = python(*TRAIN, f"--workdir={tmp_path / 'run'}", *words)
-    assert again.returncode == 0 and "finished at step 2" in again.stdout
+    again = command("train", *words)
+    assert again == (0, f"{tmp_path / 'run'}: finished at step 2\n", "")
 
 
-CONVERT = ("-m", "resnet_jax.convert", "--layout=akamaster")
+def test_a_process_leaves_with_the_status_of_its_refusal():
+    done = process("-m", "resnet_jax.describe", f"--config={DIGITS}:depth=111")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: depth 111") and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
-    "words,message",
+    "error,status,line",
     [
-        ((*CONVERT, "--import=a"), "--import needs --config"),
-        (CONVERT, "give --import=FILE with --config, or --export=FILE"),
-        (("-m", "resnet_jax.convert", "--layout=keras"), "<torchvision|timm|akamaster>"),
-        ((*CONVERT, "--export=a.safetensors"), "holds no run of ours"),
-        ((*CONVERT, "--import=/none.pth", "--config=configs/digits.py"), "/none.pth"),
-        (("-m", "resnet_jax.check_data", "--config=configs/mnist.py"), "'mnist' needs data.dir"),
-        (("-m", "resnet_jax.check_data"), "--config must have a value"),
-        (("-m", "resnet_jax.evaluate"), "holds no run of ours"),
-        (("-m", "resnet_jax.evaluate", "a.png"), "unexpected argument 'a.png'"),
-        (("-m", "resnet_jax.predict"), "no IMAGE is given"),
-        (("-m", "resnet_jax.predict", "a.png"), "holds no run of ours"),
+        (FloatingPointError("the loss\nis nan"), 1, "error: the loss is nan\n"),
+        (OSError("no space left"), 1, "error: no space left\n"),
+        (KeyboardInterrupt(), 130, "error: interrupted\n"),
     ],
 )
-def test_bad_input_of_the_other_commands_is_one_line(tmp_path, words, message):
-    done = python(*words, f"--workdir={tmp_path / 'run'}")
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-    assert not done.stdout and not list(tmp_path.iterdir())
+def test_what_fails_later_is_one_line_and_another_status(monkeypatch, capsys, error, status, line):
+    def main():
+        raise error
+
+    monkeypatch.setattr(commands, "use_compilation_cache", lambda: None)
+    with pytest.raises(SystemExit) as left:
+        commands.run(main)
+    assert left.value.code == status
+    assert capsys.readouterr() == ("", line)
 
 
 def test_weights_go_in_are_measured_and_come_out_again(imported, tmp_path):
     _, config, file = imported
     workdir, out = tmp_path / "run", tmp_path / "out.safetensors"
-    words = ["--config=configs/digits.py:depth=14,skip=A_split", f"--import={file}"]
+    words = [f"--config={DIGITS}:depth=14,skip=A_split", f"--import={file}"]
     words += [f"--config.model.width={config.model.width}", f"--workdir={workdir}"]
-    made = python(*CONVERT, *words)
-    assert made.returncode == 0 and "checkpoint of step 0" in made.stdout, made.stderr
-    done = python("-m", "resnet_jax.evaluate", f"--workdir={workdir}")
-    assert done.returncode == 0 and "over 297 examples" in done.stdout, done.stderr
-    done = python(*CONVERT, f"--export={out}", f"--workdir={workdir}")
-    assert done.returncode == 0 and out.read_bytes() == file.read_bytes(), done.stderr
+    done = command("convert", "--layout=akamaster", *words)
+    assert done.status == 0 and "checkpoint of step 0" in done.out, done.err
+    done = command("evaluate", f"--workdir={workdir}")
+    assert done.status == 0 and "over 297 examples (center) at step 0" in done.out, done.err
+    done = command("convert", "--layout=akamaster", f"--export={out}", f"--workdir={workdir}")
+    assert done.status == 0 and out.read_bytes() == file.read_bytes(), done.err

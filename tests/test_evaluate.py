@@ -9,44 +9,49 @@ import pytest
 
 from resnet_jax import evaluate, trained
 from resnet_jax.data import normalise, order, sources
-from resnet_jax.training import inputs, metrics
+from resnet_jax.data.normalise import Normalisation
+from resnet_jax.tasks import TASKS, classification
+from resnet_jax.tasks.task import Batch
+from tests.in_process import command
 
 
-def measured(workdir):
-    run = trained.load(workdir)
-    return evaluate.evaluate(run, inputs.dataset(run.config), trained.normalisation(run))
+def measured(run):
+    """Return what `evaluate` measures of an opened run."""
+    return evaluate.evaluate(run, TASKS[run.config.task].build(run.config), trained.statistics(run))
 
 
 def test_it_counts_what_the_networks_logits_say(imported):
     workdir, config, _ = imported
-    found, run = measured(workdir), trained.load(workdir)
-    digits = sources.load("digits", "")
+    run = trained.load(workdir)
+    means, digits = measured(run), sources.load("digits", "")
     assert len(digits.test) % config.batch_size  # the last batch is padded
-    variables = {"params": run.state.params, "batch_stats": run.state.batch_stats}
-    image = normalise.apply(trained.normalisation(run), jnp.asarray(digits.test.images))
-    ranks = np.argsort(-np.asarray(jax.jit(run.net.apply)(variables, image)), axis=1)
+    normalisation = Normalisation.from_json(trained.statistics(run))
+    image = normalise.apply(normalisation, jnp.asarray(digits.test.images))
+    ranks = np.argsort(-np.asarray(jax.jit(run.net.apply)(run.variables, image)), axis=1)
     right = ranks == digits.test.labels[:, None]
-    assert found["examples"] == 297 and found["split"] == "test"
-    assert found["protocol"] == "center"
-    assert found["error"] == pytest.approx(1 - right[:, 0].mean())
-    assert found["error_top5"] == pytest.approx(1 - right[:, :5].any(1).mean())
+    assert means["examples"] == 297 and means["split"] == "test"
+    assert means["protocol"] == "center"
+    assert means["error"] == pytest.approx(1 - right[:, 0].mean())
+    assert means["error_top5"] == pytest.approx(1 - right[:, :5].any(1).mean())
 
 
 def test_a_loss_that_is_not_finite_is_said(imported):
     run = trained.load(imported[0])
     run.state.params["head"]["dense"]["bias"] = jnp.full((10,), jnp.nan)
     with pytest.raises(FloatingPointError, match="the test loss is nan"):
-        evaluate.evaluate(run, inputs.dataset(run.config), trained.normalisation(run))
+        measured(run)
 
 
 def test_top_5_counts_masked_examples_and_few_classes_always_hit():
-    logits = jnp.asarray(np.random.default_rng(0).normal(size=(12, 7)), jnp.float32)
-    labels = jnp.argsort(-logits, axis=1)[jnp.arange(12), jnp.arange(12) % 7].astype(jnp.int32)
-    mask = jnp.arange(12) < 11
-    sums = metrics.sums_top5(logits, labels, mask)
+    logits = np.random.default_rng(0).normal(size=(12, 7)).astype(np.float32)
+    labels = np.argsort(-logits, axis=1)[np.arange(12), np.arange(12) % 7].astype(np.int32)
+    logits, labels, rows = jnp.asarray(logits), jnp.asarray(labels), jnp.arange(12)
+    batch = Batch(None, labels, rows, rows < 11)
+    sums = classification.evaluation(logits, batch)
     assert sums["error_top5"] == 2 and sums["error"] == 9 and sums["examples"] == 11
-    assert metrics.sums_top5(logits[:, :4], labels % 4, mask)["error_top5"] == 0
-    assert metrics.sums(logits, labels, mask).keys() == {"loss", "error", "examples"}
+    of_four = classification.evaluation(logits[:, :4], batch.replace(target=labels % 4))
+    assert of_four["error_top5"] == 0
+    assert classification.measure(logits, batch).keys() == {"loss", "error", "examples"}
 
 
 def test_the_masks_of_an_evaluation_cover_every_example_once():
@@ -54,13 +59,14 @@ def test_the_masks_of_an_evaluation_cover_every_example_once():
     assert sorted(index[mask].tolist()) == list(range(297))
 
 
-def test_the_command_writes_what_it_prints(imported, tmp_path, monkeypatch, capsys):
-    file = tmp_path / "found.json"
-    evaluate.main(imported[0], file, None)
-    found = json.loads(file.read_text())
-    assert list(found) == ["split", "examples", "loss", "error", "error_top5", "protocol"]
-    assert f"test error {found['error']:.2%}" in capsys.readouterr().out
-    assert sorted(p.name for p in imported[0].iterdir()) == [
+def test_the_command_writes_what_it_prints_and_names_the_step(imported, tmp_path):
+    workdir, file = imported[0], tmp_path / "measured.json"
+    done = command("evaluate", f"--workdir={workdir}", f"--json={file}")
+    written = json.loads(file.read_text())
+    assert list(written) == ["split", "examples", "loss", "error", "error_top5", "protocol"]
+    assert done.status == 0 and f"test error {written['error']:.2%}" in done.out
+    assert done.out.endswith("over 297 examples (center) at step 0\n")
+    assert sorted(p.name for p in workdir.iterdir()) == [
         "checkpoints",
         "config.json",
         "saved.jsonl",

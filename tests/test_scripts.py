@@ -1,11 +1,11 @@
-"""The scripts for a cluster and for TPU slices, against an sbatch and a gcloud that only note."""
+"""The scripts for a cluster and for TPU slices, with an sbatch and a gcloud that take notes."""
 
+import importlib
 import os
 import re
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SLURM, TPU = "scripts/slurm_array.sh", "scripts/tpu_slices.sh"
 
-# Stands for an experiment: three runs, the middle one finished; --run=I finishes I unless it is 9.
+# An experiment of three runs, of which the middle one is finished; --run=I finishes run I.
 EXPERIMENT = """#!/usr/bin/env bash
 printf '%s\\n' "$*" >> "$STATE/calls"
 for word; do
@@ -30,7 +30,7 @@ for word; do
 done
 echo "the report"
 """
-# Each notes its words, one call a line, quoted, and at once: several may be called together.
+# Each program notes its words in one quoted line, written at once: several may run together.
 NOTE = '#!/usr/bin/env bash\nprintf "%s\\n" "$(printf "%q " "$@")" >> "$STATE/{name}"\n'
 SBATCH = NOTE.format(name="sbatch") + 'echo "$((40 + $(wc -l < "$STATE/sbatch")));cluster"\n'
 SRUN = NOTE.format(name="srun") + 'exec "$@"\n'
@@ -57,7 +57,12 @@ GIT = NOTE.format(name="git") + '[ "$1" != diff ] || exit "${CHANGES:-0}"\n'
 
 @pytest.fixture
 def machine(tmp_path):
-    """A folder of fake programs, and what calls a script of ours with them."""
+    """A folder of fake programs, and what calls a script with them.
+
+    If the tests run under nohup or cron, SIGINT is ignored, and shells would inherit that. A signal
+    that this process handles has its default effect in the programs that it starts.
+    """
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     programs, state = tmp_path / "programs", tmp_path / "state"
     programs.mkdir()
     state.mkdir()
@@ -74,7 +79,8 @@ def machine(tmp_path):
         "POLL_SECONDS": "0",
     }
     (state / "done-1").touch()
-    return Machine(state, environment)
+    yield Machine(state, environment)
+    signal.signal(signal.SIGINT, handler)
 
 
 class Machine:
@@ -93,13 +99,13 @@ class Machine:
         )
 
     def run(self, script, *words, **environment):
-        """Status, and what it said on stdout and stderr."""
+        """Return the status, and what the script printed on stdout and stderr."""
         process = self.start(script, *words, **environment)
         out, err = process.communicate(timeout=60)
         return process.returncode, out, err
 
     def calls(self, program):
-        """The words of each call of a fake program."""
+        """Return the words of each call of a fake program."""
         path = self.state / program
         return (
             [shlex.split(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -299,12 +305,12 @@ def test_a_sweep_that_is_stopped_gives_its_slices_back(machine, number):
 
 
 def commands_of(page):
-    """The commands of a page's indented blocks, each on one line."""
+    """Return the commands in a page's indented blocks, each on one line."""
     text = "\n".join(line[4:] for line in page.splitlines() if line.startswith("    "))
     return text.replace("\\\n", " ").splitlines()
 
 
-def test_every_command_of_the_page_is_one(machine, tmp_path):
+def test_every_command_of_the_page_is_one(machine, tmp_path, capsys):
     commands = commands_of((ROOT / "docs" / "sweeps.md").read_text())
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
     (tmp_path / "programs" / "python").symlink_to("experiment")
@@ -321,13 +327,9 @@ def test_every_command_of_the_page_is_one(machine, tmp_path):
             timeout=60,
         )
         assert done.returncode == 0, (command, done.stderr)
+    assert experiments
     for command in experiments:
-        listed = subprocess.run(
-            (sys.executable, *shlex.split(command)[1:], "--jobs=2", "--list"),
-            cwd=ROOT,
-            env=os.environ | {"JAX_PLATFORMS": "cpu"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert listed.returncode == 0 and listed.stdout.startswith("   0  "), listed.stderr
+        python, flag, module, *words = shlex.split(command)
+        assert (python, flag) == ("python", "-m")
+        importlib.import_module(module).main([*words, "--jobs=2", "--list"])
+        assert capsys.readouterr().out.startswith("   0  ")

@@ -1,75 +1,90 @@
-"""Killed at random moments a run ends as if nothing had been; more of it: benchmarks/soak.py."""
+"""A run that is killed at a random moment ends as an unbroken run; see benchmarks/soak.py."""
 
 import dataclasses
 import functools
 import re
-import shutil
 import signal
 import time
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from benchmarks import soak
-from resnet_jax import convert
-from resnet_jax.training import metrics
+from configs import mnist
+from resnet_jax import families
+from resnet_jax.run import checkpoint, directory, records
+from resnet_jax.training import state as states
+from resnet_jax.training.optimizer import optimizer
 
 slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """The runs train a ResNet of a single block, which is compiled in a second."""
+    monkeypatch.setattr(soak, "CONFIG", "configs/digits.py:depth=4")
+    monkeypatch.setattr(soak, "CHANGES", f"{soak.CHANGES} model.stages=(1,)")
+
+
+# The slow scenarios take two minutes: pytest -m slow tests/test_soak.py
 @pytest.mark.parametrize(
-    "name,kills", [("resident", 2), slow("streamed", 2), slow("two", 2), slow("asked", 2)]
+    "name,kills", [("resident", 1), slow("streamed", 2), slow("two", 2), slow("asked", 2)]
 )
-def test_runs_that_are_killed_end_as_the_unbroken_one(name, kills, tmp_path):
-    counts = soak.soak(name, kills, tmp_path, seed=1, cold=False)
+def test_runs_that_are_killed_end_as_the_unbroken_run(name, kills, tmp_path):
+    counts = soak.soak(name, kills, tmp_path, seed=0, cold=False)
     assert counts.kills == kills and counts.runs > 0
     assert counts.lost == 0 and counts.different == 0
 
 
-def test_two_processes_asked_and_then_killed_end_as_if_nothing_had_been(tmp_path):
-    """One alone is asked, and both save the same step; one is killed, and the other says so."""
+@pytest.mark.slow  # a minute: pytest -m slow tests/test_soak.py
+def test_two_processes_that_are_stopped_and_then_killed_end_as_the_unbroken_run(tmp_path):
+    """SIGTERM to a single process saves the same step in both; SIGKILL to it ends the other."""
     run, rare = tmp_path / "run", "eval_every=25 checkpoint_every=25"
     words = (*soak.SCENARIOS["two"].words, *(f"--config.{change}" for change in rare.split()))
     two = dataclasses.replace(soak.SCENARIOS["two"], words=words)
     unbroken = soak.Start(two, tmp_path / "unbroken")
-    assert unbroken.finish() == [0, 0], unbroken.said()
+    assert unbroken.finish() == [0, 0], unbroken.output()
 
-    asked = soak.Start(two, run)
-    assert asked.wait(lambda: metrics.read(run / "metrics.jsonl")), asked.said()
-    asked.processes[1].send_signal(signal.SIGTERM)
-    assert asked.finish() == [143, 143], asked.said()
-    found = re.search(r"saved at step (\d+) after SIGTERM", asked.said())
-    saved = [line["step"] for line in metrics.read(run / "saved.jsonl")]
-    assert found and saved[-1] == int(found[1]) < 100
+    stopped = soak.Start(two, run)
+    assert stopped.wait(lambda: records.read(run / "metrics.jsonl")), stopped.output()
+    stopped.processes[1].send_signal(signal.SIGTERM)
+    assert stopped.finish() == [143, 143], stopped.output()
+    message = re.search(r"saved at step (\d+) after SIGTERM", stopped.output())
+    saved = [line["step"] for line in records.read(run / "saved.jsonl")]
+    assert message and saved[-1] == int(message[1]) < 100
 
     killed = soak.Start(two, run)
-    assert killed.ready() and f"resumes at step {found[1]}" in killed.said()
+    assert killed.ready() and f"resumes at step {message[1]}" in killed.output()
     killed.processes[1].send_signal(signal.SIGKILL)
     began = time.monotonic()
-    assert killed.finish() == [1, -signal.SIGKILL], killed.said()
-    assert time.monotonic() - began < 30  # it does not wait for a peer that is gone
-    assert "error: process 1 of 2 ended before the run did" in killed.said()
-    assert "same command" in killed.said()
+    assert killed.finish() == [1, -signal.SIGKILL], killed.output()
+    assert time.monotonic() - began < 30  # process 0 does not wait for the lost process
+    assert "error: process 1 of 2 ended before the run did" in killed.output()
+    assert "same command" in killed.output()
 
-    again = soak.Start(two, run)
-    assert again.finish() == [0, 0], again.said()
+    resumed = soak.Start(two, run)
+    assert resumed.finish() == [0, 0], resumed.output()
     assert soak.same(run, tmp_path / "unbroken")
 
 
-def test_it_sees_what_is_different(imported, tmp_path):
-    shutil.copytree(imported[0], tmp_path / "run")
-    (tmp_path / "run" / "metrics.jsonl").write_text("")
-    shutil.copytree(tmp_path / "run", tmp_path / "other")
-    assert soak.same(tmp_path / "run", tmp_path / "other")
-    (tmp_path / "other" / "metrics.jsonl").write_text("{}\n")
-    assert not soak.same(tmp_path / "run", tmp_path / "other")
+def write_run(workdir, seed=0, log=""):
+    """Write the directory of a run that ended with zeros in its state, but for the key."""
+    config = mnist.get_config("family=lenet")
+    create = functools.partial(
+        states.create, seed, families.build(config), config.data.shape, optimizer(config)
+    )
+    state = dataclasses.replace(jax.eval_shape(create), key=jax.random.key(seed))
+    fill = lambda a: a if isinstance(a, jax.Array) else jnp.zeros(a.shape, a.dtype)
+    directory.claim(workdir, config)
+    with checkpoint.Checkpoints(workdir, checkpoint.Found(None, {}, [])) as checkpoints:
+        checkpoints.save(0, jax.tree.map(fill, state))
+    (workdir / "metrics.jsonl").write_text(log)
+    return workdir
 
 
-def test_it_sees_states_that_differ_by_their_seed_alone(imported, tmp_path):
-    _, config, weights = imported
-    other = config.copy_and_resolve_references()
-    other.seed += 1
-    for run, its in ((tmp_path / "run", config), (tmp_path / "other", other)):
-        convert.import_weights("akamaster", weights, its, run)
-        (run / "metrics.jsonl").write_text("")
-    assert soak.same(tmp_path / "run", tmp_path / "run")
-    assert not soak.same(tmp_path / "run", tmp_path / "other")
+def test_runs_are_the_same_if_their_records_and_all_bits_of_their_states_are(tmp_path):
+    run, same = write_run(tmp_path / "run"), write_run(tmp_path / "same")
+    assert soak.same(run, same)
+    assert not soak.same(run, write_run(tmp_path / "log", log="{}\n"))
+    assert not soak.same(run, write_run(tmp_path / "seed", seed=1))

@@ -83,4 +83,4 @@ def test_a_damaged_file_is_one_line(tmp_path):
     data = whole.read_bytes()
     for cut in (data[: len(data) // 2], data[:20], data[:3], b"", b"<html>" + data):
         path.write_bytes(cut)
-        assert "is no safetensors file, or damaged" in message(path)
+        assert "is no safetensors file, or it is damaged" in message(path)

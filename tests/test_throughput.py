@@ -1,25 +1,18 @@
 """The GPU's benchmarks, small and on the CPU: what they count, plan, compare and leave out."""
 
-import contextlib
 import json
 import subprocess
 import sys
 import time
-import types
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import depth_sweep, peers, roofs, speed, throughput, timed
-from benchmarks.torch_worker import Worker
+from benchmarks import depth_sweep, roofs, speed, throughput, timed
 from configs import cifar10, imagenet_torchvision
 from resnet_jax import families
 from resnet_jax.models.conv import Conv
-from resnet_jax.models.resnet import resnet
-from resnet_jax.training.compile import ONCE, program
 
 ROOT = Path(__file__).parents[1]
 QUICK = {"xla_backend_optimization_level": "0"}
@@ -27,11 +20,16 @@ LIMITS = roofs.Roofs(1e9, 1e12)
 
 
 def small(depth=8, dtype="float32", **changes):
-    """A net of 4 channels on 8x8 images, batch 4."""
+    """A network of 4 channels on 8x8 images, batch 4."""
     config = speed.recipe(cifar10.get_config(f"depth={depth}"), 4, dtype)
     changes = {"data.shape": (8, 8, 3), "data.pad": 1, "model.width": 4} | changes
-    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+    config.update_from_flattened_dict(changes)
     return config
+
+
+def tiny(dtype="float32"):
+    """The same with a single block, which is compiled in a second."""
+    return small(4, dtype, **{"model.stages": (1,)})
 
 
 class Stub:
@@ -52,6 +50,7 @@ class Stub:
 @pytest.fixture
 def stubs(monkeypatch):
     monkeypatch.setattr(speed, "Ours", Stub)
+    monkeypatch.setattr(speed, "worker", lambda: None)
     monkeypatch.setattr(speed, "device_roofs", lambda dtype: LIMITS)
     monkeypatch.setattr(Stub, "made", [])
     monkeypatch.setattr(time, "perf_counter", lambda: Stub.now[0])
@@ -76,8 +75,8 @@ def test_bytes_that_a_step_moves_are_those_of_the_published_networks(name):
     """MB an image in bfloat16, counted by hand from the papers' tables of layers."""
     kind, _, argument = name.partition(":")
     config = {"imagenet": imagenet_torchvision, "cifar": cifar10}[kind].get_config(argument)
-    found = roofs.elements(families.build(config), tuple(config.data.shape)) * 2 / 1e6
-    assert abs(found / TABLE[name] - 1) < 0.01
+    megabytes = roofs.elements(families.build(config), tuple(config.data.shape)) * 2 / 1e6
+    assert abs(megabytes / TABLE[name] - 1) < 0.01
 
 
 def test_elements_of_one_convolution_are_counted_by_hand():
@@ -85,16 +84,16 @@ def test_elements_of_one_convolution_are_counted_by_hand():
     assert roofs.elements(Conv(5, 3, 2), (4, 4, 3)) == 8 * 20 + 3 * (48 + 20)
 
 
-def test_roofs_are_what_they_are_measured_to_be():
-    found = roofs.roofs("float32", megabytes=4, size=64, calls=2, rounds=2)
-    assert 1e8 < found.bandwidth < 1e12
-    assert 1e7 < found.products < 1e13
+def test_roofs_are_measured():
+    limits = roofs.roofs("float32", megabytes=4, size=64, calls=2, rounds=2)
+    assert 1e8 < limits.bandwidth < 1e12
+    assert 1e7 < limits.products < 1e13
 
 
 # --- time
 
 
-def test_what_will_not_fit_is_not_begun_and_what_fails_says_why():
+def test_a_program_that_will_not_fit_is_not_begun_and_one_that_fails_says_why():
     clock, row = timed.Clock(100.0), {"why": timed.OUT_OF_TIME}
     assert clock.make(row, "a", lambda: 3) == 3
     clock.longest["a"] = 200.0
@@ -110,71 +109,85 @@ def test_what_will_not_fit_is_not_begun_and_what_fails_says_why():
     assert row["why"] == "RESOURCE_EXHAUSTED: out of memory"
 
 
-@pytest.mark.parametrize("name,row", [("throughput", "ours"), ("depth_sweep", "scan")])
-def test_a_command_ends_in_time_and_reports_what_it_has(name, row, tmp_path):
+def test_a_command_ends_in_time_and_reports_what_it_has(tmp_path):
     file = tmp_path / "report.json"
-    wanted = {"throughput": ["--case=resnet1202:8"], "depth_sweep": ["--depths=110,1202"]}[name]
-    command = [sys.executable, "-m", f"benchmarks.{name}", *wanted, "--seconds=1"]
-    run = subprocess.run([*command, f"--json={file}"], cwd=ROOT, capture_output=True, text=True)
+    words = ("--case=resnet1202:8", "--seconds=1", f"--json={file}")
+    command = [sys.executable, "-m", "benchmarks.throughput", *words]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     report = json.loads(file.read_text())
-    assert set(report["ratios"].values()) == {None}
-    rows = [found for found in report["rows"] if found["program"] == row]
-    assert rows and all(found["step_ms"] is None for found in rows)
-    assert all(found["why"].startswith(timed.OUT_OF_TIME) for found in rows)
+    assert report["benchmark"] == "throughput" and set(report["ratios"].values()) == {None}
+    (row,) = (row for row in report["rows"] if row["program"] == "ours")
+    assert row["step_ms"] is None and row["why"].startswith(timed.OUT_OF_TIME)
     assert "out of time" in run.stdout
 
 
-BREAKS = """
-from benchmarks import timed
+@pytest.fixture
+def breaks():
+    """The `main` of a command that breaks after its first measurement."""
 
-def breaks(sheet, clock):
-    sheet.rows[0]["step_ms"] = 3.0
-    raise KeyError("what nobody thought of")
+    def fill(sheet, clock):
+        sheet.rows[0]["step_ms"] = 3.0
+        raise KeyError("an unexpected error")
 
-sheet = timed.Sheet([{"program": "ours", "step_ms": None}], {"ratio": None})
-timed.run("breaks", lambda: timed.Plan(sheet, breaks, lambda: print("closed")))
-"""
+    def main(words):
+        arguments = timed.parser("breaks", "A command that breaks.").read(words)
+        sheet = timed.Sheet([{"program": "ours", "step_ms": None}], {"ratio": None})
+        plan = timed.Plan(sheet, fill, lambda: print("closed"))
+        timed.run("breaks", arguments, lambda: plan)
+
+    return main
 
 
-def test_a_command_that_breaks_reports_what_it_has_and_fails(tmp_path):
-    file, command = tmp_path / "report.json", [sys.executable, "-c", BREAKS, "--seconds=99"]
-    run = subprocess.run([*command, f"--json={file}"], cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 1 and "what nobody thought of" in run.stderr
+def test_a_command_that_breaks_reports_what_it_has_and_fails(breaks, tmp_path, capsys):
+    file = tmp_path / "report.json"
+    with pytest.raises(KeyError, match="an unexpected error"):
+        breaks([f"--json={file}", "--seconds=99"])
     assert json.loads(file.read_text())["rows"] == [{"program": "ours", "step_ms": 3.0}]
-    assert run.stdout.endswith("closed\n")
+    assert capsys.readouterr().out.endswith("closed\n")
 
 
-def test_a_report_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path):
-    command = [sys.executable, "-c", BREAKS, f"--json={tmp_path}/no/report.json"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 2 and run.stderr.startswith("error: --json=")
+@pytest.mark.parametrize(
+    "flag,message",
+    [
+        ("--json=/not/there/report.json", "error: --json=/not/there/report.json: "),
+        ("--seconds=0.5", "error: argument --seconds: '0.5' is not a number of at least 1"),
+        ("--seconds=soon", "error: argument --seconds: 'soon' is not a number of at least 1"),
+        ("--dtype=int8", "error: argument --dtype: "),
+    ],
+)
+def test_a_wrong_flag_is_one_line_before_anything_is_measured(breaks, flag, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        breaks([flag])
+    output = capsys.readouterr()
+    assert end.value.code == 2 and output.out == ""
+    assert output.err.startswith(message) and output.err.count("\n") == 1
 
 
 # --- ours
 
 
 def test_ours_trains_by_turns_of_whole_steps():
-    one = speed.Ours(small(dtype="bfloat16"), examples=8, turn=3, options=QUICK)
-    assert int(one.state.step) == 3
-    one.run(2)
-    assert int(one.state.step) == 9
-    assert np.isfinite(one.loss) and one.compile_s > 0
-    assert one.peak_bytes > one.source.image.nbytes
+    ours = speed.Ours(tiny("bfloat16"), examples=8, turn=3, options=QUICK)
+    assert int(ours.state.step) == 3
+    ours.run(2)
+    assert int(ours.state.step) == 9
+    assert np.isfinite(ours.loss) and ours.compile_s > 0
+    assert ours.peak_bytes > ours.source[0].nbytes
 
 
-def test_a_row_says_what_is_wrong_or_what_was_measured(monkeypatch):
+def test_a_row_has_the_error_or_the_measurements(monkeypatch):
     monkeypatch.setattr(speed, "SECONDS", 0.01)
     sheet = timed.Sheet([speed.row(net="small", program="ours")], {})
     (row,) = sheet.rows
     names, clock = {"net": "small"}, timed.Clock(100)
-    contest = speed.Contest(sheet, clock, LIMITS, small(), names, 8, 2, 2, "roof_share")
+    contest = speed.Contest(sheet, clock, LIMITS, tiny(), names, 8, 2, 2, "roof_share")
     contest.begin("ours", {"xla_gpu_no_such_flag": True})
     assert "No such compile option" in row["why"] and row["step_ms"] is None
     contest.begin("ours", QUICK)
     assert row["why"] == "" and row["samples"] == 2
     assert row["images_per_s"] == pytest.approx(4e3 / row["step_ms"])
-    moved = 4 * roofs.elements(families.build(small()), (8, 8, 3))
+    moved = 4 * roofs.elements(families.build(tiny()), (8, 8, 3))
     assert row["roof_share"] == pytest.approx(row["images_per_s"] * moved / 1e9)
     assert sheet.ratios == {"roof_share": row["roof_share"]}
 
@@ -207,12 +220,14 @@ def test_a_wrong_case_is_one_line(word, capsys):
 
 
 def test_options_are_flags_of_xla_with_or_without_dashes(capsys):
+    options = timed.options
     words = ["--xla_gpu_autotune_level=0", "xla_gpu_enable_triton_gemm=false", "a=b=c", "d="]
-    found = {"xla_gpu_autotune_level": "0", "xla_gpu_enable_triton_gemm": False, "a": "b=c"}
-    assert speed.options(words) == {**found, "d": ""}
+    values = {"xla_gpu_autotune_level": "0", "xla_gpu_enable_triton_gemm": False, "a": "b=c"}
+    assert options(words) == {**values, "d": ""}
     with pytest.raises(SystemExit):
-        speed.options(["xla_gpu_autotune_level"])
-    assert capsys.readouterr().err.startswith("error: --xla_option=xla_gpu_autotune_level: ")
+        options(["xla_gpu_autotune_level"])
+    error = capsys.readouterr().err
+    assert error.startswith("error: --xla_option=xla_gpu_autotune_level is not NAME=VALUE")
 
 
 def test_throughput_compares_an_option_and_says_that_torch_is_absent(stubs):
@@ -274,159 +289,20 @@ def test_a_sweep_whose_shallowest_unrolled_net_fails_tries_no_deeper_one(stubs):
     assert sheet.ratios["scan_over_block_20"] is not None
 
 
+def test_a_sweep_reports_its_depths_with_the_batch_and_options_of_its_flags(stubs, tmp_path):
+    file = tmp_path / "report.json"
+    flags = ("--depths=8,14", "--batch=2", "--dtype=float32", "--xla_option=a=1", "--rounds=1")
+    depth_sweep.main([*flags, f"--json={file}"])
+    report = json.loads(file.read_text())
+    assert report["rows"][0]["options"] == "a=1"
+    (scan,) = (r for r in report["rows"] if (r.get("depth"), r["program"]) == (8, "scan"))
+    assert scan["images_per_s"] == pytest.approx(2 / 16e-3)  # the stub's steps with options
+    assert report["ratios"]["step_14_over_8"] == pytest.approx(14 / 8)
+
+
 def test_a_sweep_takes_a_depth_of_bottlenecks_and_refuses_another(capsys):
     config = depth_sweep.recipe(1001, 128, "bfloat16")
     assert config.model.block == "preact_bottleneck" and config.remat == "none"
     with pytest.raises(SystemExit):
         depth_sweep.recipe(111, 128, "bfloat16")
     assert capsys.readouterr().err.startswith("error: depth 111 is not 6n+2")
-
-
-# --- PyTorch's side
-
-
-@pytest.fixture
-def torch_peer():
-    pytest.importorskip("torch", reason="PyTorch is optional")
-    from benchmarks import torch_peer
-
-    return torch_peer
-
-
-@pytest.mark.parametrize(
-    "block,skip,stem,stride_at",
-    [
-        ("bottleneck", "B", "7x7", "3x3"),
-        ("preact_bottleneck", "B", "3x3", "1x1"),
-        ("basic", "B", "7x7", "1x1"),
-    ],
-)
-def test_torchs_deeper_blocks_compute_what_ours_do(torch_peer, block, skip, stem, stride_at):
-    import torch
-
-    stages, options = (1, 2), {"stem": stem, "stride_at": stride_at}
-    net = resnet(stages, block=block, skip=skip, num_classes=10, width=4, **options)
-    x = jax.random.normal(jax.random.key(1), (4, 16, 16, 3))
-    variables = program(net.init, jax.random.key(0), x, level=ONCE)(jax.random.key(0), x)
-    train = lambda variables: net.apply(variables, x, mutable=["batch_stats"])[0]
-    logits = program(train, variables, level=ONCE)(variables)
-    theirs = torch_peer.Plain(
-        stages,
-        block.startswith("pre"),
-        width=4,
-        bottleneck=block.endswith("bottleneck"),
-        project=skip == "B",
-        **options,
-    )
-    torch_peer.load(theirs, peers.from_ours(variables["params"]))
-    found = theirs(torch.tensor(jax.device_get(x)).permute(0, 3, 1, 2)).detach().numpy()
-    assert jnp.allclose(found, logits, rtol=1e-3, atol=1e-3)
-
-
-class Listener:
-    """Remembers what it is asked."""
-
-    def ask(self, **request):
-        if request["do"] == "make":
-            self.request = request
-        return {"device": "cpu", "ready_s": 1.0, "parameters": 0, "seconds": 1.0, "loss": 2.3}
-
-
-@pytest.mark.parametrize("word", ["resnet18:2", "resnet50:2", "resnet110:2", "preact1001"])
-def test_torch_is_asked_for_a_network_of_as_many_parameters(torch_peer, word):
-    import torch
-
-    if word == "preact1001":
-        config = depth_sweep.recipe(1001, 2, "float32")
-    else:
-        config = throughput.case(word, "float32").config
-    listener = Listener()
-    speed.Torch(listener, config, 8, 1, "eager")
-    with torch.device("meta"):
-        theirs = torch_peer.Plain(**listener.request["net"])
-    x = jnp.zeros((1, *config.data.shape))
-    ours = jax.eval_shape(families.build(config).init, jax.random.key(0), x)["params"]
-    assert sum(p.numel() for p in theirs.parameters()) == peers.count(ours)
-
-
-def test_torchs_process_trains_answers_errors_and_is_started_again(torch_peer, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    worker = Worker()
-    try:
-        one = speed.Torch(worker, small(dtype="bfloat16"), examples=10, turn=2, mode="eager")
-        assert np.isfinite(one.loss) and one.parameters > 0
-        with pytest.raises(RuntimeError, match="CUDA"):
-            speed.Torch(worker, small(), examples=10, turn=2, mode="graph")
-        with pytest.raises(RuntimeError, match="nothing is made"):
-            one.run(1)
-        worker.process.kill()
-        worker.process.wait()
-        again = speed.Torch(worker, small(), examples=10, turn=2, mode="eager")
-        again.run(2)
-        assert np.isfinite(again.loss)
-    finally:
-        worker.close()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("mode", ["compile", "reduce-overhead"])
-def test_torch_compiles_the_same_step(torch_peer, mode):
-    worker = Worker()
-    try:
-        one = speed.Torch(worker, small(dtype="bfloat16"), examples=10, turn=2, mode=mode)
-        assert np.isfinite(one.loss) and one.compile_s > 0
-    finally:
-        worker.close()
-
-
-def test_torchs_crops_and_flips_are_whole_windows_of_the_padded_image(torch_peer):
-    import torch
-
-    net = torch_peer.Plain((1,), False, width=2)
-    options = {"rate": 0.1, "momentum": 0.9, "weight_decay": 0.0, "mode": "eager"}
-    one = torch_peer.Training(net, (5, 6, 3), 8, 8, dtype="float32", pad=2, flip=True, **options)
-    x = torch.rand(64, 5, 6, 3) + 1
-    found = one._augmented(x)
-    padded = torch.nn.functional.pad(x, (0, 0, 2, 2, 2, 2))
-    windows = padded.unfold(1, 5, 1).unfold(2, 6, 1).permute(0, 1, 2, 4, 5, 3)
-    both = torch.cat([windows, windows.flip(4)], 1)
-    assert found.shape == x.shape
-    same = (both == found[:, None, None]).all(-1).all(-1).all(-1)
-    assert same.any(2).any(1).all()  # every image is one of its windows
-    assert len({tuple(place) for place in same.nonzero()[:, 1:].tolist()}) > 20
-
-
-def test_a_captured_step_is_warmed_up_recorded_once_and_replayed_on_new_indices(torch_peer):
-    import torch
-
-    seen, recorded = [], []
-    stream = types.SimpleNamespace(wait_stream=lambda other: None)
-
-    class Graph:
-        def replay(self):
-            recorded[0]()
-
-    @contextlib.contextmanager
-    def graph(which):
-        before = len(seen)
-        yield
-        assert len(seen) == before + 1
-        recorded.append(lambda: step(held[0]))
-
-    cuda = types.SimpleNamespace(
-        Stream=lambda: stream,
-        current_stream=lambda: stream,
-        stream=lambda which: contextlib.nullcontext(),
-        CUDAGraph=Graph,
-        graph=graph,
-    )
-    held, loss = [], torch.zeros(())
-
-    def step(index):
-        held[:] = [index]
-        seen.append(index.tolist())
-        return loss.copy_(index.sum())
-
-    replay = torch_peer.captured(step, torch.tensor([1, 2]), cuda)
-    assert seen == [[1, 2]] * 4 and len(recorded) == 1
-    assert replay(torch.tensor([3, 4])) == 7 and seen[-1] == [3, 4]

@@ -26,7 +26,7 @@ SMALLEST = 15
 
 def alexnet(
     *,
-    num_classes: int,
+    num_outputs: int,
     image: int,
     width: int = 64,
     hidden: int = 4096,
@@ -56,7 +56,7 @@ def alexnet(
             "conv5": layer(4 * width, 3, 1, 1),
             "pool3": Pool(3, 2),
             "head": DenseHead(
-                (hidden, hidden), num_classes, None if small else 6, dropout, drop_first=True
+                (hidden, hidden), num_outputs, None if small else 6, dropout, drop_first=True
             ),
         }
     )
@@ -68,7 +68,7 @@ def build(config: Config, layers: Layers) -> Chain:
     check_image(layers.shape, SMALLEST, "alexnet")
     model, image = config.model, side(layers.shape)
     return alexnet(
-        num_classes=layers.num_outputs,
+        num_outputs=layers.num_outputs,
         image=image,
         width=model.width,
         hidden=hidden_width(model.width, image),

@@ -12,7 +12,7 @@ from resnet_jax.models.dtypes import wide_type
 HE = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
-def classifier(num_classes: int, x: Float[Array, "b c"], zero: bool = False) -> Float[Array, "b y"]:
+def classifier(num_outputs: int, x: Float[Array, "b c"], zero: bool = False) -> Float[Array, "b y"]:
     """Return the logits of a network's last layer, a dense layer with the name `dense`.
 
     The layer computes in float32, or in float64 if `x` is float64. Its kernel starts at zero if
@@ -20,7 +20,7 @@ def classifier(num_classes: int, x: Float[Array, "b c"], zero: bool = False) -> 
     """
     x = x.astype(wide_type(x))
     init = nn.initializers.zeros if zero else nn.initializers.lecun_normal()
-    return nn.Dense(num_classes, kernel_init=init, name="dense", param_dtype=x.dtype)(x)
+    return nn.Dense(num_outputs, kernel_init=init, name="dense", param_dtype=x.dtype)(x)
 
 
 class Dense(nn.Module):
@@ -56,9 +56,9 @@ class Flatten(nn.Module):
 class Classifier(nn.Module):
     """The logits of vectors: (b, c) -> (b, y), in float32 (float64 if `x` is)."""
 
-    num_classes: int
+    num_outputs: int
 
     @nn.compact
     def __call__(self, x: Float[Array, "b c"]) -> Float[Array, "b y"]:
         """Classify."""
-        return classifier(self.num_classes, x)
+        return classifier(self.num_outputs, x)

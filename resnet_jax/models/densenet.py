@@ -50,7 +50,7 @@ def densenet(
     *,
     growth: int,
     bottleneck: bool,
-    num_classes: int,
+    num_outputs: int,
     stem: StemKind = "3x3",
     dropout: float = 0.0,
     conv: Callable[..., nn.Module] = Conv,
@@ -78,7 +78,7 @@ def densenet(
             blocks[f"transition{i}"] = body(bodies.Layer(channels, 1))
             blocks[f"pool{i}"] = Pool(2, 2, kind="mean")
     blocks["norm"] = norm(relu=True)
-    blocks["head"] = Head(num_classes)
+    blocks["head"] = Head(num_outputs)
     return Chain(blocks)
 
 
@@ -109,7 +109,7 @@ def build(config: Config, layers: Layers) -> Chain:
         stages,
         growth=model.growth,
         bottleneck=bottleneck,
-        num_classes=layers.num_outputs,
+        num_outputs=layers.num_outputs,
         stem=model.stem,
         dropout=model.dropout,
         conv=layers.conv,

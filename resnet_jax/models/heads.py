@@ -42,13 +42,13 @@ class Head(nn.Module):
     Shapes: (b, h, w, c) -> (b, y) logits in float32 (float64 if x is).
     """
 
-    num_classes: int
+    num_outputs: int
     zero: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b y"]:
         """Classify."""
-        return classifier(self.num_classes, x.mean((1, 2)), self.zero)
+        return classifier(self.num_outputs, x.mean((1, 2)), self.zero)
 
 
 class DenseHead(nn.Module):
@@ -62,7 +62,7 @@ class DenseHead(nn.Module):
     """
 
     hidden: tuple[int, ...]
-    num_classes: int
+    num_outputs: int
     pool: int | None = None
     dropout: float = 0.0
     drop_first: bool = False
@@ -80,7 +80,7 @@ class DenseHead(nn.Module):
             )
             x = self.activation(dense(x))
             x = x if self.drop_first else Dropout(self.dropout)(x)
-        return classifier(self.num_classes, x)
+        return classifier(self.num_outputs, x)
 
 
 class Pool(nn.Module):

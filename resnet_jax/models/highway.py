@@ -36,7 +36,7 @@ def plain_width(width: int, taps: int = 1) -> int:
 def dense_highway(
     depth: int,
     *,
-    num_classes: int,
+    num_outputs: int,
     merge: Callable | None,
     width: int = 50,
     dtype: Any = jnp.float32,
@@ -54,7 +54,7 @@ def dense_highway(
         "flatten": Flatten(dtype),
         "first": Residual(Dense(width), merge=plain),
         "layers": Stack(layer, depth - 1, remat=remat, unroll=unroll),
-        "head": Classifier(num_classes),
+        "head": Classifier(num_outputs),
     }
     return Chain(blocks)
 
@@ -62,7 +62,7 @@ def dense_highway(
 def conv_highway(
     stages: Sequence[int],
     *,
-    num_classes: int,
+    num_outputs: int,
     merge: Callable | None,
     width: int = 16,
     conv: Callable[..., nn.Module] = Conv,
@@ -88,7 +88,7 @@ def conv_highway(
         if count > 1:
             rest = Residual(body(out, 1), merge=merge or plain)
             blocks[f"stage{i + 1}"] = Stack(rest, count - 1, remat=remat, unroll=unroll)
-    blocks["head"] = Head(num_classes)
+    blocks["head"] = Head(num_outputs)
     return Chain(blocks)
 
 
@@ -103,7 +103,7 @@ def build(config: Config, layers: Layers) -> Chain:
     """Return the config's network."""
     model = config.model
     options: dict[str, Any] = {
-        "num_classes": layers.num_outputs,
+        "num_outputs": layers.num_outputs,
         "merge": None if model.skip == "none" else layers.merge(3),
         "width": model.width,
         **layers.loop,

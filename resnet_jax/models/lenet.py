@@ -23,7 +23,7 @@ DEPTH = 5
 SMALLEST = 12
 
 
-def lenet(*, num_classes: int, image: int, conv: Callable[..., nn.Module] = Conv) -> Chain:
+def lenet(*, num_outputs: int, image: int, conv: Callable[..., nn.Module] = Conv) -> Chain:
     """Return two convolutions, each with tanh and a 2x2 mean, and layers of 120 and 84 units.
 
     The paper's images have 32 pixels on a side: MNIST's 28 with zeros around them. Images of fewer
@@ -39,7 +39,7 @@ def lenet(*, num_classes: int, image: int, conv: Callable[..., nn.Module] = Conv
             "pool1": Pool(2, 2, kind="mean"),
             "conv2": layer(16, 0),
             "pool2": Pool(2, 2, kind="mean"),
-            "head": DenseHead((120, 84), num_classes, activation=nn.tanh),
+            "head": DenseHead((120, 84), num_outputs, activation=nn.tanh),
         }
     )
 
@@ -48,7 +48,7 @@ def build(config: Config, layers: Layers) -> Chain:
     """Return the network. Raises: ValueError for another depth, and for a smaller image."""
     check_depth(config, DEPTH)
     check_image(layers.shape, SMALLEST, "lenet")
-    return lenet(num_classes=layers.num_outputs, image=side(layers.shape), conv=layers.conv)
+    return lenet(num_outputs=layers.num_outputs, image=side(layers.shape), conv=layers.conv)
 
 
 def check_depth(config: Config, depth: int) -> None:

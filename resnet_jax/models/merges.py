@@ -220,5 +220,5 @@ MERGES: dict[str, Merge] = {
     "concat": Merge("x' = [s, f], DenseNet's", build=lambda config, conv, size: concat),
 }
 GATES = ("exclusive_gate", "shortcut_gate", "two_gate")
-# Every merge that keeps the shape: all but concat.
-RESIDUAL_MERGES = tuple(name for name in MERGES if name != "concat")
+# Every merge that keeps the shape: all but concat. A family's first merge is its default.
+RESIDUAL_MERGES = ("add", *(name for name in MERGES if name not in ("add", "concat")))

@@ -48,7 +48,7 @@ def resnet(
     *,
     block: str,
     skip: str,
-    num_classes: int,
+    num_outputs: int,
     width: int = 16,
     widen: int = 1,
     groups: int = 1,
@@ -112,7 +112,7 @@ def resnet(
         blocks["norm"] = norm(relu=True) if pre else NoNorm(relu=True)
     if form == "fixup":
         blocks["shift"] = Shift()
-    blocks["head"] = Head(num_classes, zero=form == "fixup")
+    blocks["head"] = Head(num_outputs, zero=form == "fixup")
     return Chain(blocks)
 
 
@@ -165,7 +165,7 @@ def build(config: Config, layers: Layers, published: Callable[..., tuple[int, ..
         counts,
         block=model.block,
         skip=model.skip,
-        num_classes=layers.num_outputs,
+        num_outputs=layers.num_outputs,
         width=model.width,
         widen=model.widen,
         stem=model.stem,

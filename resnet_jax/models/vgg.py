@@ -34,7 +34,7 @@ from resnet_jax.models.skips import identity
 def vgg(
     stages: Sequence[int],
     *,
-    num_classes: int,
+    num_outputs: int,
     image: int,
     skip: str = "none",
     width: int = 64,
@@ -75,7 +75,7 @@ def vgg(
         if image > 1:
             blocks[f"pool{i}"] = Pool(2, 2)
             image //= 2
-    blocks["head"] = DenseHead((hidden, hidden), num_classes, pool, dropout)
+    blocks["head"] = DenseHead((hidden, hidden), num_outputs, pool, dropout)
     return Chain(blocks)
 
 
@@ -108,7 +108,7 @@ def build(config: Config, layers: Layers) -> Chain:
     model, image = config.model, side(layers.shape)
     return vgg(
         given_stages(config, 1, 3) or vgg_stages(model.depth),
-        num_classes=layers.num_outputs,
+        num_outputs=layers.num_outputs,
         image=image,
         skip=model.skip,
         width=model.width,

@@ -82,18 +82,18 @@ class Embedding(nn.Module):
 class TokenHead(nn.Module):
     """The classifier on the first token: (b, t, c) -> (b, y) logits in float32; starts at zero."""
 
-    num_classes: int
+    num_outputs: int
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t c"]) -> Float[Array, "b y"]:
         """Classify."""
-        return classifier(self.num_classes, x[:, 0], zero=True)
+        return classifier(self.num_outputs, x[:, 0], zero=True)
 
 
 def vit(
     depth: int,
     *,
-    num_classes: int,
+    num_outputs: int,
     patch: int = 16,
     width: int = 768,
     heads: int = 12,
@@ -117,7 +117,7 @@ def vit(
             "stem": Embedding(patch, width, dropout, dtype),
             "encoder": Stack(layer, depth, per_layer=numbers, remat=remat, unroll=unroll),
             "norm": norm(),
-            "head": TokenHead(num_classes),
+            "head": TokenHead(num_outputs),
         }
     )
 
@@ -141,7 +141,7 @@ def build(config: Config, layers: Layers) -> Chain:
     plain_twin = model.skip == "none"
     return vit(
         model.depth,
-        num_classes=layers.num_outputs,
+        num_outputs=layers.num_outputs,
         patch=model.patch,
         width=model.width,
         heads=model.heads,

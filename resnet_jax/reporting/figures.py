@@ -1,4 +1,4 @@
-"""Figures of depth: error against step, one panel a family, one colour a depth."""
+"""Figures of training: the score against the step, a panel for each family of networks."""
 
 import io
 import math
@@ -16,9 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, MaxNLocator
-from sklearn.isotonic import isotonic_regression
 
-from resnet_jax.reporting.tables import reading_order
+from resnet_jax.reporting.tables import ERROR, Score, reading_order
 
 _WIDTH = {"train": 0.9, "test": 2.2}
 
@@ -42,72 +41,99 @@ _STYLE: dict[Any, Any] = {
 
 
 def panel_title(family: str) -> str:
-    """What a family is called above its panel."""
+    """Return what a family is called above its panel."""
     named = {"plain": "Plain networks", "resnet": "Residual networks"}
     return named.get(family, family.replace("-", " ").capitalize())
 
 
-def depth_colours(depths: Sequence[int], dark: bool = False) -> dict[int, str]:
-    """A colour for each depth: from orange (shallow) to blue (deep), darker with every step.
+def levels(means: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return each model's level, whose colour it has: {model: level}, the levels in order.
 
-    The part of matplotlib's plasma that stands out from white; for a dark page mixed with white,
-    in the same order. Lightness is monotone, so it reads in grey and without colour vision.
+    The level is the depth, and models of one depth in several panels share it. If two models of one
+    panel have the same depth, every model is a level of its own.
     """
-    order = sorted(set(depths))
+    models = {mean["model"]: mean for mean in means}
+    places = [(mean["family"], mean["depth"]) for mean in models.values()]
+    if len(set(places)) < len(places):
+        return {model: model for model in models}
+    by_depth = sorted(models.values(), key=lambda mean: mean["depth"])
+    return {mean["model"]: str(mean["depth"]) for mean in by_depth}
+
+
+def colours(order: Sequence[str], dark: bool = False) -> dict[str, str]:
+    """Return a colour for each level, from orange (first) to blue (last), darker with every level.
+
+    The colours are the part of matplotlib's plasma that stands out from white; for a dark page they
+    are mixed with white, in the same order. Lightness is monotone, so that the figure reads in grey
+    and without colour vision.
+    """
+    order = list(dict.fromkeys(order))
     places = np.linspace(0.74, 0.0, len(order))
-    colours = matplotlib.colormaps["plasma"](places)[:, :3]
+    rgb = matplotlib.colormaps["plasma"](places)[:, :3]
     if dark:
-        colours = 0.6 * colours + 0.4
-    return {depth: to_hex(colour) for depth, colour in zip(order, colours, strict=True)}
+        rgb = 0.6 * rgb + 0.4
+    return {level: to_hex(colour) for level, colour in zip(order, rgb, strict=True)}
 
 
-def seed_mean(curves: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The curves averaged over seeds: one a model and split, in reading order, test error last.
+def seed_mean(curves: Sequence[Mapping[str, Any]], score: Score = ERROR) -> list[dict[str, Any]]:
+    """Return the curves averaged over seeds, one for each model and split, in reading order.
 
     Returns: dicts of model, family, depth, split, n (seeds) and, for every step at which a seed
-    has a finite error, lists step, error (mean), low and high (extremes over the seeds).
-    Units: errors are fractions, as in the curves.
+    has a finite score, lists step, value (mean), low and high (extremes over the seeds). The test
+    split comes last. Units are those of the curves: errors are fractions.
     """
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for curve in sorted(curves, key=lambda c: (reading_order(c), c["split"] == "test")):
         groups.setdefault((curve["model"], curve["split"]), []).append(curve)
     means = []
     for (model, split), group in groups.items():
-        errors: dict[int, list[float]] = {}
+        values: dict[int, list[float]] = {}
         for curve in group:
-            for step, error in zip(curve["step"], curve["error"], strict=True):
-                if math.isfinite(error):
-                    errors.setdefault(step, []).append(error)
-        steps = sorted(errors)
+            for step, value in zip(curve["step"], curve[score.name], strict=True):
+                if math.isfinite(value):
+                    values.setdefault(step, []).append(value)
+        steps = sorted(values)
         mean = {"model": model, "family": group[0]["family"], "depth": group[0]["depth"]}
         mean |= {"split": split, "n": len({curve["seed"] for curve in group}), "step": steps}
-        for name, reduce in (("error", statistics.fmean), ("low", min), ("high", max)):
-            mean[name] = [reduce(errors[step]) for step in steps]
+        for name, reduce in (("value", statistics.fmean), ("low", min), ("high", max)):
+            mean[name] = [reduce(values[step]) for step in steps]
         means.append(mean)
     return means
 
 
-def axis_top(means: Sequence[Mapping[str, Any]]) -> int:
-    """The end of an error axis in percent: the first tick at or above every curve and band."""
-    highest = max((100 * error for mean in means for error in mean["high"]), default=0)
-    gap = next(g for g in (1, 2, 5, 10, 20) if highest <= 6 * g)
+def axis_top(means: Sequence[Mapping[str, Any]], score: Score = ERROR) -> float:
+    """Return the end of the score's axis: the first tick at or above every curve and band.
+
+    It is at least 1 for a percentage.
+    """
+    highest = max((score.scale * high for mean in means for high in mean["high"]), default=0)
+    power = 0 if score.scale == 100 or highest <= 0 else math.floor(math.log10(highest)) - 1
+    gaps = [float(f"{k}e{power + n}") for n in range(3) for k in (1, 2, 5)]
+    gap = next(gap for gap in gaps if highest <= 6 * gap)
     return max(1, math.ceil(highest / gap)) * gap
 
 
-def error_curves(curves: Sequence[Mapping[str, Any]], path_png: epath.PathLike, title: str) -> None:
-    """Draw training (thin) and test error (bold) in percent against the step, as a PNG.
+def score_curves(
+    curves: Sequence[Mapping[str, Any]],
+    path_png: epath.PathLike,
+    title: str,
+    score: Score = ERROR,
+) -> None:
+    """Draw the score in training (thin) and in testing (bold) against the step, as a PNG.
 
-    One panel a family, plain leftmost, with one y axis from 0; one colour a depth; a line is the
-    mean over seeds, with a light band from the lowest to the highest seed.
-    Raises: ValueError where no curve has a finite error.
-    Source: the form of He et al. 2015, arXiv:1512.03385, Fig. 6 (there dashed and bold).
+    There is a panel for each family, the plain one leftmost, with one y axis from 0, and a colour
+    for each depth. A line is the mean over seeds; a light band reaches from the lowest to the
+    highest seed. A percentage is shown for an error.
+    Raises: ValueError if no curve has a finite score.
+    Source: the form of He et al. 2015, arXiv:1512.03385, Fig. 6, whose lines are dashed and bold.
     """
-    means = [mean for mean in seed_mean(curves) if mean["step"]]
+    means = [mean for mean in seed_mean(curves, score) if mean["step"]]
     if not means:
-        raise ValueError("no curve has a finite error; there is nothing to draw")
+        raise ValueError(f"no curve has a finite {score.name}; nothing can be drawn")
     families = list(dict.fromkeys(mean["family"] for mean in means))
-    colours = depth_colours([mean["depth"] for mean in means])
-    top = axis_top(means)
+    level = levels(means)
+    colour = {model: colours(tuple(level.values()))[level[model]] for model in level}
+    top = axis_top(means, score)
     last = max(mean["step"][-1] for mean in means) or 1
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4.4 * len(families), 4), dpi=200, layout="constrained")
@@ -118,49 +144,64 @@ def error_curves(curves: Sequence[Mapping[str, Any]], path_png: epath.PathLike, 
             panel.grid(axis="y")
             members = [mean for mean in means if mean["family"] == family]
             for mean in members:
-                _draw(panel, mean, colours[mean["depth"]])
-            _name_at_end(panel, {mean["model"]: mean for mean in members}, colours)
-        panels[0].set_ylabel("error (%)")
-        panels[0].yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
+                _draw(panel, mean, colour[mean["model"]], score)
+            _name_at_end(panel, {mean["model"]: mean for mean in members}, colour, score)
+        panels[0].set_ylabel(score.label)
+        whole = score.scale == 100
+        panels[0].yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=whole))
         panels[0].xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         panels[0].xaxis.set_major_formatter(EngFormatter(sep=""))
         figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
-        key = _key(bands=any(mean["n"] > 1 for mean in means))
-        figure.legend(handles=key, loc="outside lower left", ncols=3, frameon=False)
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png")
-    epath.Path(path_png).write_bytes(picture.getvalue())
+        key = _key(score, bands=any(mean["n"] > 1 for mean in means))
+        columns = 3 if len(families) > 1 else 2  # what fits under the panels
+        figure.legend(handles=key, loc="outside lower left", ncols=columns, frameon=False)
+        picture = png(figure)
+    epath.Path(path_png).write_bytes(picture)
 
 
-def _draw(panel: Axes, mean: dict[str, Any], colour: str) -> None:
-    step, error, low, high = (np.array(mean[k]) for k in ("step", "error", "low", "high"))
+def png(figure: Figure) -> bytes:
+    """Return a figure as the bytes of a PNG."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    return picture.getvalue()
+
+
+def _draw(panel: Axes, mean: dict[str, Any], colour: str, score: Score) -> None:
+    step, value, low, high = (np.array(mean[k]) for k in ("step", "value", "low", "high"))
     style = {"color": colour, "zorder": 3 if mean["split"] == "test" else 2}
+    scale = score.scale
     if mean["n"] > 1:
-        panel.fill_between(step, 100 * low, 100 * high, alpha=0.15, linewidth=0, **style)
+        panel.fill_between(step, scale * low, scale * high, alpha=0.15, linewidth=0, **style)
     # A line of one point, as after a run with one evaluation, would be invisible.
     marker = "o" if len(step) == 1 else ""
-    panel.plot(step, 100 * error, linewidth=_WIDTH[mean["split"]], marker=marker, **style)
+    panel.plot(step, scale * value, linewidth=_WIDTH[mean["split"]], marker=marker, **style)
 
 
-def _name_at_end(panel: Axes, models: dict[str, dict[str, Any]], colours: dict[int, str]) -> None:
-    """Write each model's name right of its last point, moved apart where they would overlap."""
+def _name_at_end(
+    panel: Axes, models: dict[str, dict[str, Any]], colour: dict[str, str], score: Score
+) -> None:
+    """Write each model's name right of its last point, and keep the names a line apart."""
+    from scipy.optimize import isotonic_regression  # late: its import takes a second
+
     (_, last), (_, top) = panel.get_xlim(), panel.get_ylim()
-    names = sorted(models, key=lambda model: models[model]["error"][-1])
-    ends = np.array([100 * models[name]["error"][-1] for name in names])
+    names = sorted(models, key=lambda model: models[model]["value"][-1])
+    ends = np.array([score.scale * models[name]["value"][-1] for name in names])
     # The nearest positions that are a line of text apart and inside the panel.
     spread = 0.053 * top * np.arange(len(names))
-    places = spread + isotonic_regression(ends - spread, y_min=0, y_max=top - spread[-1])
+    places = spread + np.clip(isotonic_regression(ends - spread).x, 0, max(0, top - spread[-1]))
     for name, end, place in zip(names, ends, places, strict=True):
-        colour = colours[models[name]["depth"]]
         x = [models[name]["step"][-1], 1.025 * last, 1.045 * last]
-        panel.plot(x, [end, place, place], color=colour, linewidth=0.6, clip_on=False)
-        panel.text(1.055 * last, place, name, color=colour, va="center_baseline", fontsize=8.5)
+        panel.plot(x, [end, place, place], color=colour[name], linewidth=0.6, clip_on=False)
+        panel.text(
+            1.055 * last, place, name, color=colour[name], va="center_baseline", fontsize=8.5
+        )
 
 
-def _key(bands: bool) -> list[Artist]:
+def _key(score: Score, bands: bool) -> list[Artist]:
+    name = score.name.replace("_", " ")
     lines: list[Artist] = [
-        Line2D([], [], color="0.3", linewidth=_WIDTH["train"], label="training error"),
-        Line2D([], [], color="0.3", linewidth=_WIDTH["test"], label="test error"),
+        Line2D([], [], color="0.3", linewidth=_WIDTH["train"], label=f"training {name}"),
+        Line2D([], [], color="0.3", linewidth=_WIDTH["test"], label=f"test {name}"),
     ]
     band = Patch(color="0.3", alpha=0.15, linewidth=0, label="lowest to highest seed")
     return [*lines, band] if bands else lines

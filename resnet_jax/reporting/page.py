@@ -1,4 +1,4 @@
-"""One self-contained HTML page a result: verdict, interactive figure, table, how it was made."""
+"""One self-contained HTML page for a result: verdict, interactive figure, table, origin."""
 
 import base64
 import importlib.resources
@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from resnet_jax.reporting.figures import axis_top, depth_colours, panel_title, seed_mean
-from resnet_jax.reporting.tables import is_text, table_cells
+from resnet_jax.reporting.figures import axis_top, colours, levels, panel_title, seed_mean
+from resnet_jax.reporting.tables import ERROR, ERRORS, Columns, Score, is_text, table_cells
 
-# The verdict in words: colour and class only repeat what the words say.
-_VERDICTS = {
+# The verdict in words. Colour and class repeat what the words say.
+VERDICTS = {
     True: ("holds", "The claim holds."),
     False: ("fails", "The claim does not hold."),
     None: ("open", "Not shown at this scale."),
@@ -26,15 +26,30 @@ def report(
     command: str,
     versions: Mapping[str, str],
     title: str,
+    *,
+    recipe: str = "",
+    origin: str = "",
+    score: Score = ERROR,
+    columns: Columns = ERRORS,
+    pictures: Mapping[str, bytes] | None = None,
 ) -> str:
-    """An HTML page that needs no network, library or server: it opens from a file.
+    """Return an HTML page that needs no network, library or server: it opens from a file.
 
-    `results` as in results.json, `curves` as for `error_curves`. The figure is drawn from the
-    curves by a script; `figure_png` stands in for it where scripts are off. `versions` are listed
-    in their order, so hardware goes last.
+    Args:
+        results: the content of results.json.
+        curves: the curves of `score_curves`. A script draws the figure from them.
+        figure_png: the figure for readers without scripts.
+        command: the command line that made the page.
+        versions: {what: version}; listed in their order, so that hardware goes last.
+        title: the title of the page.
+        recipe: how the networks were trained, the caption of the table.
+        origin: sentences about the source of the claim.
+        score: the score of the curves.
+        columns: the measured columns of the table.
+        pictures: further figures of the claim, {name: PNG}.
     """
-    mood, words = _VERDICTS[results["verdict"]["holds"]]
-    means = seed_mean(curves)
+    mood, words = VERDICTS[results["verdict"]["holds"]]
+    means = seed_mean(curves, score)
     template = (
         importlib.resources.files("resnet_jax.reporting").joinpath("page.html").read_text("utf-8")
     )
@@ -46,47 +61,77 @@ def report(
         claim=escape(results["claim"]),
         rule=escape(results["verdict"]["rule"]),
         dataset=escape(results["dataset"]),
-        source=escape(results["source"]),
+        score=escape(score.name.replace("_", " ").capitalize()),
+        recipe=escape(recipe),
+        origin=escape(origin or f"The claim is from {results['source']}."),
         command=escape(command),
         versions="".join(
             f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in versions.items()
         ),
         colours=_colours(means, dark=False),
         dark_colours=_colours(means, dark=True),
+        hidden="" if means else "hidden",
         figure=_picture(figure_png, title),
-        table=_table(table_cells(results)),
-        data=_embedded({"top": axis_top(means), "panels": _panels(means)}),
+        pictures="".join(
+            f"<h2>{escape(name.replace('_', ' ').capitalize())}</h2>{_image(png, name)}"
+            for name, png in (pictures or {}).items()
+        ),
+        table=_table(table_cells(results, columns)),
+        data=_embedded(_data(means, score)),
     )
 
 
 def _colours(means: list[dict[str, Any]], dark: bool) -> str:
-    colours = depth_colours([mean["depth"] for mean in means], dark)
-    return "".join(f"--depth-{depth}:{colour};" for depth, colour in colours.items())
+    order = tuple(levels(means).values())
+    return "".join(
+        f"--level-{i}:{colour};" for i, colour in enumerate(colours(order, dark).values())
+    )
 
 
-def _panels(means: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _data(means: list[dict[str, Any]], score: Score) -> dict[str, Any]:
+    """Return what the script draws."""
+    level = levels(means)
+    order = list(dict.fromkeys(level.values()))
     families = dict.fromkeys(mean["family"] for mean in means)
-    return [
-        {
-            "title": panel_title(family),
-            "curves": [_points(m) for m in means if m["family"] == family],
-        }
-        for family in families
-    ]
+    return {
+        "top": axis_top(means, score),
+        "score": score.name.replace("_", " "),
+        "label": score.label,
+        "unit": " %" if score.scale == 100 else "",
+        "levels": order,
+        "layers": all(name.isdecimal() for name in order),
+        "panels": [
+            {
+                "title": panel_title(family),
+                "curves": [
+                    _points(mean, order.index(level[mean["model"]]), score.scale)
+                    for mean in means
+                    if mean["family"] == family
+                ],
+            }
+            for family in families
+        ],
+    }
 
 
-def _points(mean: dict[str, Any]) -> dict[str, Any]:
-    """A curve for the script: errors in percent, the range over seeds where there is one."""
-    names = ("error", "low", "high") if mean["n"] > 1 else ("error",)
-    percent = {name: [round(100 * error, 3) for error in mean[name]] for name in names}
-    return {key: mean[key] for key in ("model", "depth", "split", "n", "step")} | percent
+def _points(mean: dict[str, Any], level: int, scale: float) -> dict[str, Any]:
+    """Return a curve for the script: shown values, and their range if there are several seeds."""
+    names = ("value", "low", "high") if mean["n"] > 1 else ("value",)
+    digits = lambda value: round(scale * value, 3) if scale == 100 else float(f"{value:.5g}")
+    shown = {name: [digits(value) for value in mean[name]] for name in names}
+    kept = {key: mean[key] for key in ("model", "depth", "split", "n", "step")}
+    return kept | shown | {"level": level}
 
 
 def _picture(png: bytes | None, title: str) -> str:
     if png is None:
         return "<p>The figure is drawn by a script; the table below has its last values.</p>"
+    return _image(png, f"Curves: {title}")
+
+
+def _image(png: bytes, words: str) -> str:
     data = base64.b64encode(png).decode()
-    return f'<img src="data:image/png;base64,{data}" alt="Error curves: {escape(title)}">'
+    return f'<img src="data:image/png;base64,{data}" alt="{escape(words)}">'
 
 
 def _table(cells: list[list[str]]) -> str:
@@ -103,5 +148,5 @@ def _table(cells: list[list[str]]) -> str:
 
 
 def _embedded(data: Any) -> str:
-    """JSON that no text in it can end early: `<` is written as its escape."""
+    """Return JSON that no text in it can end early: `<` is written as its escape."""
     return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")

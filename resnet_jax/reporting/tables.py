@@ -1,87 +1,134 @@
-"""Runs to a summary, a summary to a table: the same cells in Markdown and on the page."""
+"""Rows of runs to a summary, and a summary to a table: the same cells in Markdown and on the page.
+
+A row is a dict with the columns `model`, `family` (the panel of a figure), `depth` and `seed`, and
+with the measured columns. A *format* is the text after the colon of an f-string; a format that ends
+in % shows a fraction in percent.
+"""
 
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+# The measured columns that a table shows, each with its format.
+Columns = Mapping[str, str]
+
+
+class Score(NamedTuple):
+    """The score of a task: the name of its column in the records, and its format."""
+
+    name: str = "error"
+    shown: str = ".2%"
+
+    @property
+    def scale(self) -> float:
+        """What a value is multiplied by to be shown: 100 for a percentage."""
+        return 100.0 if self.shown.endswith("%") else 1.0
+
+    @property
+    def label(self) -> str:
+        """The title of an axis."""
+        return f"{self.name.replace('_', ' ')}{' (%)' if self.shown.endswith('%') else ''}"
+
+    @property
+    def columns(self) -> Columns:
+        """The columns that a finished run has of the score."""
+        return {f"train_{self.name}": self.shown, f"test_{self.name}": self.shown}
+
+
+ERROR = Score()
+ERRORS: Columns = ERROR.columns
 
 
 def reading_order(row: Mapping[str, Any]) -> tuple[bool, str, int]:
-    """A sort key: plain networks first, then the other families, each by depth."""
+    """Return a sort key: plain networks first, then the other families, each by depth."""
     return (not row["family"].startswith("plain"), row["family"], row["depth"])
 
 
-def summarise(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row a model: mean and sample standard deviation of its errors over the seeds.
+def summarise(
+    runs: Sequence[Mapping[str, Any]], columns: Sequence[str] = tuple(ERRORS)
+) -> list[dict[str, Any]]:
+    """Return a row for each model: mean and sample standard deviation of columns over the seeds.
 
-    Units: errors are fractions, as in the runs. A spread is None at n = 1, `paper` is None until
-    the experiment sets it, and a note says how many of the runs it concerns unless it is all.
-    Raises: ValueError where two runs share model and seed, which would count one network twice.
+    Units are those of the runs: errors are fractions. With one seed the deviation is None. `paper`
+    is None until the experiment sets it. A note says how many of the runs it concerns, unless it
+    concerns all of them.
+    Raises: ValueError if two runs share model and seed, which would count one network twice.
     """
     models: dict[str, list[Mapping[str, Any]]] = {}
     for run in sorted(runs, key=reading_order):
         models.setdefault(run["model"], []).append(run)
-    return [_summary(model, group) for model, group in models.items()]
+    return [_summary(model, group, columns) for model, group in models.items()]
 
 
-def _summary(model: str, runs: list[Mapping[str, Any]]) -> dict[str, Any]:
+def _summary(model: str, runs: list[Mapping[str, Any]], columns: Sequence[str]) -> dict[str, Any]:
     seed, times = Counter(run["seed"] for run in runs).most_common(1)[0]
     if times > 1:
         raise ValueError(f"{model} has {times} runs of seed {seed}; a model has one run a seed")
     row = {"model": model, "family": runs[0]["family"], "depth": runs[0]["depth"]}
-    row |= {"parameters": runs[0]["parameters"], "n": len(runs)}
-    for error in ("train_error", "test_error"):
-        values = [run[error] for run in runs]
-        row[f"{error}_mean"] = statistics.fmean(values)
-        row[f"{error}_std"] = statistics.stdev(values) if len(values) > 1 else None
+    row |= {"parameters": runs[0].get("parameters"), "n": len(runs)}
+    for column in columns:
+        values = [run[column] for run in runs]
+        row[f"{column}_mean"] = statistics.fmean(values)
+        row[f"{column}_std"] = statistics.stdev(values) if len(values) > 1 else None
     notes = Counter(run["note"] for run in runs if run.get("note"))
     counted = [n if k == len(runs) else f"{n} ({k} of {len(runs)})" for n, k in notes.items()]
     return row | {"paper": None, "note": ", ".join(counted) or None}
 
 
-def table_cells(results: Mapping[str, Any]) -> list[list[str]]:
-    """The table as text, its head in the first row: what Markdown and HTML both render.
+def table_cells(results: Mapping[str, Any], columns: Columns = ERRORS) -> list[list[str]]:
+    """Return the table as text, with its head in the first row, for Markdown and for HTML.
 
-    Errors are in percent, mean ± std, without ± at n = 1. The columns `paper` and `note` appear
-    where some row has one. `paper` is the published test error on the data set of these runs.
+    A measured column shows mean ± deviation, and no deviation with one seed. The columns
+    `parameters`, `paper` and `note` appear if some row has a value. `paper` is the published value
+    of the last measured column.
     """
     rows = sorted(results["summary"], key=reading_order)
-    columns = {
+    table = {
         "model": [row["model"] for row in rows],
         "depth": [str(row["depth"]) for row in rows],
-        "parameters": [f"{row['parameters']:,}" for row in rows],
-        "seeds": [f"n = {row['n']}" for row in rows],
-        "train error %": [
-            _percent(row["train_error_mean"], row["train_error_std"]) for row in rows
-        ],
-        "test error %": [_percent(row["test_error_mean"], row["test_error_std"]) for row in rows],
     }
-    if any(row["paper"] is not None for row in rows):
-        title = f"paper's test error % on {results['dataset']}"
-        columns[title] = [_percent(row["paper"], None) for row in rows]
+    if any(row.get("parameters") is not None for row in rows):
+        table["parameters"] = [f"{row['parameters']:,}" for row in rows]
+    table["seeds"] = [f"n = {row['n']}" for row in rows]
+    for name, shown in columns.items():
+        cells = [_cell(row[f"{name}_mean"], row[f"{name}_std"], shown) for row in rows]
+        table[_title(name, shown)] = cells
+    if columns and any(row["paper"] is not None for row in rows):
+        name, shown = list(columns.items())[-1]
+        title = f"paper's {_title(name, shown)} on {results['dataset']}"
+        table[title] = [_cell(row["paper"], None, shown) for row in rows]
     if any(row.get("note") for row in rows):
-        columns["note"] = [row.get("note") or "" for row in rows]
-    return [list(columns), *map(list, zip(*columns.values(), strict=True))]
+        table["note"] = [row.get("note") or "" for row in rows]
+    return [list(table), *map(list, zip(*table.values(), strict=True))]
 
 
-def summary_table(results: Mapping[str, Any]) -> str:
-    """The summary as a Markdown table, its columns aligned in plain text too."""
-    cells = [[" ".join(c.split()).replace("|", r"\|") for c in row] for row in table_cells(results)]
+def summary_table(results: Mapping[str, Any], columns: Columns = ERRORS) -> str:
+    """Return the summary as a Markdown table, whose columns are aligned in plain text too."""
+    cells = [
+        [" ".join(cell.split()).replace("|", r"\|") for cell in row]
+        for row in table_cells(results, columns)
+    ]
     widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
-    columns = []
+    lines = []
     for width, (title, *entries) in zip(widths, zip(*cells, strict=True), strict=True):
         left, dashes = is_text(title), "-" * (width - 1)
         column = [title, f":{dashes}" if left else f"{dashes}:", *entries]
-        columns.append([c.ljust(width) if left else c.rjust(width) for c in column])
-    return "".join(f"| {' | '.join(line)} |\n" for line in zip(*columns, strict=True))
+        lines.append([c.ljust(width) if left else c.rjust(width) for c in column])
+    return "".join(f"| {' | '.join(line)} |\n" for line in zip(*lines, strict=True))
 
 
 def is_text(title: str) -> bool:
-    """Whether a column holds words, which align left, or numbers, which align right."""
+    """Return whether a column holds words, which align left, or numbers, which align right."""
     return title in ("model", "note")
 
 
-def _percent(mean: float | None, std: float | None) -> str:
+def _title(name: str, shown: str) -> str:
+    return name.replace("_", " ") + (" %" if shown.endswith("%") else "")
+
+
+def _cell(mean: float | None, deviation: float | None, shown: str) -> str:
     if mean is None:
         return "–"
-    return f"{100 * mean:.2f}" + ("" if std is None else f" ± {100 * std:.2f}")
+    text = lambda value: f"{value:{shown}}".rstrip("%")
+    return text(mean) + ("" if deviation is None else f" ± {text(deviation)}")

@@ -5,7 +5,7 @@ The training code (training/) works with the types of this file and knows no ima
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -68,6 +68,7 @@ class Generated:
         return self.examples
 
 
+@runtime_checkable
 class Streamed(Protocol):
     """A split that is read while it is trained on; each process reads its own rows of a batch.
 

@@ -79,12 +79,14 @@ def train_step(
         batch_stats = jax.tree.map(lambda a: a / lax.axis_size(axis), batch_stats)
     # In units of a device's rows the count is a small whole number if every example counts.
     shares = jnp.maximum(sums["examples"], 1) / rows
-    grads = jax.tree.map(lambda g: g / shares.astype(g.dtype), grads)
     finite = jnp.isfinite(sums["loss"]) & all_finite((grads, batch_stats))
     learns = finite & (state.skipped >= 0)
 
     def learn() -> tuple[Any, Any, Any]:
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        # Divided in this branch, the division is fused with the update and not with the sums that
+        # make the gradients.
+        mean = jax.tree.map(lambda g: g / shares.astype(g.dtype), grads)
+        updates, opt_state = optimizer.update(mean, state.opt_state, state.params)
         return optax.apply_updates(state.params, updates), batch_stats, opt_state
 
     # A branch updates in place; a choice between the old and the new would hold both.

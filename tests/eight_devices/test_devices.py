@@ -1,7 +1,6 @@
-"""What may not depend on the number of devices, and what travels between them."""
+"""What must not depend on the number of devices, and what travels between them."""
 
 import functools
-import importlib
 import json
 
 import jax
@@ -12,35 +11,36 @@ from chex import assert_trees_all_close
 from jax.sharding import PartitionSpec
 
 from benchmarks import collectives
-from resnet_jax import families, trained
+from resnet_jax import families, train, trained
 from resnet_jax.data import sources, stream
-from resnet_jax.models.norm import BatchNorm
-from resnet_jax.training import inputs, loop, metrics, shard, state
+from resnet_jax.models.batch_norm import BatchNorm
+from resnet_jax.run import records
+from resnet_jax.tasks import TASKS
+from resnet_jax.tasks.classification import ImageStream, measure
+from resnet_jax.tasks.task import Arrays, Dataset, Generated
+from resnet_jax.training import feeds, shard, state
 from resnet_jax.training import step as steps
 from resnet_jax.training.optimizer import optimizer
+from tests import recipes
 
 ROWS = PartitionSpec(shard.DATA)
 BATCH = 16
 
 
 def recipe(dtype="float32", group=0, **changes):
-    config = importlib.import_module("configs.digits").get_config("depth=8")
-    config.update_from_flattened_dict(
-        {
-            "model.width": 4,
-            "batch_size": BATCH,
-            "steps": 8,
-            "chunk_steps": 2,
-            "eval_every": 4,
-            "checkpoint_every": 4,
-            "schedule.boundaries": (6,),
-            "data.pad": 1,
-            "dtype": dtype,
-            "norm.group_size": group,
-        }
-        | {key.replace("__", "."): value for key, value in changes.items()}
-    )
-    return config
+    values = {
+        "model__width": 4,
+        "batch_size": BATCH,
+        "steps": 8,
+        "chunk_steps": 2,
+        "eval_every": 4,
+        "checkpoint_every": 4,
+        "schedule__boundaries": (6,),
+        "data__pad": 1,
+        "dtype": dtype,
+        "norm__group_size": group,
+    }
+    return recipes.recipe("digits", "depth=8", **(values | changes))
 
 
 def trainer(config, mesh, seeds=(0,), spread=shard.spread, streamed=False):
@@ -51,13 +51,15 @@ def trainer(config, mesh, seeds=(0,), spread=shard.spread, streamed=False):
     start = np.array(seeds if len(seeds) > 1 else seeds[0], np.uint32)
     first = jax.jit(shard.spread(make, mesh, (shard.EACH,)))(shard.place(mesh, shard.EACH, start))
     split = sources.load("digits", "").train
-    feed = inputs.resident(mesh, split, seeds, config.batch_size)
+    feed = feeds.resident(mesh, Arrays(split.images, split.labels), seeds, config.batch_size)
     if streamed:
-        feed = inputs.streamed(mesh, split, seeds, config.batch_size, (8, 8, 1), 0, 50)
+        images = ImageStream(split, (8, 8, 1))
+        feed = feeds.streamed(mesh, images, seeds, config.batch_size, 0, 50)
     step = functools.partial(
         steps.train_step,
         apply=net.apply,
-        prepare=lambda key, batch: batch.image.astype(config.dtype) / 255,
+        prepare=lambda key, batch: batch.replace(input=batch.input.astype(config.dtype) / 255),
+        measure=measure,
         optimizer=optim,
     )
     chunk = functools.partial(steps.chunk, step=step, fetch=feed.fetch, axis=axis)
@@ -161,6 +163,21 @@ def test_streamed_batches_are_the_resident_ones_of_every_replica():
     assert jax.tree.all(jax.tree.map(np.array_equal, streamed, trained_for(6, **options)))
 
 
+def test_generated_examples_are_the_same_on_any_devices(mesh):
+    config = recipes.recipe("reconstruction", "depth=4", batch_size=BATCH)
+    dataset = TASKS[config.task].build(config)
+
+    def batch(mesh):
+        with feeds.feed(mesh, dataset, "train", config) as feed:
+            axis = shard.axis(mesh)
+            fetch = lambda source, place, mask: feed.fetch(source, (place[0], mask[0]), axis).input
+            specs = (feed.spec, shard.EACH_ROWS, shard.EACH_ROWS)
+            return jax.jit(shard.spread(fetch, mesh, specs, ROWS))(feed.source, *feed.draw(3, 1))
+
+    assert isinstance(dataset, Dataset) and isinstance(dataset.train, Generated)
+    np.testing.assert_array_equal(batch(mesh), batch(shard.mesh(devices=1)))
+
+
 def test_rows_that_one_process_owns_are_those_of_its_devices():
     rows = shard.own_rows(shard.mesh(2), shard.EACH_ROWS, BATCH)
     assert {r: list(own) for r, own in rows.items()} == {0: list(range(16)), 1: list(range(16))}
@@ -173,11 +190,11 @@ def test_rows_that_one_process_owns_are_those_of_its_devices():
 
 def test_an_example_knows_its_row_of_the_whole_batch_on_any_device(mesh):
     index = np.arange(BATCH, dtype=np.int32)[::-1].copy()
-    split = steps.Resident(np.zeros((BATCH, 1, 1, 1), np.uint8), index)
-    here = lambda source, i, m: steps.gather(source, (i, m), shard.axis(mesh))
+    split = np.zeros((BATCH, 1, 1, 1), np.uint8), index
+    here = lambda source, i, m: feeds.gather(source, (i, m), shard.axis(mesh))
     batch = shard.spread(here, mesh, (shard.WHOLE, ROWS, ROWS), ROWS)(split, index, index >= 0)
     np.testing.assert_array_equal(batch.row, np.arange(BATCH))
-    np.testing.assert_array_equal(batch.label, np.arange(BATCH))
+    np.testing.assert_array_equal(batch.target, np.arange(BATCH))
 
 
 def test_what_does_not_go_on_these_devices_is_refused():
@@ -188,23 +205,22 @@ def test_what_does_not_go_on_these_devices_is_refused():
         ({"batch_size": 4}, "batch_size=4 is not divisible .* nearest 8"),
         ({"batch_size": 48, "norm.group_size": 16}, "group_size=16 neither .* 6 examples .* 12"),
     ):
-        config = recipe()
-        config.update_from_flattened_dict(changes)
+        config = recipes.changed(recipe(), changes)
         with pytest.raises(ValueError, match=message):
             shard.check(config, shard.mesh())
 
 
 def test_a_run_of_replicas_records_each_seed_and_each_can_be_opened(tmp_path):
     config = recipe(replicas=2, seed=5, norm__precise=2, norm__group_size=-1)
-    prepared = loop.prepare(config, tmp_path)
+    prepared = train.prepare(config, tmp_path)
     assert prepared is not None
     assert prepared.config.norm.group_size == 4
-    loop.train(prepared)
-    assert loop.prepare(config, tmp_path) is None
+    train.train(prepared)
+    assert train.prepare(config, tmp_path) is None
     assert json.loads((tmp_path / "config.json").read_text())["norm"]["group_size"] == 4
-    records = metrics.read(tmp_path / "metrics.jsonl")
-    assert {(r["step"], r["split"], r["seed"]) for r in records} >= {(8, "test", 5), (8, "test", 6)}
-    assert len(records) == 2 * (4 + 2)
+    lines = records.read(tmp_path / "metrics.jsonl")
+    assert {(r["step"], r["split"], r["seed"]) for r in lines} >= {(8, "test", 5), (8, "test", 6)}
+    assert len(lines) == 2 * (4 + 2)
     five, six = (trained.load(tmp_path, replica=r).state.params for r in (0, 1))
     assert not jax.tree.all(jax.tree.map(jnp.array_equal, five, six))
     with pytest.raises(ValueError, match="replica 2 is not one of the 2"):
@@ -213,8 +229,7 @@ def test_a_run_of_replicas_records_each_seed_and_each_can_be_opened(tmp_path):
 
 def test_precise_statistics_are_those_of_the_batches_on_any_devices(x64, mesh):
     """Of one norm: the moments of all examples together, whatever the groups in training."""
-    config = recipe("float64", group=2)
-    config.norm.group_size, config.norm.momentum = 0, 0.0
+    config = recipe("float64", group=0, norm__momentum=0.0)
     axis = shard.axis(mesh)
     net = families.build(config, axis)
     images = jnp.asarray(sources.load("digits", "").train.images[:48].reshape(3, 16, 8, 8, 1))
@@ -225,8 +240,8 @@ def test_precise_statistics_are_those_of_the_batches_on_any_devices(x64, mesh):
     one = functools.partial(
         steps.precise,
         apply=net.apply,
-        prepare=lambda key, batch: batch.image.astype(jnp.float64) / 255,
-        fetch=steps.streamed,
+        prepare=lambda key, batch: batch.replace(input=batch.input.astype(jnp.float64) / 255),
+        fetch=feeds.take_streamed,
         axis=axis,
     )
     whole = shard.spread(one, mesh, (shard.WHOLE, shard.WHOLE, shard.ROWS), shard.WHOLE)

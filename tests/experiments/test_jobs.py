@@ -1,4 +1,4 @@
-"""Several runs at once: as many as asked for, none left behind, and the numbers of one by one."""
+"""Several runs at once: as many as asked for, none left behind, and the same numbers."""
 
 import json
 import os
@@ -9,22 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from experiments import jobs
+from experiments import degradation, jobs
 
 ROOT = Path(__file__).parent.parent.parent
 NAMES = {0: "plain-8, seed 0", 1: "resnet-8, seed 0", 2: "plain-14, seed 0", 4: "resnet-20, seed 0"}
 
 
 @pytest.fixture
-def typed(monkeypatch):
-    """Takes a Python script for the command that was typed, on a machine with a CPU alone."""
+def run(monkeypatch):
+    """Run a Python script in the place of each run, two at a time, on a machine without GPUs."""
     monkeypatch.setattr(jobs, "_devices", lambda: ("cpu", 1))
     prelude = "import os, signal, sys, time\nrun = int(sys.argv[1].removeprefix('--run='))\n"
-    return lambda script: monkeypatch.setattr(sys, "orig_argv", ["python", "-c", prelude + script])
+    return lambda script: jobs.run(NAMES, 2, ["-c", prelude + script])
 
 
-def test_so_many_run_at_a_time_and_each_once(typed, tmp_path, capsys):
-    typed(
+def test_so_many_run_at_a_time_and_each_once(run, tmp_path, capsys):
+    failed = run(
         f"os.chdir({str(tmp_path)!r})\n"
         "mine = os.path.join(os.getcwd(), f'running-{run}')\n"
         "open(mine, 'x').close()\n"
@@ -32,19 +32,19 @@ def test_so_many_run_at_a_time_and_each_once(typed, tmp_path, capsys):
         "time.sleep(0.5)\n"
         "os.remove(mine)\n"
     )
-    assert jobs.run(NAMES, 2) == []
+    assert failed == []
     lines = capsys.readouterr().out.splitlines()
     assert sorted(line.split(":")[0] for line in lines) == ["run 0", "run 1", "run 2", "run 4"]
     assert {line.split(": ")[1] for line in lines} == {"1 running", "2 running"}
 
 
-def test_a_run_that_fails_is_named_with_its_reason_and_stops_no_other(typed, capsys):
-    typed(
+def test_a_run_that_fails_is_named_with_its_reason_and_stops_no_other(run, capsys):
+    failed = run(
         "if run == 1: sys.exit('error: resnet-8, seed 0: the training loss is nan')\n"
         "if run == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
         "print('fine')\n"
     )
-    assert sorted(jobs.run(NAMES, 2)) == [
+    assert sorted(failed) == [
         "plain-14, seed 0: ended by SIGKILL",
         "resnet-8, seed 0: the training loss is nan",
     ]
@@ -54,10 +54,10 @@ def test_a_run_that_fails_is_named_with_its_reason_and_stops_no_other(typed, cap
 
 
 def test_a_signal_stops_the_runs_too_even_one_that_does_not_listen(
-    typed, tmp_path, capsys, monkeypatch
+    run, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr(jobs, "GRACE", 0.5)
-    typed(
+    script = (
         f"os.chdir({str(tmp_path)!r})\n"
         "if run == 0: signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         "open(str(os.getpid()), 'x').close()\n"
@@ -66,11 +66,11 @@ def test_a_signal_stops_the_runs_too_even_one_that_does_not_listen(
         "time.sleep(300)\n"
     )
     with pytest.raises(SystemExit) as stopped:
-        jobs.run(NAMES, 2)
+        run(script)
     assert stopped.value.code == 128 + signal.SIGTERM
     assert capsys.readouterr().err.startswith("error: stopped, and its runs with it")
     pids = [int(path.name) for path in tmp_path.iterdir()]
-    assert len(pids) == 2  # and the two others never began
+    assert len(pids) == 2  # the two other runs never began
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
@@ -81,7 +81,7 @@ def test_a_run_ends_when_the_sweep_is_gone():
     run = subprocess.Popen(
         (sys.executable, "-c", script + "; import time; time.sleep(300)"),
         cwd=ROOT,
-        env=os.environ | {jobs._TOGETHER: "1"},
+        env=os.environ | {jobs.TOGETHER: "1"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
@@ -118,29 +118,13 @@ def test_cores_are_not_divided_and_a_tpu_cannot_be():
         jobs.share(2, "tpu", 4, {})
 
 
-def test_the_sweep_itself_holds_no_accelerator(tmp_path):
-    script = (
-        "import sys, jax; from experiments import degradation, jobs, sweep\n"
-        "jobs.run = lambda runs, n: sys.exit(f'{jax.config.jax_platforms} {runs} {n}')\n"
-        "sweep.parse(degradation.main, degradation.depths)\n"
-    )
-    words = ("--depths=8", "--jobs=2", f"--workdir={tmp_path}")
-    environment = {k: v for k, v in os.environ.items() if k != "JAX_PLATFORMS"}
-    done = subprocess.run(
-        (sys.executable, "-c", script, *words),
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.stderr == "cpu {0: 'plain-8, seed 0', 1: 'resnet-8, seed 0'} 2\n"
+def words(workdir, steps):
+    return [f"--workdir={workdir}", "--depths=8", f"--steps={steps}", "--config.model.width=2"]
 
 
-def sweep(workdir, *words):
-    command = (sys.executable, "-m", "experiments.degradation", f"--workdir={workdir}")
+def sweep(workdir, steps):
     return subprocess.Popen(
-        (*command, "--depths=8", "--steps=20", "--config.model.width=2", *words),
+        (sys.executable, "-m", "experiments.degradation", *words(workdir, steps), "--jobs=2"),
         cwd=ROOT,
         env=os.environ | {"JAX_PLATFORMS": "cpu", "TQDM_DISABLE": "1"},
         stdout=subprocess.PIPE,
@@ -150,25 +134,39 @@ def sweep(workdir, *words):
 
 
 def numbers(workdir):
-    """What results.json says of the runs, but for the time they took and where they are."""
+    """What results.json says of the runs, without the times and the folders."""
     runs = json.loads((workdir / "results.json").read_text())["runs"]
     return [{k: v for k, v in run.items() if k not in ("seconds", "workdir")} for run in runs]
 
 
-def test_a_sweep_of_two_at_a_time_is_stopped_goes_on_and_has_the_numbers_of_one_by_one(tmp_path):
+def test_a_whole_sweep_of_two_at_a_time_has_the_numbers_of_one_by_one(tmp_path, capsys):
     together, alone = tmp_path / "together", tmp_path / "alone"
-    with sweep(together, "--jobs=2") as stopped:
+    done = sweep(together, 4)
+    said, _ = done.communicate()
+    assert done.returncode == 0, said
+    assert "run 0: devices: cpu" in said and "run 1: devices: cpu" in said
+    assert {"results.json", "table.md", "figure.png", "report.html"} <= {
+        path.name for path in together.iterdir()
+    }
+    assert "python -m experiments.degradation" in (together / "report.html").read_text()
+
+    degradation.main([*words(together, 4), "--list"])
+    assert capsys.readouterr().out.count(" finished  ") == 2
+    degradation.main(words(alone, 4))
+    assert "[2/2] resnet-8, seed 0" in capsys.readouterr().out
+    assert numbers(together) == numbers(alone)
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_stopped_goes_on(tmp_path):
+    with sweep(tmp_path, 20) as stopped:
         assert stopped.stdout is not None
         for line in stopped.stdout:
             if "starts at step 0" in line:
                 stopped.terminate()
                 break
         assert "error: stopped, and its runs with it" in stopped.stdout.read()
-    assert stopped.returncode == 128 + signal.SIGTERM and not (together / "report.html").exists()
-
-    for workdir, words in ((together, ["--jobs=2"]), (alone, [])):
-        done = sweep(workdir, *words)
-        said, _ = done.communicate()
-        assert done.returncode == 0, said
-        assert ("run 1: devices: cpu" in said) == bool(words)
-    assert numbers(together) == numbers(alone)
+    assert stopped.returncode == 128 + signal.SIGTERM and not (tmp_path / "report.html").exists()
+    done = sweep(tmp_path, 20)
+    said, _ = done.communicate()
+    assert done.returncode == 0 and (tmp_path / "report.html").exists(), said

@@ -7,25 +7,39 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resnet_jax.models.bodies import Fixup, PostActivation, PreActivation, basic, bottleneck, single
+from resnet_jax.models.bodies import (
+    Fixup,
+    Layer,
+    PostActivation,
+    PreActivation,
+    basic,
+    bottleneck,
+    single,
+)
 from resnet_jax.models.conv import Conv
 from resnet_jax.models.merges import Scaled
 from resnet_jax.models.norm import NoNorm
 from resnet_jax.models.residual import Residual
-from resnet_jax.models.resnet import BLOCKS, form_and_shape, resnet
+from resnet_jax.models.resnet import resnet
+from resnet_jax.models.stages import BLOCKS, form_and_shape
 
 
-def conv(weights, x, stride=1):
+def conv(weights, x, stride=1, groups=1):
+    """Output group k sees input group k: numpy's loop over taps and groups."""
     kernel = weights["kernel"]
     size = len(kernel)
     ends = (0, 0), ((size - 1) // 2, size // 2), ((size - 1) // 2, size // 2), (0, 0)
     wide, (h, w) = np.pad(x, ends), x.shape[1:3]
-    taps = [
-        wide[:, i : i + h : stride, j : j + w : stride] @ kernel[i, j]
-        for i in range(size)
-        for j in range(size)
-    ]
-    return sum(taps)
+    outputs = []
+    for part, own in zip(np.split(wide, groups, -1), np.split(kernel, groups, -1), strict=True):
+        assert own.shape[2] == part.shape[-1]
+        taps = [
+            part[:, i : i + h : stride, j : j + w : stride] @ own[i, j]
+            for i in range(size)
+            for j in range(size)
+        ]
+        outputs.append(sum(taps))
+    return np.concatenate(outputs, -1)
 
 
 def norm(weights, x):
@@ -38,9 +52,13 @@ def relu(x):
 
 
 def block(form, w, x, z=None):
-    """Fig. 4: (a) '', (b) norm_after, (c) relu_before, (d) relu_preact, (e) preact; `z` shared."""
+    """Fig. 4: (a) '', (b) norm_after, (c) relu_before, (d) relu_preact, (e) preact; `z` shared.
+
+    The number of groups follows from the channels that a kernel sees.
+    """
     body, n = w["body"], sum(name.startswith("conv") for name in w["body"])
-    c = lambda i, x: conv(body[f"conv{i}"], x)
+    groups = lambda i, x: x.shape[-1] // body[f"conv{i}"]["kernel"].shape[2]
+    c = lambda i, x: conv(body[f"conv{i}"], x, groups=groups(i, x))
     m = lambda i, x: norm(body[f"norm{i}"], x)
     keep = lambda z: z
     if "skip" in w:
@@ -103,9 +121,13 @@ def together(*trees):
     return merged
 
 
-@pytest.mark.parametrize("name", BLOCKS)
-def test_a_network_of_every_form_and_shape_is_its_figure_written_in_numpy(name):
-    net = resnet((2,), block=name, skip="B", num_classes=3, width=2)
+@pytest.mark.parametrize(
+    "name,options",
+    [(name, {}) for name in BLOCKS]
+    + [(name, {"groups": 2, "widen": 2}) for name in ("bottleneck", "preact_bottleneck")],
+)
+def test_a_network_of_every_form_and_shape_is_its_figure_written_in_numpy(name, options):
+    net = resnet((2,), block=name, skip="B", num_outputs=3, width=2, **options)
     x = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
     shapes = jax.eval_shape(net.init, jax.random.key(0), x)
     rng = np.random.default_rng(0)
@@ -128,11 +150,11 @@ def positive(shape=(2, 4, 4, 8)):
     "name",
     ["basic", "single", "bottleneck", "relu_before_basic", "relu_preact_basic", "preact_basic"],
 )
-def test_zero_initialised_blocks_are_the_identity_where_after_is(name):
-    """And on what a ReLU leaves, where `after` is one."""
+def test_zero_initialised_blocks_are_the_identity(name):
+    """If `after` is a ReLU, the block is the identity on what a ReLU gives."""
     form, shape = form_and_shape(name)
     width = 2 if shape == "bottleneck" else 8
-    stage = resnet((3,), block=name, skip="A", num_classes=3, width=width, zero=True)
+    stage = resnet((3,), block=name, skip="A", num_outputs=3, width=width, zero=True)
     x = positive() if form == "" else jax.random.normal(jax.random.key(1), (2, 4, 4, 8))
     y, _ = jax.jit(stage.blocks["stage1"].init_with_output)(jax.random.key(0), x)
     assert jnp.array_equal(y, x)
@@ -141,7 +163,7 @@ def test_zero_initialised_blocks_are_the_identity_where_after_is(name):
 @pytest.mark.parametrize("shape", ["basic", "bottleneck"])
 def test_fixup_blocks_start_as_the_identity_and_their_network_with_no_opinion(shape):
     width = 2 if shape == "bottleneck" else 8
-    net = resnet((3,), block=f"fixup_{shape}", skip="A", num_classes=3, width=width)
+    net = resnet((3,), block=f"fixup_{shape}", skip="A", num_outputs=3, width=width)
     x = positive()
     y, _ = jax.jit(net.blocks["stage1"].init_with_output)(jax.random.key(0), x)
     assert jnp.array_equal(y, x)
@@ -178,3 +200,41 @@ def test_rows_of_layers_are_the_papers():
     assert [layer.stride for layer in bottleneck(4, 2, "3x3")] == [1, 2, 1]
     assert [layer.stride for layer in basic(4, 2)] == [2, 1]
     assert single(4, 2) == basic(4, 2)[:1]
+
+
+def separable(width, stride=1):
+    """A depthwise 3x3 convolution of any number of channels, then a 1x1 convolution."""
+    return lambda channels: (Layer(channels, 3, stride, channels), Layer(width, 1))
+
+
+@pytest.mark.parametrize("form", ["", "preact", "fixup"])
+def test_a_row_of_layers_may_depend_on_the_inputs_channels(form):
+    """A depthwise-separable body follows its input's channels, against numpy."""
+    orders = {"": PostActivation, "preact": PreActivation}
+    body = Fixup(separable(5), 4) if form == "fixup" else orders[form](separable(5))
+    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
+    shapes = jax.eval_shape(body.init, jax.random.key(0), x)
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(lambda a: jnp.asarray(rng.uniform(0.3, 1.3, a.shape), a.dtype), shapes)
+    assert variables["params"]["conv1"]["kernel"].shape == (3, 3, 1, 3)
+    assert variables["params"]["conv2"]["kernel"].shape == (1, 1, 3, 5)
+    weights = jax.tree.map(np.asarray, together(*variables.values()))
+    c = lambda i, x: conv(weights[f"conv{i}"], x, groups=3 if i == 1 else 1)
+    m = lambda i, x: norm(weights[f"norm{i}"], x)
+    z = np.asarray(x, np.float64)
+    if form == "":
+        expected = m(2, c(2, relu(m(1, c(1, z)))))
+    elif form == "preact":
+        expected = c(2, relu(m(2, c(1, relu(m(1, z))))))
+    else:
+        hidden = relu(c(1, z + weights["before1"]) + weights["after1"])
+        expected = c(2, hidden + weights["before2"]) * weights["gain"] + weights["after2"]
+    np.testing.assert_allclose(body.apply(variables, x), expected, rtol=2e-4)
+
+
+def test_one_body_fits_every_stage_if_its_row_depends_on_the_channels():
+    body = PreActivation(separable(8), norm=NoNorm)
+    for channels in (2, 8):
+        x = jnp.ones((1, 4, 4, channels))
+        params = body.init(jax.random.key(0), x)["params"]
+        assert params["conv1"]["kernel"].shape == (3, 3, 1, channels)

@@ -56,7 +56,7 @@ def test_pooling_is_its_definition(h, w, kind, size, stride, padding):
 
 @pytest.mark.parametrize("drop_first", [False, True])
 def test_dropout_stands_after_each_hidden_layer_or_before_it(drop_first):
-    """With all dropped the last bias alone is left, or what the last hidden bias gives."""
+    """If everything is dropped, the logits depend on the last one or two biases alone."""
     head = DenseHead((6, 5), 3, dropout=1 - 1e-7, drop_first=drop_first)
     x = image(2, 2)
     params = head.init(jax.random.key(0), x)["params"]
@@ -77,7 +77,7 @@ def test_a_dense_head_reads_the_image_row_by_row_channels_innermost():
 
 
 @pytest.mark.parametrize("head", [Head(3), DenseHead((4,), 3, 2)])
-def test_logits_and_parameters_are_float32_where_activations_are_bfloat16(head):
+def test_logits_and_parameters_are_float32_if_activations_are_bfloat16(head):
     x = image(4, 4).astype(jnp.bfloat16)
     y, variables = head.init_with_output(jax.random.key(0), x)
     assert {a.dtype for a in jax.tree.leaves((y, variables))} == {jnp.dtype("float32")}

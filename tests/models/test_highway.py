@@ -28,13 +28,16 @@ def parameters(net, x):
 
 
 def test_a_highway_with_both_gates_open_is_the_resnet_of_the_same_bodies(x64):
-    """Its plain first layer is the stem; outputs, and gradients with respect to the image."""
+    """Outputs and gradients with respect to the image agree.
+
+    The highway's plain first layer is the stem of the ResNet.
+    """
     conv = partial(Conv, dtype=jnp.float64, bias=True)
     highway = conv_highway(
-        (4,), num_classes=3, width=4, merge=Gated(30.0, 30.0, size=3, conv=conv), conv=conv
+        (4,), num_outputs=3, width=4, merge=Gated(30.0, 30.0, size=3, conv=conv), conv=conv
     )
     residual = resnet(
-        (3,), block="relu_before_single", skip="A", num_classes=3, width=4, conv=conv, norm=NoNorm
+        (3,), block="relu_before_single", skip="A", num_outputs=3, width=4, conv=conv, norm=NoNorm
     )
     x = image().astype(jnp.float64)
     params = jax.jit(highway.init)(jax.random.key(1), x)["params"]
@@ -47,19 +50,19 @@ def test_a_highway_with_both_gates_open_is_the_resnet_of_the_same_bodies(x64):
     @jax.jit
     def both(x):
         y, pull = jax.vjp(lambda x: highway.apply({"params": params}, x), x)
-        z, theirs = jax.vjp(lambda x: residual.apply({"params": same}, x), x)
-        return (y, pull(jnp.sin(y))[0]), (z, theirs(jnp.sin(z))[0])
+        z, pull_residual = jax.vjp(lambda x: residual.apply({"params": same}, x), x)
+        return (y, pull(jnp.sin(y))[0]), (z, pull_residual(jnp.sin(z))[0])
 
-    ours, theirs = both(x)
-    assert jnp.abs(ours[1]).max() > 1e-3
-    assert_trees_all_close(ours, theirs, atol=1e-6)
+    of_highway, of_residual = both(x)
+    assert jnp.abs(of_highway[1]).max() > 1e-3
+    assert_trees_all_close(of_highway, of_residual, atol=1e-6)
 
 
 def test_a_highway_with_its_coupled_gates_shut_carries_the_first_layer_through():
-    deep = dense_highway(30, num_classes=3, width=6, merge=Gated(-30.0))
+    deep = dense_highway(30, num_outputs=3, width=6, merge=Gated(-30.0))
     x = image()
     params = jax.jit(deep.init)(jax.random.key(1), x)["params"]
-    first = dense_highway(2, num_classes=3, width=6, merge=Gated(-30.0))
+    first = dense_highway(2, num_outputs=3, width=6, merge=Gated(-30.0))
     alone = params | {"layers": jax.tree.map(lambda a: a[:1], params["layers"])}
     y = jax.jit(deep.apply)({"params": params}, x)
     assert_trees_all_close(y, jax.jit(first.apply)({"params": alone}, x), atol=1e-6)
@@ -70,7 +73,7 @@ def test_a_highway_with_its_coupled_gates_shut_carries_the_first_layer_through()
 
 @pytest.mark.parametrize("width,twin", [(50, 71), (10, 14), (1, 2)])
 def test_the_plain_twin_is_as_wide_as_its_parameters_allow(width, twin):
-    """71 where the highway has 50: Srivastava et al. 2015, 1505.00387, sec. 3."""
+    """It has 71 units for the highway's 50: Srivastava et al. 2015, 1505.00387, sec. 3."""
     assert plain_width(width) == twin
     size = lambda v: v**2 + v
     missed = lambda v: abs(size(v) - 2 * size(width))
@@ -79,35 +82,35 @@ def test_the_plain_twin_is_as_wide_as_its_parameters_allow(width, twin):
 
 def test_highway_layers_of_the_paper_have_about_five_thousand_parameters():
     x = jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.float32)
-    one = lambda merge: (
-        parameters(dense_highway(11, num_classes=10, merge=merge), x)
-        - parameters(dense_highway(10, num_classes=10, merge=merge), x)
+    of_layer = lambda merge: (
+        parameters(dense_highway(11, num_outputs=10, merge=merge), x)
+        - parameters(dense_highway(10, num_outputs=10, merge=merge), x)
     )
-    assert one(Gated()) == 2 * (50 * 50 + 50) == 5100
-    assert one(None) == 71 * 71 + 71 == 5112
+    assert of_layer(Gated(-2.0)) == 2 * (50 * 50 + 50) == 5100
+    assert of_layer(None) == 71 * 71 + 71 == 5112
 
 
 @pytest.mark.parametrize("depth", [4, 5, 6, 19, 100])
-def test_a_conv_highways_depth_is_its_weighted_layers_gates_apart(depth):
+def test_a_conv_highways_depth_is_its_weighted_layers_without_gates(depth):
     stages = highway_stages(depth)
     assert sum(stages) + 1 == depth and max(stages) - min(stages) <= 1
     assert list(stages) == sorted(stages, reverse=True)
-    for merge in (Gated(size=3), None):
-        net = conv_highway(stages, num_classes=3, width=2, merge=merge)
+    for merge in (Gated(-2.0, size=3), None):
+        net = conv_highway(stages, num_outputs=3, width=2, merge=merge)
         assert measure.layers(net, shapes(net, image())) == depth
 
 
 @pytest.mark.parametrize("depth", [2, 10, 50])
 def test_a_dense_highways_depth_leaves_the_classifier_out(depth):
-    """As 1505.00387, Fig. 1 counts: the one family besides Wide ResNets where names differ."""
-    net = dense_highway(depth, num_classes=3, merge=Gated())
+    """1505.00387, Fig. 1 counts in this way."""
+    net = dense_highway(depth, num_outputs=3, merge=Gated(-2.0))
     assert measure.layers(net, shapes(net, image())) == depth + 1
 
 
-def test_the_plain_twin_has_no_gates_and_the_residual_one_no_twin_width():
+def test_only_the_plain_twin_is_wider_and_only_the_highway_has_gates():
     plain, residual, gated = (
-        shapes(conv_highway((2, 1, 1), num_classes=3, width=4, merge=merge), image())
-        for merge in (None, add, Gated(size=3))
+        shapes(conv_highway((2, 1, 1), num_outputs=3, width=4, merge=merge), image())
+        for merge in (None, add, Gated(-2.0, size=3))
     )
     assert "merge" not in plain["stage1"]["layers"] and "merge" not in residual["stage1"]["layers"]
     width = lambda params: params["stage1_first"]["body"]["conv1"]["kernel"].shape[-1]

@@ -99,7 +99,6 @@ def test_modules_with_per_layer_values_are_values():
     assert one == same == same.clone() and one != other
     assert hash(one) == hash(same) == hash(same.clone())
     assert one.copy(per_layer={"survival": (1.0, 0.4)}) == other
-    assert len({one, same, other}) == 2
 
 
 MISTAKES = [
@@ -107,7 +106,7 @@ MISTAKES = [
     (
         Stack(Residual(jnp.sin, merge=Dropped()), 2, per_layer={"survivals": (1.0, 1.0)}),
         {},
-        r"this Stack declares the input 'survivals'; its inputs: 'survival' \(declared by Dropped\)",
+        r"this Stack declares the input 'survivals'; its inputs: 'survival' \(.* by Dropped\)",
     ),
     (Residual(jnp.sin, merge=weigh), {"weights": 1.0}, r"this Residual .*'weights'.* by weigh\)"),
     (Chain({"a": Shift()}), {"shifts": 1.0}, r"this Chain .*'shifts'.* by Shift\)"),
@@ -119,7 +118,11 @@ MISTAKES = [
         {},
         r"'weight' \(declared by Two, weigh\) has shape \(3,\) in a Stack of 2 layers",
     ),
-    (Stack(Shift(), 3), {"shift": jnp.ones((2, 3))}, r"by Shift\) has shape \(2, 3\) in a Stack of"),
+    (
+        Stack(Shift(), 3),
+        {"shift": jnp.ones((2, 3))},
+        r"by Shift\) has shape \(2, 3\) in a Stack of",
+    ),
     (Stack(Shift(), 3), {"shift": jnp.float32(1)}, r"by Shift\) has shape \(\) in a Stack of 3"),
 ]
 

@@ -1,4 +1,4 @@
-"""Ways for skip and body to meet, at their limits."""
+"""The merges, how skip and body meet, at their limits."""
 
 from functools import partial
 
@@ -8,11 +8,11 @@ import pytest
 from chex import assert_trees_all_close
 
 from resnet_jax.models.conv import Conv
-from resnet_jax.models.drop import Dropped
 from resnet_jax.models.merges import Gated, Scaled, add, concat, plain
 from resnet_jax.models.residual import Residual, Stack
 from resnet_jax.models.resnet import resnet
 from resnet_jax.models.skips import Projection, ZeroPad
+from resnet_jax.models.stochastic_depth import Dropped
 
 VECTORS, TOKENS, IMAGES = (3, 5), (3, 4, 5), (3, 4, 6, 5)
 
@@ -22,7 +22,7 @@ def paths(shape):
 
 
 def meet(merge, s, f, z):
-    """The merge as it starts, its weights and its gains."""
+    """Return the output of a merge as it starts, its parameters and its gains."""
     variables = merge.init(jax.random.key(4), s, f, z)
     weights = {"params": variables.get("params", {})}
     y, sown = jax.jit(lambda v: merge.apply(v, s, f, z, mutable=["gains"]))(weights)
@@ -31,13 +31,13 @@ def meet(merge, s, f, z):
 
 
 def without_merges(tree):
-    """The same network's parameters, its gates left out."""
+    """Return the parameters of a network without those of its merges."""
     keep = lambda value: without_merges(value) if isinstance(value, dict) else value
     return {k: keep(v) for k, v in tree.items() if k != "merge"}
 
 
 @pytest.mark.parametrize("shape", [VECTORS, TOKENS, IMAGES])
-def test_a_coupled_gate_shares_one_between_its_paths(shape):
+def test_the_gains_of_a_coupled_gate_add_up_to_one(shape):
     s, f, z = paths(shape)
     merge = Gated(transform_bias=-1.0)
     y, params, gains = meet(merge, s, f, z)
@@ -52,11 +52,11 @@ def test_a_coupled_gate_shares_one_between_its_paths(shape):
 def test_a_shortcut_gate_leaves_the_body_alone(shape):
     s, f, z = paths(shape)
     coupled, _, gains = meet(Gated(-0.5), s, f, z)
-    shortcut, _, ours = meet(Gated(-0.5, transform=False), s, f, z)
+    shortcut, _, shortcut_gains = meet(Gated(-0.5, transform=False), s, f, z)
     zeros = jnp.zeros_like(f)
     assert_trees_all_close(shortcut - f, meet(Gated(-0.5), s, zeros, z)[0], atol=1e-5)
     assert not jnp.allclose(shortcut, coupled)
-    assert ours["transform"] == 1 and ours["carry"] == gains["carry"]
+    assert shortcut_gains["transform"] == 1 and shortcut_gains["carry"] == gains["carry"]
 
 
 @pytest.mark.parametrize("shape", [VECTORS, IMAGES])
@@ -71,7 +71,7 @@ def test_a_shortcut_gate_leaves_the_body_alone(shape):
         (-30.0, None, lambda s, f, z: s),
     ],
 )
-def test_gates_that_are_open_or_shut_are_the_merges_without_gates(shape, transform, carry, limit):
+def test_open_and_shut_gates_give_the_merges_without_gates(shape, transform, carry, limit):
     s, f, z = paths(shape)
     y, _, gains = meet(Gated(transform, carry), s, f, z)
     assert_trees_all_close(y, limit(s, f, z), atol=1e-6)
@@ -80,11 +80,11 @@ def test_gates_that_are_open_or_shut_are_the_merges_without_gates(shape, transfo
     assert_trees_all_close((gains["carry"], gains["transform"]), expected, atol=1e-6)
 
 
-def test_two_open_gates_make_a_network_the_resnet_of_the_same_bodies(x64):
-    """Outputs, and gradients with respect to the image: all stages, whose first blocks differ."""
+def test_a_network_with_two_open_gates_is_the_resnet_of_the_same_bodies(x64):
+    """Outputs and gradients with respect to the image agree."""
     conv = partial(Conv, dtype=jnp.float64)
     make = partial(
-        resnet, (1, 1), block="preact_single", skip="B", num_classes=3, width=4, conv=conv
+        resnet, (1, 1), block="preact_single", skip="B", num_outputs=3, width=4, conv=conv
     )
     gated, residual = make(merge=Gated(30.0, 30.0, conv=conv)), make()
     x = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
@@ -94,12 +94,12 @@ def test_two_open_gates_make_a_network_the_resnet_of_the_same_bodies(x64):
     @jax.jit
     def both(x):
         y, pull = jax.vjp(lambda x: gated.apply(variables, x), x)
-        z, theirs = jax.vjp(lambda x: residual.apply(fewer, x), x)
-        return (y, pull(jnp.sin(y))[0]), (z, theirs(jnp.sin(z))[0])
+        z, pull_residual = jax.vjp(lambda x: residual.apply(fewer, x), x)
+        return (y, pull(jnp.sin(y))[0]), (z, pull_residual(jnp.sin(z))[0])
 
-    ours, theirs = both(x)
-    assert jnp.abs(ours[1]).max() > 1e-3
-    assert_trees_all_close(ours, theirs, atol=1e-6)
+    of_gated, of_residual = both(x)
+    assert jnp.abs(of_gated[1]).max() > 1e-3
+    assert_trees_all_close(of_gated, of_residual, atol=1e-6)
 
 
 @pytest.mark.parametrize("stride,size", [(1, 1), (2, 1), (2, 3), (3, 3)])
@@ -107,15 +107,15 @@ def test_two_open_gates_make_a_network_the_resnet_of_the_same_bodies(x64):
 def test_a_gate_follows_a_block_that_changes_the_shape(stride, size, pixels):
     x = jnp.ones((2, pixels, pixels, 3))
     for skip in (ZeroPad(6, stride), Projection(6, stride)):
-        block = Residual(Projection(6, stride), skip, Gated(carry_bias=1.0, size=size))
+        block = Residual(Projection(6, stride), skip, Gated(-1.0, carry_bias=1.0, size=size))
         y, variables = jax.eval_shape(block.init_with_output, jax.random.key(0), x)
         assert y.shape == (2, -(-pixels // stride), -(-pixels // stride), 6)
         kernel = variables["params"]["merge"]["carry_gate"]["kernel"]
         assert kernel.shape == (size, size, 3, 6)
 
 
-def test_gates_that_do_not_see_what_they_weigh_draw_on_the_blocks_input():
-    """s and f may be anything; only z moves a gate."""
+def test_a_gate_depends_on_the_blocks_input_alone():
+    """Only z changes a gate; s and f do not."""
     s, f, z = paths(IMAGES)
     gate = lambda s, f, z: meet(Gated(-1.0, 1.0), s, f, z)[2]
     assert_trees_all_close(gate(s, f, z), gate(2 * s, f - 1, z))
@@ -124,9 +124,9 @@ def test_gates_that_do_not_see_what_they_weigh_draw_on_the_blocks_input():
 
 @pytest.mark.parametrize(
     "merge",
-    [Scaled(0.5, 2.0), Gated(), Dropped(), Dropped(per="sample")],
+    [Scaled(0.5, 2.0), Gated(-1.0), Dropped(), Dropped(per="sample")],
 )
-def test_gains_come_back_one_a_layer(merge):
+def test_a_stack_sows_the_gains_of_every_layer(merge):
     x = jnp.ones((2, 4, 4, 3))
     stack = Stack(Residual(jnp.sin, merge=merge), 5)
     variables = stack.init(jax.random.key(0), x)
@@ -145,7 +145,7 @@ def test_paths_of_unequal_shapes_are_refused_in_one_line(merge):
     assert "\n" not in str(error.value)
 
 
-def test_a_learned_gain_starts_where_it_is_told_and_learns():
+def test_a_learned_gain_starts_at_the_given_value_and_learns():
     s, f, z = paths(VECTORS)
     merge = Scaled(1.0, 0.0, learned=True)
     params = merge.init(jax.random.key(0), s, f, z)["params"]

@@ -1,3 +1,5 @@
+"""Norms: against autodiff and their definitions, their statistics, and what they refuse."""
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -5,7 +7,8 @@ import numpy as np
 import pytest
 from chex import assert_trees_all_close
 
-from resnet_jax.models.norm import BatchNorm, GroupNorm, LayerNorm, NoNorm, Shift, normalise
+from resnet_jax.models.batch_norm import BatchNorm, normalise
+from resnet_jax.models.norm import GroupNorm, LayerNorm, NoNorm, Shift
 
 
 def autodiff(x, scale, bias, relu):
@@ -27,14 +30,14 @@ def test_gradients_equal_those_of_autodiff(x64, shape, relu):
 
     @jax.jit
     def both(*inputs):
-        y, theirs = jax.vjp(lambda *a: autodiff(*a, relu), *inputs)
-        z, ours = jax.vjp(lambda *a: normalise(*a, 1e-5, relu)[0], *inputs)
-        return (y, *theirs(g)), (z, *ours(g))
+        y, pull_autodiff = jax.vjp(lambda *a: autodiff(*a, relu), *inputs)
+        z, pull = jax.vjp(lambda *a: normalise(*a, 1e-5, relu)[0], *inputs)
+        return (y, *pull_autodiff(g)), (z, *pull(g))
 
     assert_trees_all_close(*both(x, scale, bias), atol=1e-11)
 
 
-def test_running_statistics_are_used_where_batch_stats_may_not_change():
+def test_running_statistics_are_used_if_batch_stats_may_not_change():
     norm = BatchNorm(momentum=0.5)
     x = 2 + 3 * jax.random.normal(jax.random.key(0), (64, 4, 4, 5))
     variables = norm.init(jax.random.key(0), x)
@@ -48,13 +51,13 @@ def test_running_statistics_are_used_where_batch_stats_may_not_change():
     assert_trees_all_close(kept, expected, atol=1e-5)
 
 
-def test_a_group_is_normalised_as_if_alone():
+def test_a_group_is_normalised_as_a_batch_of_its_own():
     x = jax.random.normal(jax.random.key(0), (8, 4, 4, 3)) * jnp.arange(1.0, 9).reshape(8, 1, 1, 1)
     whole, grouped = BatchNorm(relu=True), BatchNorm(relu=True, group_size=2)
     variables = whole.init(jax.random.key(0), x)
     y, stats = grouped.apply(variables, x, mutable=["batch_stats"])
-    one = jax.jit(lambda x: whole.apply(variables, x, mutable=["batch_stats"]))
-    alone = [one(x[i : i + 2]) for i in range(0, 8, 2)]
+    apply_whole = jax.jit(lambda x: whole.apply(variables, x, mutable=["batch_stats"]))
+    alone = [apply_whole(x[i : i + 2]) for i in range(0, 8, 2)]
     assert_trees_all_close(y, jnp.concatenate([a for a, _ in alone]), atol=1e-6)
     means = jnp.stack([s["batch_stats"]["mean"] for _, s in alone])
     assert_trees_all_close(stats["batch_stats"]["mean"], means.mean(0), atol=1e-6)
@@ -68,7 +71,7 @@ def test_a_group_that_does_not_divide_the_batch_is_refused():
         norm.apply(variables, x, mutable=["batch_stats"])
 
 
-def test_statistics_are_float32_where_activations_are_bfloat16():
+def test_statistics_are_float32_if_activations_are_bfloat16():
     x = (100 + jax.random.normal(jax.random.key(0), (32, 8, 8, 4))).astype(jnp.bfloat16)
     norm = BatchNorm()
     y, changed = norm.apply(norm.init(jax.random.key(0), x), x, mutable=["batch_stats"])
@@ -79,7 +82,7 @@ def test_statistics_are_float32_where_activations_are_bfloat16():
 
 
 def grouped(x, groups, epsilon=1e-5):
-    """Wu & He 2018, eq. 1 and 7, in float64."""
+    """Return Wu & He 2018, eq. 1 and 7, in float64."""
     x = np.asarray(x, np.float64)
     parts = x.reshape(x.shape[0], -1, groups, x.shape[-1] // groups)
     mean, variance = parts.mean((1, 3), keepdims=True), parts.var((1, 3), keepdims=True)
@@ -88,7 +91,7 @@ def grouped(x, groups, epsilon=1e-5):
 
 @pytest.mark.parametrize("groups", [1, 2, 3, 6])
 @pytest.mark.parametrize("shift", [0.0, 300.0])
-def test_group_norm_is_its_definition_wherever_the_mean_lies(groups, shift):
+def test_group_norm_is_its_definition_for_small_and_large_means(groups, shift):
     x = shift + 2 * jax.random.normal(jax.random.key(0), (3, 4, 5, 6))
     norm = GroupNorm(groups)
     variables = norm.init(jax.random.key(0), x)
@@ -105,9 +108,9 @@ def test_group_norm_sees_one_example_at_a_time_and_trains_as_it_evaluates():
     x = jax.random.normal(jax.random.key(0), (4, 3, 3, 4))
     norm = GroupNorm(2)
     variables = norm.init(jax.random.key(0), x)
-    one = jax.jit(norm.apply)
+    apply = jax.jit(norm.apply)
     y = norm.apply(variables, x)
-    alone = jnp.concatenate([one(variables, x[i : i + 1]) for i in range(4)])
+    alone = jnp.concatenate([apply(variables, x[i : i + 1]) for i in range(4)])
     assert_trees_all_close(y, alone, atol=1e-6)
     trained, changed = norm.apply(variables, x, mutable=["batch_stats"])
     assert jnp.array_equal(trained, y) and not jax.tree.leaves(changed)
@@ -130,7 +133,7 @@ def test_groups_that_do_not_divide_the_channels_are_refused():
 
 @pytest.mark.parametrize("shift", [0.0, 300.0])
 def test_layer_norm_is_its_definition_for_each_token_by_itself(shift):
-    """What GroupNorm(1) is not, which takes all tokens together."""
+    """GroupNorm(1) differs: it takes all tokens of an example together."""
     x = (
         shift
         + 2 * jax.random.normal(jax.random.key(0), (3, 4, 6)) * jnp.arange(1.0, 5)[None, :, None]
@@ -147,14 +150,14 @@ def test_layer_norm_is_its_definition_for_each_token_by_itself(shift):
     assert {a.dtype for a in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
 
 
-def test_no_norm_is_the_relu_alone_and_owns_nothing():
+def test_no_norm_is_the_relu_alone_and_has_no_variables():
     x = jax.random.normal(jax.random.key(0), (2, 3, 3, 4))
     y, variables = NoNorm(relu=True).init_with_output(jax.random.key(0), x)
     assert not variables and jnp.array_equal(y, nn.relu(x))
     assert jnp.array_equal(NoNorm().apply({}, x), x)
 
 
-def test_a_shift_is_one_number_for_all():
+def test_a_shift_adds_one_number_to_all_elements():
     x = jax.random.normal(jax.random.key(0), (2, 3, 3, 4))
     y, variables = Shift().init_with_output(jax.random.key(0), x)
     assert jnp.array_equal(y, x)

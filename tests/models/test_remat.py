@@ -1,4 +1,4 @@
-"""What a Stack stores for its gradient: no policy changes a number, and each stores what it says."""
+"""What a Stack stores for its gradient: each policy changes the memory and no number."""
 
 from typing import get_args
 
@@ -106,7 +106,8 @@ def test_the_compiled_gradient_takes_less_with_every_policy():
     none, block, by_segments = (temporary_bytes(remat, 101, 4, 1000) for remat in POLICIES)
     image = 1000 * 4 * 4
     assert none > 1.5 * block
-    # The inputs of 10 segments, the inputs of 10 blocks of one segment, and one block's activations.
+    # 'sqrt' stores the inputs of 10 segments, the inputs of the 10 blocks of one segment, and the
+    # activations of one block.
     assert block > 101 * image > 30 * image > by_segments
 
 

@@ -1,4 +1,4 @@
-"""Residual networks: depths, skips, twins. Their counts are in test_families.py."""
+"""Residual networks: depths, skips, twins. test_published.py has their counts."""
 
 import math
 
@@ -8,7 +8,13 @@ import pytest
 
 from resnet_jax.models import resnet
 from resnet_jax.models.merges import Scaled
-from resnet_jax.models.resnet import default_block, default_skip, ladder_stages, resnet_stages
+from resnet_jax.models.stages import (
+    default_block,
+    default_skip,
+    depth_of,
+    ladder_stages,
+    resnet_stages,
+)
 
 IMAGE = jnp.zeros((1, 32, 32, 3))
 
@@ -20,18 +26,18 @@ def parameters(net, size, channels=3):
 
 def cifar(depth, block="basic", skip="A", **options):
     stages = resnet_stages(depth, block, 32)
-    return resnet.resnet(stages, block=block, skip=skip, num_classes=10, **options)
+    return resnet.resnet(stages, block=block, skip=skip, num_outputs=10, **options)
 
 
 def imagenet(depth, block, **options):
     stages = resnet_stages(depth, block, 224)
     return resnet.resnet(
-        stages, block=block, skip="B", num_classes=1000, width=64, stem="7x7", **options
+        stages, block=block, skip="B", num_outputs=1000, width=64, stem="7x7", **options
     )
 
 
 @pytest.mark.parametrize("stride_at", ["1x1", "3x3"])
-def test_where_a_bottleneck_strides_changes_no_parameter(stride_at):
+def test_the_convolution_that_has_the_stride_changes_no_parameter(stride_at):
     assert parameters(imagenet(50, "bottleneck", stride_at=stride_at), 224) == 25_557_032
 
 
@@ -41,8 +47,7 @@ def test_the_plain_twin_has_no_weights_on_skips():
     assert not any("skip" in jax.tree_util.keystr(path) for path, _ in paths)
 
 
-def test_the_plain_twin_is_zero_where_its_bodies_are():
-    """Without a skip nothing passes a zero body; with one the image does."""
+def test_only_a_skip_passes_the_image_by_a_body_that_is_zero():
     x = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
     for skip, passes in (("none", False), ("A", True)):
         net = cifar(8, "preact_basic", skip, zero=True, width=4)
@@ -58,7 +63,7 @@ def test_every_pixel_and_every_stage_reaches_the_logits():
     assert (jnp.abs(grad) > 0).mean() > 0.9
 
 
-def test_a_merge_is_one_value_for_the_whole_net():
+def test_a_learned_gain_is_one_parameter_of_each_block():
     scaled = cifar(14, "basic", "A", merge=Scaled(0.5, 0.5, learned=True))
     assert parameters(scaled, 32) == parameters(cifar(14, "basic", "A"), 32) + 6
 
@@ -79,13 +84,13 @@ def test_a_depth_that_does_not_exist_is_refused_with_its_neighbours(depth, block
     assert message in str(error.value)
 
 
-def test_a_shape_that_imagenet_has_not_is_refused_with_those_it_has():
+def test_a_shape_that_no_imagenet_network_has_is_refused_with_those_that_exist():
     with pytest.raises(ValueError, match="has single blocks: use basic or bottleneck, or "):
         resnet_stages(34, "preact_single", 224)
 
 
 @pytest.mark.parametrize("depth", [17, 19, 1203, 1204, 16, 0])
-def test_the_ladder_refuses_what_is_not_on_it(depth):
+def test_the_ladder_refuses_other_depths_with_two_that_it_has(depth):
     with pytest.raises(ValueError) as error:
         ladder_stages(depth, 32)
     for near in str(error.value).split("nearest ")[1].split(" and "):
@@ -97,7 +102,7 @@ def test_the_ladder_shares_its_blocks_evenly_and_gives_the_rest_to_the_earliest(
     for depth in range(18, 1203, 2):
         blocks = ladder_stages(depth, image)
         assert len(blocks) == stages
-        assert resnet.depth_of(blocks, "basic") == depth
+        assert depth_of(blocks, "basic") == depth
         assert max(blocks) - min(blocks) <= 1
         assert list(blocks) == sorted(blocks, reverse=True)
 
@@ -107,11 +112,11 @@ def test_published_depths_on_the_ladder_are_the_published_networks():
     assert ladder_stages(18, 224) == resnet_stages(18, "basic", 224)
 
 
-def test_defaults_settle_depths_that_fit_two_rules():
-    assert default_block("resnet", 110, 32) == "basic"  # also 9 * 12 + 2
-    assert default_block("resnet", 164, 32) == "basic"  # also 9 * 18 + 2
-    assert default_block("resnet", 1001, 32) == "bottleneck"
-    assert default_block("resnet", 34, 224) == "basic"
-    assert default_block("resnet", 50, 224) == "bottleneck"
+def test_the_defaults_of_depths_that_fit_two_rules():
+    assert default_block(110, 32) == "basic"  # also 9 * 12 + 2
+    assert default_block(164, 32) == "basic"  # also 9 * 18 + 2
+    assert default_block(1001, 32) == "bottleneck"
+    assert default_block(34, 224) == "basic"
+    assert default_block(50, 224) == "bottleneck"
     assert default_skip("basic", 32) == "A"
     assert default_skip("basic", 224) == default_skip("preact_bottleneck", 32) == "B"

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from chex import assert_trees_all_close
 
-from resnet_jax.models.drop import FORMS, survivals
 from resnet_jax.models.merges import plain
 from resnet_jax.models.norm import NoNorm
 from resnet_jax.models.residual import Stack
+from resnet_jax.models.stochastic_depth import DROPS, survivals
 from resnet_jax.models.transformer import Attention, Mlp, layer
 
 TOKENS, WIDTH, DEPTH = 5, 6, 2
@@ -22,7 +22,7 @@ def tokens(batch=2, places=TOKENS, dtype=jnp.float64):
 
 
 def drawn(net, x):
-    """Its parameters, none of them trivial."""
+    """Return parameters for the network that are all drawn at random."""
     rng = np.random.default_rng(1)
     draw = lambda a: jnp.asarray(rng.normal(size=a.shape), a.dtype)
     return jax.tree.map(draw, jax.eval_shape(net.init, jax.random.key(0), x))
@@ -36,12 +36,12 @@ def test_attention_is_its_definition_written_out(x64, heads):
     p = jax.tree.map(np.asarray, variables["params"])
     for image, ours in zip(np.asarray(x), y, strict=True):
         q, k, v = np.split(image @ p["qkv"]["kernel"] + p["qkv"]["bias"], 3, axis=1)
-        found = []
+        outputs = []
         for head in range(heads):
             part = slice(head * d, (head + 1) * d)
             e = np.exp(q[:, part] @ k[:, part].T / math.sqrt(d))
-            found.append(e / e.sum(1, keepdims=True) @ v[:, part])
-        expected = np.concatenate(found, 1) @ p["out"]["kernel"] + p["out"]["bias"]
+            outputs.append(e / e.sum(1, keepdims=True) @ v[:, part])
+        expected = np.concatenate(outputs, 1) @ p["out"]["kernel"] + p["out"]["bias"]
         np.testing.assert_allclose(ours, expected, rtol=1e-10, atol=1e-10)
 
 
@@ -61,7 +61,7 @@ def test_an_mlp_is_its_definition_with_the_exact_gelu_and_sees_each_token_by_its
 
 @pytest.mark.parametrize("options", [{}, {"merge": plain, "norm": NoNorm}])
 def test_permuted_tokens_give_permuted_outputs(x64, options):
-    """An encoder knows no places but by what is added to its tokens."""
+    """An encoder knows the place of a token only from what was added to it."""
     encoder = Stack(layer(2, **options), DEPTH)
     x, order = tokens(), jnp.array([3, 0, 4, 1, 2])
     variables = drawn(encoder, x)
@@ -73,28 +73,30 @@ def test_permuted_tokens_give_permuted_outputs(x64, options):
 
 
 def test_an_encoder_is_the_unrolled_loop_of_its_layers_with_their_survivals(x64):
-    one, x = layer(2, merge=FORMS["drop_path_unscaled"]), tokens()
+    block, x = layer(2, merge=DROPS["drop_path_unscaled"]()), tokens()
     rule = survivals("linear", 0.4, DEPTH)
-    variables = drawn(Stack(one, DEPTH, sides=(rule,)), x)
+    variables = drawn(Stack(block, DEPTH, per_layer={"survival": rule}), x)
 
     def by_hand(variables):
         y = x
         for i, p in enumerate(rule):
             own = jax.tree.map(lambda a, i=i: a[i], variables["params"]["layers"])
-            y = one.apply({"params": own}, y, jnp.float32(p))
+            y = block.apply({"params": own}, y, survival=jnp.float32(p))
         return jnp.sin(y).sum()
 
     expected = jax.jit(jax.value_and_grad(by_hand))(variables)
     for options in ({}, {"remat": "block", "unroll": 9}):
-        encoder = Stack(one, DEPTH, sides=(rule,), **options)
+        encoder = Stack(block, DEPTH, per_layer={"survival": rule}, **options)
         folded = lambda v, encoder=encoder: jnp.sin(encoder.apply(v, x)).sum()
-        found = jax.jit(jax.value_and_grad(folded))(variables)
-        assert_trees_all_close(found, expected, rtol=1e-9, atol=1e-9)
+        result = jax.jit(jax.value_and_grad(folded))(variables)
+        assert_trees_all_close(result, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_both_blocks_of_a_layer_have_its_survival_and_draw_apart():
     rule = (0.9, 0.5)
-    encoder = Stack(layer(2, merge=FORMS["drop_path_unscaled"]), DEPTH, sides=(rule,))
+    encoder = Stack(
+        layer(2, merge=DROPS["drop_path_unscaled"]()), DEPTH, per_layer={"survival": rule}
+    )
     x = tokens(200, 2, jnp.float32)
     variables = drawn(encoder, x[:1])
 
@@ -103,8 +105,8 @@ def test_both_blocks_of_a_layer_have_its_survival_and_draw_apart():
         sown = encoder.apply(variables, x, mutable=["gains"], rngs=rngs)[1]["gains"]["layers"]
         return [sown[block]["merge"]["transform"] for block in ("attention", "mlp")]
 
-    for found in gains({}):
-        np.testing.assert_allclose(found, rule, rtol=1e-6)
+    for survival in gains({}):
+        np.testing.assert_allclose(survival, rule, rtol=1e-6)
     attention, mlp = gains({"drop": jax.random.key(1)})
     np.testing.assert_allclose(attention, rule, atol=0.15)
     np.testing.assert_allclose(mlp, rule, atol=0.15)
@@ -112,7 +114,7 @@ def test_both_blocks_of_a_layer_have_its_survival_and_draw_apart():
 
 
 def test_dropout_of_nearly_everything_leaves_the_skip_path_alone():
-    """It follows the last matrix of both bodies, biases included."""
+    """Dropout follows the last dense layer of both bodies, with its bias."""
     net, x = layer(2, dropout=1 - 1e-7), tokens(dtype=jnp.float32)
     variables = drawn(net, x)
     dropped = lambda v: net.apply(v, x, rngs={"drop": jax.random.key(0)})

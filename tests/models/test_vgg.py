@@ -1,4 +1,4 @@
-"""VGG on images of any size, with and without skips it never had."""
+"""VGG on images of any size, with and without skip connections, which the paper does not have."""
 
 from functools import partial
 
@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import pytest
 
 from resnet_jax.models import measure
-from resnet_jax.models.norm import BatchNorm
+from resnet_jax.models.batch_norm import BatchNorm
 from resnet_jax.models.vgg import vgg, vgg_stages
 
 
 def narrow(stages=(1, 1, 2, 2, 2), image=32, **options):
     pool = 7 if image >= 64 else 1
-    return vgg(stages, num_classes=5, image=image, width=2, hidden=8, pool=pool, **options)
+    return vgg(stages, num_outputs=5, image=image, width=2, hidden=8, pool=pool, **options)
 
 
 def shapes(net, size):
@@ -43,7 +43,7 @@ def test_every_stage_of_a_small_image_reaches_the_logits():
 
 @pytest.mark.parametrize("depth", [11, 13, 34])
 @pytest.mark.parametrize("skip", ["none", "A", "B"])
-def test_the_weighted_layers_are_the_depth_whatever_the_skip(depth, skip):
+def test_the_weighted_layers_are_the_depth_with_every_skip(depth, skip):
     stages = vgg_stages(depth)
     net = narrow(stages, skip=skip)
     assert measure.layers(net, shapes(net, 32)[1]["params"]) == sum(stages) + 3 == depth
@@ -63,7 +63,7 @@ def test_the_plain_network_has_the_parameters_of_option_a_and_option_b_projects(
     }
 
 
-def test_skips_stand_at_every_convolution_but_the_first():
+def test_every_convolution_but_the_first_has_a_skip():
     x = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     counts = lambda skip: measure.count(narrow(skip=skip), x)[0]
     assert counts("none").identity_skips == 0

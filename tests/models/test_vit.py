@@ -1,4 +1,4 @@
-"""Patches, places, the class token, and how a Vision Transformer starts."""
+"""Patches, positions, the class token, and how a Vision Transformer starts."""
 
 import jax
 import jax.numpy as jnp
@@ -14,22 +14,22 @@ def image(height=8, width=12, batch=2):
 
 
 def drawn(net, x):
-    """Its parameters, none of them trivial."""
+    """Return parameters for the network that are all drawn at random."""
     rng = np.random.default_rng(1)
     draw = lambda a: jnp.asarray(rng.normal(size=a.shape), a.dtype)
     return jax.tree.map(draw, jax.eval_shape(net.init, jax.random.key(0), x))
 
 
-def test_tokens_are_a_convolution_read_row_by_row_behind_the_class_token_with_places_added():
+def test_tokens_are_the_class_token_and_a_convolution_read_row_by_row_with_positions_added():
     net, x = vit.Embedding(4, 5), image()
     params = drawn(net, x)["params"]
     y = net.apply({"params": params}, x)
     assert y.shape == (2, 1 + 2 * 3, 5)
     kernel, bias = params["patches"]["kernel"].reshape(4, 4, 3, 5), params["patches"]["bias"]
     patches = lax_conv(x, kernel, 4, ((0, 0), (0, 0))) + bias.reshape(1, 1, 1, -1)
-    places = params["positions"]
-    assert_trees_all_close(y[:, 1:], patches.reshape(2, 6, 5) + places[:, 1:], atol=1e-4)
-    first = params["class_token"][:, 0] + places[:, 0]
+    positions = params["positions"]
+    assert_trees_all_close(y[:, 1:], patches.reshape(2, 6, 5) + positions[:, 1:], atol=1e-4)
+    first = params["class_token"][:, 0] + positions[:, 0]
     assert_trees_all_close(y[:, 0], jnp.broadcast_to(first, (2, 5)), atol=1e-6)
 
 
@@ -42,16 +42,16 @@ def test_the_classifier_reads_the_class_token_alone():
 
 
 def test_every_patch_reaches_the_logits_and_images_do_not_see_each_other():
-    net, x = vit.vit(1, num_classes=3, patch=4, width=8, heads=2), image()
+    net, x = vit.vit(1, num_outputs=3, patch=4, width=8, heads=2), image()
     variables = drawn(net, x)
     slopes = jax.jit(jax.grad(lambda x: net.apply(variables, x)[0].sum()))(x)
     assert (slopes[0] != 0).all() and not slopes[1].any()
 
 
 def test_a_network_starts_as_torchvisions_does():
-    """Deviations by the rule of each tensor; three of a hundred thousand draws' standard errors."""
+    """Each tensor has the standard deviation of torchvision's rule, within four standard errors."""
     width = 96
-    net = vit.vit(2, num_classes=10, patch=4, width=width, heads=3)
+    net = vit.vit(2, num_outputs=10, patch=4, width=width, heads=3)
     params = jax.jit(net.init)(jax.random.key(0), image(16, 16))["params"]
     for leaf in jax.tree.leaves(params["head"]):
         assert not leaf.any()

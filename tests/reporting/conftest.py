@@ -35,7 +35,7 @@ def runs():
 
 @pytest.fixture
 def curves(runs):
-    """For every run a curve a split that falls from 0.9 to the run's last error."""
+    """A curve for each split of each run that falls from 0.9 to the run's last error."""
     return [
         {k: run[k] for k in ("model", "family", "depth", "skip", "seed")}
         | {"split": split, "step": [100, 200, 300], "loss": [2.0, 1.0, 0.5]}

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from resnet_jax.reporting.page import report
-from resnet_jax.reporting.tables import table_cells
+from resnet_jax.reporting.tables import Score, summarise, table_cells
 
 COMMAND = "python -m experiments.degradation --depths=20,56 --workdir=runs/demo"
 VERSIONS = {"jax": "0.10.2", "hardware": "2 CPU cores"}
@@ -13,7 +13,7 @@ HOSTILE = """</script><script>alert("1")</script><img src=x onerror='alert(2)'>&
 
 
 class Page(html.parser.HTMLParser):
-    """What a browser sees: tags with attributes, and the text inside each kind of tag in order."""
+    """What a browser sees: tags with attributes, and the text inside of each tag, in order."""
 
     def __init__(self, text):
         super().__init__()
@@ -42,8 +42,8 @@ class Page(html.parser.HTMLParser):
 
 @pytest.fixture
 def page(results, curves):
-    def build(png=b"\x89PNG", command=COMMAND, title="Depth", curves=curves, **changes):
-        return report(results | changes, curves, png, command, VERSIONS, title)
+    def build(png=b"\x89PNG", command=COMMAND, title="Depth", curves=curves, more=None, **changes):
+        return report(results | changes, curves, png, command, VERSIONS, title, **(more or {}))
 
     return build
 
@@ -69,7 +69,7 @@ def test_embedded_curves_are_the_seed_means_in_percent(page):
     plain, residual = Page(page()).data["panels"]
     assert (plain["title"], residual["title"]) == ("Plain networks", "Residual networks")
     curve = next(c for c in plain["curves"] if (c["model"], c["split"]) == ("plain-56", "train"))
-    assert curve["error"][-1] == pytest.approx(70)
+    assert curve["value"][-1] == pytest.approx(70)
     assert (curve["low"][-1], curve["high"][-1]) == (50, 90)
     single = next(c for c in residual["curves"] if c["model"] == "resnet-56")
     assert "low" not in single
@@ -119,6 +119,35 @@ def test_command_is_exact_and_hardware_comes_last(page):
     seen = Page(page())
     assert seen.within("pre") == [COMMAND]
     assert seen.within("dd")[-1] == "2 CPU cores"
+
+
+def test_it_says_where_the_claim_is_from_and_how_the_networks_were_trained(page):
+    assert "The claim is from He et al. 2015, arXiv:1512.03385, Fig. 6." in page()
+    text = page(more={"origin": "A variant of <it>.", "recipe": "Recipe: x.py with a=1."})
+    seen = " ".join(Page(text).within("p"))
+    assert "A variant of <it>." in seen and "Recipe: x.py with a=1." in seen
+
+
+def test_figures_of_the_claim_are_embedded(page):
+    text = page(more={"pictures": {"gain_by_layer": b"png"}})
+    assert "Gain by layer" in Page(text).within("h2")
+    assert [a["alt"] for tag, a in Page(text).tags if tag == "img"][-1] == "gain_by_layer"
+
+
+def test_another_score_has_its_name_and_no_percent(page, results, curves):
+    loss = Score("loss", ".4f")
+    summary = summarise(results["runs"], ["train_loss"])
+    text = page(more={"score": loss, "columns": {"train_loss": ".4f"}}, summary=summary)
+    data = Page(text).data
+    assert (data["score"], data["label"], data["unit"], data["top"]) == ("loss", "loss", "", 2.0)
+    assert data["panels"][0]["curves"][0]["value"] == [2.0, 1.0, 0.5]
+    assert "Loss while training" in Page(text).within("h2")
+    assert "train loss" in Page(text).within("th") and "0.1000" in text
+
+
+def test_a_claim_without_curves_hides_their_section(page):
+    assert "<section hidden>" in page(curves=[], png=None)
+    assert "<section hidden>" not in page()
 
 
 def test_without_scripts_the_picture_stands_in(page):

@@ -2,11 +2,11 @@ import math
 
 import pytest
 
-from resnet_jax.reporting.tables import summarise, summary_table
+from resnet_jax.reporting.tables import Score, summarise, summary_table
 
 
 def rows_of(table):
-    """A Markdown table as one dict a row."""
+    """Return a Markdown table as a dict for each row."""
     lines = [[c.strip() for c in line.strip("|").split("|")] for line in table.splitlines()]
     return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
 
@@ -51,6 +51,22 @@ def test_papers_column_names_the_data_set_and_is_absent_without_numbers(results)
     results["summary"][2]["paper"] = 0.0875
     papers = [row["paper's test error % on cifar10"] for row in rows_of(summary_table(results))]
     assert papers == ["–", "–", "8.75", "–"]
+
+
+def test_columns_have_their_own_names_and_formats(runs, results):
+    columns = {"train_loss": ".3f", "seconds": ".0f"}
+    results["summary"] = summarise(runs, tuple(columns))
+    row = rows_of(summary_table(results, columns))[0]
+    assert (row["train loss"], row["seconds"]) == ("0.100 ± 0.000", "1 ± 0")
+    assert "train error %" not in row
+    assert Score("loss", ".4f").columns == {"train_loss": ".4f", "test_loss": ".4f"}
+
+
+def test_rows_without_parameters_have_no_such_column(runs, results):
+    for run in runs:
+        del run["parameters"]
+    results["summary"] = summarise(runs)
+    assert "parameters" not in summary_table(results)
 
 
 def test_a_seed_counted_twice_is_refused(runs):

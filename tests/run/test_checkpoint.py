@@ -1,6 +1,7 @@
 """Damage to every file of a checkpoint, fields that are new or gone, and saves that fail."""
 
 import contextlib
+import functools
 import json
 import resource
 import shutil
@@ -313,6 +314,14 @@ def test_a_save_that_fails_in_the_background_is_raised_once(tmp_path, monkeypatc
             checkpoints.save(6, state_at(6))
             pytest.fail("the failed save of step 4 was not raised")
     assert checkpoint.find(tmp_path).step == 2
+    # Other writes of the failed save may end even later than this.
+    assert isinstance(sys.unraisablehook, functools.partial)
+
+
+def test_a_run_without_a_failed_save_leaves_no_hook(tmp_path):
+    before = sys.unraisablehook
+    train(tmp_path / "run", last=2)
+    assert sys.unraisablehook is before
 
 
 def test_only_the_tracebacks_of_a_failed_saves_other_writes_are_hidden():

@@ -32,8 +32,14 @@ def start(program, *words, **options):
         text=True,
         **options,
     )
-    assert process.stdout and process.stdout.readline() == "ready\n", process.communicate()
+    assert next_line(process) == "ready\n", process.communicate()
     return process
+
+
+def next_line(process):
+    """The next line that the process writes to stdout."""
+    assert process.stdout
+    return process.stdout.readline()
 
 
 def finish(process, *signals):
@@ -75,7 +81,7 @@ def test_a_signal_ends_the_process_at_once_if_it_has_nothing_to_save(number):
 def test_the_first_signal_asks_to_save_and_the_second_ends_the_process_at_once():
     process = start(AFTER)
     process.send_signal(signal.SIGINT)
-    assert process.stdout.readline() == "SIGINT\n"
+    assert next_line(process) == "SIGINT\n"
     status, said = finish(process, signal.SIGTERM)
     assert status == 128 + signal.SIGTERM
     first, second = said.splitlines()
@@ -96,7 +102,7 @@ def test_a_signal_that_the_parent_process_ignores_stays_ignored():
     process = start_ignoring_sigint(AFTER)
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)
-    assert process.stdout.readline() == "SIGTERM\n"
+    assert next_line(process) == "SIGTERM\n"
     status, said = finish(process, signal.SIGTERM)
     assert status == 128 + signal.SIGTERM and "SIGINT" not in said
 
@@ -195,9 +201,10 @@ def test_a_command_that_is_imported_ends_silently_and_one_that_runs_handles_the_
     words = ("-m", "package.command")
     assert finish(start("", *words, **package), signal.SIGINT) == (-signal.SIGINT, "")
     running = start("", *words, **package)
+    assert running.stdin
     running.stdin.write("\n")
     running.stdin.flush()
-    assert running.stdout.readline() == "runs\n"
+    assert next_line(running) == "runs\n"
     assert finish(running, signal.SIGINT) == (130, "")
     ignoring = start_ignoring_sigint("", *words, **package)
     ignoring.send_signal(signal.SIGINT)

@@ -14,7 +14,8 @@ from resnet_jax.models.conv import Conv
 from resnet_jax.models.norm import BatchNorm
 from resnet_jax.models.residual import Chain, Stack
 from resnet_jax.models.resnet import resnet
-from resnet_jax.training import diagnosis, state, step
+from resnet_jax.tasks import classification
+from resnet_jax.training import diagnosis, feeds, state
 
 SHAPE = (8, 8, 1)
 GRADIENT = "the first gradient that was not finite on the way back is that of"
@@ -25,13 +26,14 @@ def look(net, spoil=lambda params: params):
     first = state.create(0, net, SHAPE, optax.sgd(0.1))
     first = dataclasses.replace(first, params=spoil(jax.tree.map(np.array, first.params)))
     rng = np.random.default_rng(0)
-    source = step.Resident(rng.random((8, *SHAPE), np.float32), np.arange(8, dtype=np.int32) % 4)
+    source = rng.random((8, *SHAPE), np.float32), np.arange(8, dtype=np.int32) % 4
     order = diagnosis.Order()
     one = functools.partial(
         diagnosis.look,
         apply=net.apply,
-        prepare=lambda key, batch: batch.image,
-        fetch=step.gather,
+        prepare=lambda key, batch: batch,
+        measure=classification.measure,
+        fetch=feeds.gather,
         axis=None,
         order=order,
     )
@@ -42,7 +44,7 @@ def look(net, spoil=lambda params: params):
 @pytest.fixture(params=["none"])
 def net(request):
     conv, norm = functools.partial(Conv, dtype=jnp.float32), BatchNorm
-    options = {"num_classes": 4, "width": 4, "conv": conv, "norm": norm}
+    options = {"num_outputs": 4, "width": 4, "conv": conv, "norm": norm}
     return resnet((5, 5), block="basic", skip="A", remat=request.param, **options)
 
 
@@ -52,7 +54,7 @@ def kernel(params, *path):
     return params["kernel"]
 
 
-def test_where_all_is_finite_nothing_is_named(net):
+def test_if_all_is_finite_nothing_is_named(net):
     assert look(net) == ""
 
 

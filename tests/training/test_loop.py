@@ -1,6 +1,5 @@
-"""Runs on scikit-learn's digits, whole: what they write, how they go on, what they refuse."""
+"""Whole runs on scikit-learn's digits: what they write, how they go on, what they refuse."""
 
-import importlib
 import json
 import shutil
 
@@ -8,34 +7,32 @@ import jax
 import numpy as np
 import pytest
 
-from resnet_jax import checkpoint, families
-from resnet_jax.training import directory, loop, metrics, state
+from resnet_jax import families, train
+from resnet_jax.run import checkpoint, directory, records
+from resnet_jax.training import state
 from resnet_jax.training.optimizer import optimizer
+from tests.recipes import recipe
 
 
 def small(**changes):
     """A network of 8 layers and 4 channels, 10 steps, chunks of 2."""
-    config = importlib.import_module("configs.digits").get_config("depth=8")
-    config.update_from_flattened_dict(
-        {
-            "model.width": 4,
-            "steps": 10,
-            "chunk_steps": 2,
-            "eval_every": 4,
-            "checkpoint_every": 4,
-            "schedule.boundaries": (6, 8),
-            "data.pad": 1,
-            "data.flip": True,
-        }
-        | {key.replace("__", "."): value for key, value in changes.items()}
-    )
-    return config
+    values = {
+        "model__width": 4,
+        "steps": 10,
+        "chunk_steps": 2,
+        "eval_every": 4,
+        "checkpoint_every": 4,
+        "schedule__boundaries": (6, 8),
+        "data__pad": 1,
+        "data__flip": True,
+    }
+    return recipe("digits", "depth=8", **(values | changes))
 
 
 def run(workdir, config):
-    prepared = loop.prepare(config, workdir)
+    prepared = train.prepare(config, workdir)
     assert prepared is not None
-    loop.train(prepared)
+    train.train(prepared)
 
 
 def restored(workdir, config, step):
@@ -60,13 +57,13 @@ def unbroken(tmp_path_factory):
 def test_a_run_leaves_its_config_its_starts_its_records_and_its_checkpoints(unbroken):
     assert json.loads((unbroken / "config.json").read_text())["model"]["depth"] == 8
     (start,) = directory.read_starts(unbroken)
-    assert start["step"] == 0 and start["images_per_second"] > 0
+    assert start["step"] == 0 and start["examples_per_second"] > 0
     assert {"command", "devices", "versions", "data_fingerprint", "seconds"} <= start.keys()
-    records = metrics.read(unbroken / "metrics.jsonl")
-    assert [r["step"] for r in records if r["split"] == "train"] == [2, 4, 6, 8, 10]
-    assert [r["step"] for r in records if r["split"] == "test"] == [4, 8, 10]
-    assert all(r["examples"] == 297 for r in records if r["split"] == "test")
-    keys = [(r["step"], r["split"], r["seed"]) for r in records]
+    lines = records.read(unbroken / "metrics.jsonl")
+    assert [r["step"] for r in lines if r["split"] == "train"] == [2, 4, 6, 8, 10]
+    assert [r["step"] for r in lines if r["split"] == "test"] == [4, 8, 10]
+    assert all(r["examples"] == 297 for r in lines if r["split"] == "test")
+    keys = [(r["step"], r["split"], r["seed"]) for r in lines]
     assert len(set(keys)) == len(keys)
     assert list((unbroken / "tensorboard").glob("events*"))
     mean = np.array(json.loads((unbroken / "normalisation.json").read_text())["mean"])
@@ -88,12 +85,12 @@ def test_a_run_that_lost_its_end_ends_like_the_unbroken_one_bit_for_bit(unbroken
 
 
 def test_a_finished_run_returns_at_once_and_may_be_given_more_steps(unbroken, tmp_path):
-    assert loop.prepare(small(), unbroken) is None
+    assert train.prepare(small(), unbroken) is None
     workdir = tmp_path / "longer"
     shutil.copytree(unbroken, workdir)
     run(workdir, small(steps=12))
-    records = metrics.read(workdir / "metrics.jsonl")
-    assert [r["step"] for r in records if r["split"] == "train"] == [2, 4, 6, 8, 10, 12]
+    lines = records.read(workdir / "metrics.jsonl")
+    assert [r["step"] for r in lines if r["split"] == "train"] == [2, 4, 6, 8, 10, 12]
 
 
 @pytest.mark.parametrize(
@@ -107,21 +104,21 @@ def test_a_finished_run_returns_at_once_and_may_be_given_more_steps(unbroken, tm
 def test_another_run_in_the_same_directory_is_refused_by_name(unbroken, changes, message):
     before = sorted(p.name for p in unbroken.iterdir())
     with pytest.raises(ValueError, match=message):
-        loop.prepare(small(**changes), unbroken)
+        train.prepare(small(**changes), unbroken)
     assert sorted(p.name for p in unbroken.iterdir()) == before
 
 
 def test_a_directory_that_is_not_ours_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(ValueError, match="not empty and holds no run"):
-        loop.prepare(small(), tmp_path)
+        train.prepare(small(), tmp_path)
 
 
-def test_nothing_is_written_where_something_is_wrong(tmp_path):
+def test_nothing_is_written_if_something_is_wrong(tmp_path):
     workdir = tmp_path / "new"
     for changes in ({"batch_size": 2000}, {"data__name": "cifar10"}, {"data__shape": (32, 32, 3)}):
         with pytest.raises(ValueError):
-            loop.prepare(small(**changes), workdir)
+            train.prepare(small(**changes), workdir)
     assert not workdir.exists()
 
 
@@ -134,8 +131,8 @@ def test_a_run_that_broke_off_before_its_first_step_can_be_started_again(tmp_pat
         with pytest.raises(MemoryError):
             run(tmp_path / "run", small())
     with pytest.raises(ValueError, match="seed: 0 there, 1 now"):
-        loop.prepare(small(seed=1), tmp_path / "run")
-    assert loop.prepare(small(), tmp_path / "run") is not None
+        train.prepare(small(seed=1), tmp_path / "run")
+    assert train.prepare(small(), tmp_path / "run") is not None
 
 
 def test_a_run_on_data_that_changed_is_refused(unbroken, tmp_path):
@@ -144,7 +141,7 @@ def test_a_run_on_data_that_changed_is_refused(unbroken, tmp_path):
     shutil.rmtree(workdir / "checkpoints" / "10")
     directory.close_run(workdir, {"data_fingerprint": "other"})
     with pytest.raises(ValueError, match="has changed since it began .*other then"):
-        loop.prepare(small(), workdir)
+        train.prepare(small(), workdir)
 
 
 def test_a_run_that_diverges_names_step_and_layer_and_saves_nothing_that_is_not_finite(tmp_path):
@@ -156,7 +153,7 @@ def test_a_run_that_diverges_names_step_and_layer_and_saves_nothing_that_is_not_
     for at in saved:
         found = restored(workdir, config, at)
         assert all(np.isfinite(a).all() for a in jax.tree.leaves((found.params, found.batch_stats)))
-    assert all(np.isfinite(r["loss"]) for r in metrics.read(workdir / "metrics.jsonl"))
+    assert all(np.isfinite(r["loss"]) for r in records.read(workdir / "metrics.jsonl"))
 
 
 def test_steps_that_are_skipped_are_counted_and_too_many_in_a_row_end_the_run(tmp_path):
@@ -164,7 +161,7 @@ def test_steps_that_are_skipped_are_counted_and_too_many_in_a_row_end_the_run(tm
     config = small(**changes, steps=16, eval_every=15, checkpoint_every=15)
     with pytest.raises(FloatingPointError, match="10 steps in a row were not finite"):
         run(tmp_path / "run", config)
-    first, second, *rest = metrics.read(tmp_path / "run" / "metrics.jsonl")
+    first, second, *rest = records.read(tmp_path / "run" / "metrics.jsonl")
     assert first["skipped"] > 0 and np.isfinite(first["loss"]) and not rest
     assert first["examples"] == (5 - first["skipped"]) * config.batch_size
     assert (second["examples"], second["skipped"]) == (0, 5) and "loss" not in second
@@ -180,20 +177,20 @@ def test_what_the_last_step_spoiled_is_not_saved(tmp_path):
 
 
 def test_a_directory_in_use_is_refused_before_and_after_it_is_checked(tmp_path):
-    prepared = loop.prepare(small(), tmp_path / "run")
+    prepared = train.prepare(small(), tmp_path / "run")
     assert prepared is not None
     (tmp_path / "run").mkdir()
     with directory.locked(tmp_path / "run"):
         with pytest.raises(BlockingIOError, match="is in use by process"):
-            loop.prepare(small(), tmp_path / "run")
+            train.prepare(small(), tmp_path / "run")
         with pytest.raises(BlockingIOError, match="is in use by process"):
-            loop.train(prepared)
+            train.train(prepared)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["lock"]
 
 
 def test_a_checkpoints_records_are_there_before_it_is(tmp_path, monkeypatch):
     def save(self, step, state):
-        seen.append((step, metrics.read(tmp_path / "run" / "metrics.jsonl")[-1]["step"]))
+        seen.append((step, records.read(tmp_path / "run" / "metrics.jsonl")[-1]["step"]))
         return kept(self, step, state)
 
     seen, kept = [], checkpoint.Checkpoints.save
@@ -204,5 +201,5 @@ def test_a_checkpoints_records_are_there_before_it_is(tmp_path, monkeypatch):
 
 def test_a_checkpoint_is_due_after_minutes_too(tmp_path):
     run(tmp_path / "run", small(checkpoint_every=10, checkpoint_minutes=1e-9))
-    saved = [line["step"] for line in metrics.read(tmp_path / "run" / "saved.jsonl")]
+    saved = [line["step"] for line in records.read(tmp_path / "run" / "saved.jsonl")]
     assert saved == [2, 4, 6, 8, 10]

@@ -3,14 +3,15 @@ import jax.numpy as jnp
 import pytest
 from chex import assert_trees_all_close
 
-from resnet_jax.config import base
-from resnet_jax.training.optimizer import learning_rate, optimizer
+from resnet_jax.config import make
+from resnet_jax.training.optimizer import optimizer
+from resnet_jax.training.schedule import schedule
 
 
-def rate(**changes):
-    given = {"peak": 0.1, "kind": "piecewise", "boundaries": (10, 20), "factor": 0.1}
-    given |= {"warmup_steps": 0, "warmup": "constant", "warmup_factor": 0.1}
-    return jax.jit(learning_rate(**(given | changes)))
+def rate(kind="piecewise", **values):
+    recipe = {"schedule.boundaries": (10, 20), "schedule.end": 110}
+    recipe |= {f"schedule.{key}": value for key, value in values.items()}
+    return jax.jit(schedule(make(f"schedule={kind}", recipe)))
 
 
 @pytest.mark.parametrize("step,expected", [(0, 0.1), (9, 0.1), (10, 0.01), (19, 0.01), (20, 0.001)])
@@ -25,7 +26,7 @@ def test_warm_up_holds_or_rises_and_leaves_the_boundaries_where_they_are():
 
 
 def test_a_cosine_falls_from_the_peak_to_nothing():
-    cosine = rate(kind="cosine", boundaries=(110,), warmup_steps=10)
+    cosine = rate(kind="cosine", warmup_steps=10)
     assert [float(cosine(s)) for s in (10, 60, 110, 200)] == pytest.approx([0.1, 0.05, 0, 0])
     assert rate(kind="constant")(10**6) == pytest.approx(0.1)
 
@@ -34,9 +35,8 @@ def test_a_cosine_falls_from_the_peak_to_nothing():
 @pytest.mark.parametrize("decay", ["all", "kernels"])
 def test_sgd_is_the_papers(nesterov, decay):
     """g += decay p; v = momentum v + g; p -= rate (v, or g + momentum v)."""
-    config = base()
-    config.optimizer.nesterov, config.optimizer.decay = nesterov, decay
-    config.optimizer.weight_decay = 0.5
+    keys = {"nesterov": nesterov, "decay": decay, "weight_decay": 0.5}
+    config = make("", {f"optimizer.{key}": value for key, value in keys.items()})
     params = {"conv": {"kernel": jnp.array([1.0, 2.0])}, "norm": {"scale": jnp.array([3.0])}}
     optim = optimizer(config)
     state, v = optim.init(params), jax.tree.map(jnp.zeros_like, params)

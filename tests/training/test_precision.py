@@ -1,4 +1,4 @@
-"""What bfloat16 and determinism mean for a step: what stays float32, how far the loss moves."""
+"""bfloat16 and determinism of a step: what stays float32, and how far the loss moves."""
 
 import functools
 
@@ -6,28 +6,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from resnet_jax import config as configs
 from resnet_jax import families
-from resnet_jax.training import metrics, state
+from resnet_jax.config import make
+from resnet_jax.tasks.classification import measure
+from resnet_jax.tasks.task import Batch
+from resnet_jax.training import feeds, state
 from resnet_jax.training import step as steps
 from resnet_jax.training.compile import ONCE, program
 from resnet_jax.training.optimizer import optimizer
 
 
 def recipe(dtype):
-    """A net of 8 layers and 4 channels."""
-    config = configs.base()
-    configs.choose_model(config, "depth=8")
-    config.update({"dtype": dtype, "batch_size": 16, "steps": 64_000})
-    config.update_from_flattened_dict({"data.shape": (8, 8, 3), "model.width": 4})
-    return config
+    """Return the config of a network with 8 layers and 4 channels."""
+    values = {"dtype": dtype, "batch_size": 16, "data.shape": (8, 8, 3), "model.width": 4}
+    return make("depth=8", values)
 
 
 def batch(n=16):
     draw = np.random.default_rng(0)
     image = jnp.asarray(draw.standard_normal((n, 8, 8, 3), np.float32))
     label = jnp.asarray(draw.integers(10, size=n, dtype=np.int32))
-    return steps.Batch(image, label, jnp.arange(n, dtype=jnp.int32), jnp.ones(n, bool))
+    return Batch(image, label, jnp.arange(n, dtype=jnp.int32), jnp.ones(n, bool))
 
 
 def loss_and_gradients(config):
@@ -37,9 +36,8 @@ def loss_and_gradients(config):
 
     def loss(params):
         variables = {"params": params, "batch_stats": first.batch_stats}
-        logits, _ = net.apply(variables, examples.image, mutable=["batch_stats"])
-        sums = metrics.sums(logits, examples.label, examples.mask)
-        return sums["loss"] / examples.label.size, logits
+        logits, _ = net.apply(variables, examples.input, mutable=["batch_stats"])
+        return measure(logits, examples)["loss"] / examples.target.size, logits
 
     both = program(jax.value_and_grad(loss, has_aux=True), first.params, level=ONCE)
     (value, logits), gradients = both(first.params)
@@ -64,16 +62,20 @@ def test_a_chunk_compiled_twice_gives_the_same_bits():
     config = recipe("bfloat16")
     net, optim = families.build(config), optimizer(config)
     one = functools.partial(
-        steps.train_step, apply=net.apply, prepare=lambda key, b: b.image, optimizer=optim
+        steps.train_step,
+        apply=net.apply,
+        prepare=lambda key, batch: batch,
+        measure=measure,
+        optimizer=optim,
     )
     examples = batch()
-    source = steps.Resident(examples.image, examples.label)
+    source = examples.input, examples.target
     indices = jnp.tile(jnp.arange(16, dtype=jnp.int32), (3, 1))
     inputs = indices, jnp.ones(indices.shape, bool)
 
     def run():
         first = state.create(0, net, (8, 8, 3), optim)
-        chunk = functools.partial(steps.chunk, step=one, fetch=steps.gather, axis=None)
+        chunk = functools.partial(steps.chunk, step=one, fetch=feeds.gather, axis=None)
         arguments = first, source, inputs
         last, sums = program(chunk, *arguments, deterministic=True, level=ONCE)(*arguments)
         return jax.device_get((last.params, last.batch_stats, last.opt_state, sums))

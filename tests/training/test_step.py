@@ -1,4 +1,4 @@
-"""One step, many steps, and evaluation, on a small network."""
+"""A training step, many steps, and evaluation, on a small network."""
 
 import dataclasses
 import functools
@@ -13,10 +13,12 @@ from chex import assert_trees_all_close
 
 from resnet_jax.data.order import chunk_indices, eval_indices
 from resnet_jax.models.conv import Conv
-from resnet_jax.models.drop import Dropped
 from resnet_jax.models.norm import BatchNorm, GroupNorm
 from resnet_jax.models.resnet import resnet
-from resnet_jax.training import metrics, state, step
+from resnet_jax.models.stochastic_depth import Dropped
+from resnet_jax.tasks import classification
+from resnet_jax.tasks.task import Batch
+from resnet_jax.training import feeds, metrics, state, step
 
 SHAPE = (8, 8, 1)
 
@@ -24,7 +26,7 @@ SHAPE = (8, 8, 1)
 def network(group_size=0, dtype=jnp.float32):
     norm = functools.partial(BatchNorm, group_size=group_size)
     conv = functools.partial(Conv, dtype=dtype)
-    options = {"num_classes": 4, "width": 4, "conv": conv, "norm": norm, "remat": "block"}
+    options = {"num_outputs": 4, "width": 4, "conv": conv, "norm": norm, "remat": "block"}
     return resnet((2, 1), block="preact_basic", skip="A", **options)
 
 
@@ -36,11 +38,11 @@ def source(n=64):
     for image, label in zip(images, labels, strict=True):
         i, j = divmod(label, 2)
         image[4 * i : 4 * i + 4, 4 * j : 4 * j + 4] += 100
-    return step.Resident(jnp.asarray(images.astype(np.uint8)), jnp.asarray(labels.astype(np.int32)))
+    return jnp.asarray(images.astype(np.uint8)), jnp.asarray(labels.astype(np.int32))
 
 
 def prepare(key, batch, dtype=jnp.float32):
-    return batch.image.astype(dtype) / 255
+    return batch.replace(input=batch.input.astype(dtype) / 255)
 
 
 def training(net, dtype=jnp.float32):
@@ -49,6 +51,7 @@ def training(net, dtype=jnp.float32):
         step.train_step,
         apply=net.apply,
         prepare=functools.partial(prepare, dtype=dtype),
+        measure=classification.measure,
         optimizer=optim,
     )
 
@@ -57,7 +60,7 @@ def test_a_chunk_is_its_steps_in_turn_and_the_network_learns():
     first, one = training(network())
     images, indices = source(), chunk_indices(0, 0, 24, 16, 64)
     inputs = indices, np.ones(indices.shape, bool)
-    chunk = functools.partial(step.chunk, step=one, fetch=step.gather, axis=None)
+    chunk = functools.partial(step.chunk, step=one, fetch=feeds.gather, axis=None)
     last, sums = jax.jit(chunk)(first, images, inputs)
     assert last.step == 24
     assert sums["loss"][-4:].sum() < 0.3 * sums["loss"][:4].sum()
@@ -65,7 +68,7 @@ def test_a_chunk_is_its_steps_in_turn_and_the_network_learns():
 
     by_hand = first
     whole = jnp.ones(16, bool)
-    single = jax.jit(lambda s, i: one(s, step.gather(images, (i, whole), None), None))
+    single = jax.jit(lambda s, i: one(s, feeds.gather(images, (i, whole), None), None))
     for row in indices[:3]:
         by_hand, _ = single(by_hand, row)
     three, _ = jax.jit(chunk)(first, images, jax.tree.map(lambda a: a[:3], inputs))
@@ -75,8 +78,13 @@ def test_a_chunk_is_its_steps_in_turn_and_the_network_learns():
 def test_evaluation_counts_every_example_once_whatever_the_batch():
     first, _ = training(network())
     images = source(50)
-    test = functools.partial(step.eval_step, apply=network().apply, prepare=prepare)
-    evaluate = functools.partial(step.evaluate, step=test, fetch=step.gather, axis=None)
+    test = functools.partial(
+        step.eval_step,
+        apply=network().apply,
+        prepare=prepare,
+        measure=classification.measure,
+    )
+    evaluate = functools.partial(step.evaluate, step=test, fetch=feeds.gather, axis=None)
     sums = lambda b: jax.jit(evaluate)(first, images, eval_indices(50, b))
     one, many = (metrics.mean(sums(b)) for b in (50, 16))
     assert one["examples"] == many["examples"] == 50
@@ -88,7 +96,7 @@ def test_two_devices_with_groups_of_their_own_take_one_devices_step(x64):
     """The axis averages gradients, statistics and metrics: the step is the same mathematics."""
     net = network(group_size=8, dtype=jnp.float64)
     first, one = training(net, jnp.float64)
-    batch = step.gather(source(), (jnp.arange(16), jnp.ones(16, bool)), None)
+    batch = feeds.gather(source(), (jnp.arange(16), jnp.ones(16, bool)), None)
     split = jax.tree.map(lambda a: a.reshape(2, 8, *a.shape[1:]), batch)
     alone, sums = jax.jit(lambda s, b: one(s, b, None))(first, batch)
     shared = jax.vmap(lambda s, b: one(s, b, "data"), (None, 0), axis_name="data")
@@ -106,14 +114,14 @@ def test_the_key_is_the_runs_and_each_step_draws_anew():
 
     def noisy(key, batch):
         seen.append(key)
-        return prepare(key, batch) + jax.random.normal(key, batch.image.shape)
+        noise = jax.random.normal(key, batch.input.shape)
+        return batch.replace(input=prepare(key, batch).input + noise)
 
     net, optim = network(), optax.sgd(0.0)
     first = state.create(0, net, SHAPE, optim)
-    one = jax.jit(
-        lambda s, b: step.train_step(s, b, None, apply=net.apply, prepare=noisy, optimizer=optim)
-    )
-    batch = step.gather(source(), (jnp.arange(16), jnp.ones(16, bool)), None)
+    parts = {"apply": net.apply, "measure": classification.measure, "optimizer": optim}
+    one = jax.jit(lambda s, b: step.train_step(s, b, None, prepare=noisy, **parts))
+    batch = feeds.gather(source(), (jnp.arange(16), jnp.ones(16, bool)), None)
     second, a = one(first, batch)
     _, b = one(second, batch)
     _, again = one(first, batch)
@@ -124,11 +132,18 @@ def test_the_key_is_the_runs_and_each_step_draws_anew():
 
 def test_what_an_example_draws_follows_its_row_and_not_its_share_of_the_batch():
     norm = functools.partial(GroupNorm, groups=1)
-    options = {"num_classes": 4, "width": 4, "norm": norm, "merge": Dropped(per="sample")}
-    net = resnet((2,), block="basic", skip="A", survivals=(0.5, 0.5), skip_dropout=0.3, **options)
+    options = {"num_outputs": 4, "width": 4, "norm": norm, "merge": Dropped(per="sample")}
+    net = resnet(
+        (2,),
+        block="basic",
+        skip="A",
+        per_layer={"survival": (0.5, 0.5)},
+        skip_dropout=0.3,
+        **options,
+    )
     first, one = training(net)
     step_once = jax.jit(lambda batch: one(first, batch, None)[1]["loss"])
-    whole = step.gather(source(), (jnp.arange(8), jnp.ones(8, bool)), None)
+    whole = feeds.gather(source(), (jnp.arange(8), jnp.ones(8, bool)), None)
     halves = [jax.tree.map(lambda a, i=i: a[i : i + 4], whole) for i in (0, 4)]
     assert_trees_all_close(sum(map(step_once, halves)), step_once(whole), rtol=1e-5)
     twice = jax.tree.map(lambda a: jnp.concatenate([a[:4], a[:4]]), whole)
@@ -144,9 +159,9 @@ def poisoned(skip):
     single = jax.jit(functools.partial(one, axis=None, skip=skip))
     states, sums = [first], []
     for number, indices in enumerate(chunk_indices(0, 0, 4, 16, 64)):
-        batch = step.gather(images, (indices, jnp.ones(16, bool)), None)
-        pixels = batch.image.astype(jnp.float32).at[0].multiply(np.inf if number == 1 else 1)
-        after, counted = single(states[-1], dataclasses.replace(batch, image=pixels))
+        batch = feeds.gather(images, (indices, jnp.ones(16, bool)), None)
+        pixels = batch.input.astype(jnp.float32).at[0].multiply(np.inf if number == 1 else 1)
+        after, counted = single(states[-1], dataclasses.replace(batch, input=pixels))
         states.append(after)
         sums.append(counted)
     return states, sums
@@ -198,20 +213,70 @@ class Spoils(nn.Module):
 @pytest.mark.parametrize("what", ["statistic", "gradient", "nothing"])
 def test_each_thing_that_is_not_finite_keeps_a_step_from_teaching(what):
     first, one = training(Spoils(what))
-    batch = step.gather(source(), (jnp.arange(16), jnp.ones(16, bool)), None)
+    batch = feeds.gather(source(), (jnp.arange(16), jnp.ones(16, bool)), None)
     after, sums = jax.jit(functools.partial(one, axis=None))(first, batch)
     assert np.isfinite(sums["loss"])
     assert int(after.skipped) == (0 if what == "nothing" else -1)
     assert equal(learned(first), learned(after)) == (what != "nothing")
 
 
-def test_where_all_is_finite_both_learn_the_same_bits():
+def test_if_all_is_finite_both_learn_the_same_bits():
     first, one = training(network())
     images, indices = source(), chunk_indices(0, 0, 3, 16, 64)
     inputs = indices, np.ones(indices.shape, bool)
     ends = []
     for skip in (False, True):
         single = functools.partial(one, skip=skip)
-        chunk = functools.partial(step.chunk, step=single, fetch=step.gather, axis=None)
+        chunk = functools.partial(step.chunk, step=single, fetch=feeds.gather, axis=None)
         ends.append(jax.jit(chunk)(first, images, inputs)[0])
     assert equal(learned(ends[0]), learned(ends[1]))
+
+
+def test_the_objective_is_the_summed_loss_over_the_summed_count(x64):
+    """Devices that count different numbers of examples take the step of one device."""
+    net = network(group_size=8, dtype=jnp.float64)
+    first, one = training(net, jnp.float64)
+    mask = jnp.arange(16) < 11  # the second of two devices counts three examples
+    batch = feeds.gather(source(), (jnp.arange(16), mask), None)
+    split = jax.tree.map(lambda a: a.reshape(2, 8, *a.shape[1:]), batch)
+    alone, sums = jax.jit(lambda s, b: one(s, b, None))(first, batch)
+    shared = jax.vmap(lambda s, b: one(s, b, "data"), (None, 0), axis_name="data")
+    both, _ = jax.jit(shared)(first, split)
+    assert sums["examples"] == 11
+    assert_trees_all_close(jax.tree.map(lambda a: a[1], both.params), alone.params)
+
+    def mean_loss(params):
+        variables = {"params": params, "batch_stats": first.batch_stats}
+        logits, _ = net.apply(
+            variables, prepare(None, batch, jnp.float64).input, mutable=["batch_stats"]
+        )
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.target)
+        return losses[:11].mean()
+
+    by_hand = jax.tree.map(
+        lambda p, g: p - 0.1 * g, first.params, jax.grad(mean_loss)(first.params)
+    )
+    assert_trees_all_close(alone.params, by_hand, rtol=1e-6)
+
+
+def test_a_batch_is_a_tree():
+    """Inputs and targets may have any structure; the step only hands them on."""
+
+    class Sum(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return {"y": nn.Dense(1)(jnp.concatenate([x["a"], x["b"]], -1))}
+
+    def measure(output, batch):
+        losses = jnp.square(output["y"][:, 0] - batch.target["t"])
+        counted = batch.mask.astype(losses.dtype)
+        return {"loss": (losses * counted).sum(), "examples": counted.sum()}
+
+    x = {"a": jnp.ones((4, 2)), "b": jnp.ones((4, 3))}
+    batch = Batch(x, {"t": jnp.zeros(4)}, jnp.arange(4), jnp.ones(4, bool))
+    net, optim = Sum(), optax.sgd(0.01)
+    first = state.begin(0, net.init(jax.random.key(0), x), optim)
+    parts = {"apply": net.apply, "measure": measure, "optimizer": optim}
+    one = jax.jit(functools.partial(step.train_step, axis=None, prepare=lambda _, b: b, **parts))
+    after, sums = one(first, batch)
+    assert one(after, batch)[1]["loss"] < sums["loss"]

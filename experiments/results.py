@@ -1,0 +1,130 @@
+"""What the directory of a finished run says: rows with named columns, and curves."""
+
+from collections import Counter
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from experiments.plan import Run
+from resnet_jax import command, families
+from resnet_jax.data import sources
+from resnet_jax.keys import Config
+from resnet_jax.reporting.tables import Score
+from resnet_jax.run import directory, records
+from resnet_jax.tasks import TASKS
+
+# A row of a table: {column: value}.
+Row = dict[str, Any]
+
+
+def score_of(config: Config) -> Score:
+    """Return the score of a config's task."""
+    task = TASKS[config.task]
+    return Score(task.score, task.shown)
+
+
+def scores(run: Run) -> list[Row]:
+    """Return a row for each seed of a finished run, with the loss and the score of its task.
+
+    `train_*` are means over the last epoch, as seen in training (records.last_epoch); `test_*` are
+    those of the last evaluation. `chance_*` is the score of the best constant prediction. `seconds`
+    is the time of all starts of the run, `revision` the last start's git revision. Errors are
+    fractions.
+    """
+    config, score = run.config, score_of(run.config).name
+    lines = records.read(run.workdir / "metrics.jsonl")
+    starts = directory.read_starts(run.workdir)
+    skip = config.model.get("skip", "none")
+    common = {
+        "skip": skip,
+        "merge": "plain" if skip == "none" else config.model.merge,
+        "parameters": parameters(config),
+        "steps": config.steps,
+        "seconds": sum(start.get("seconds", 0.0) for start in starts),
+        "workdir": str(run.workdir),
+        "revision": starts[-1]["versions"]["revision"],
+        f"chance_{score}": starts[-1][f"chance_{score}"],
+    }
+    rows = []
+    for seed in run.seeds:
+        train = records.last_epoch(lines, _examples(config), seed, score)
+        tests = (line for line in lines if line["split"] == "test" and line["seed"] == seed)
+        test = max(tests, key=lambda line: line["step"])
+        row = {"seed": seed, "train_loss": train["loss"]}
+        row |= {f"train_{score}": train[score], f"test_{score}": test[score]}
+        rows.append(common | row)
+    return rows
+
+
+def parameters(config: Config) -> int:
+    """Return the number of parameters of a config's network."""
+    shape = TASKS[config.task].example(config).shape
+    example = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    variables = jax.eval_shape(families.build(config).init, jax.random.key(0), example)
+    return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+
+
+def curves(run: Run) -> list[Row]:
+    """Return the loss and the score against the step, for each seed and split of a run."""
+    lines = records.read(run.workdir / "metrics.jsonl")
+    score = score_of(run.config).name
+    result = []
+    for seed in run.seeds:
+        for split in ("train", "test"):
+            own = [
+                line
+                for line in lines
+                if line["split"] == split and line["seed"] == seed and score in line
+            ]
+            columns = {name: [line[name] for line in own] for name in ("step", "loss", score)}
+            result.append(named(run) | {"seed": seed, "split": split} | columns)
+    return result
+
+
+def named(run: Run) -> Row:
+    """Return the columns that every row of a run has."""
+    return {
+        "model": run.model,
+        "family": run.group,
+        "depth": run.config.model.depth,
+        "seed": run.config.seed,
+    }
+
+
+def versions(runs: list[Run]) -> dict[str, str]:
+    """Return the versions and the hardware of the runs, which need not be those of this process.
+
+    Versions that differ between the starts of the runs are joined by semicolons.
+    """
+    starts = [start for run in runs if run.trained for start in directory.read_starts(run.workdir)]
+    own = command.versions()
+    if not starts:
+        return own | {"hardware": command.devices().removeprefix("devices: ")}
+    of_runs = [start.get("versions", {}) for start in starts]
+    names = dict.fromkeys(name for each in (*of_runs, own) for name in each)
+    joined = {
+        name: "; ".join(dict.fromkeys(each.get(name) or "unknown" for each in of_runs))
+        for name in names
+    }
+    revisions = {
+        "revision of the runs": joined.pop("revision"),
+        "revision of this report": own["revision"] or "unknown",
+    }
+    return joined | revisions | {"hardware": hardware(starts)}
+
+
+def hardware(starts: list[Row]) -> str:
+    """Return the devices of the starts of runs; in this machine's words if they are its own."""
+    count = lambda devices: ", ".join(f"{n} x {kind}" for kind, n in Counter(devices).items())
+    kinds = {count(start["devices"]) for start in starts}
+    if kinds <= {count(f"{d.platform}:{d.device_kind}" for d in jax.devices())}:
+        return command.devices().removeprefix("devices: ")
+    return "; ".join(sorted(kinds))
+
+
+def _examples(config: Config) -> int:
+    """Return the number of training examples in an epoch."""
+    if "name" in config.data:
+        return sources.info(config.data.name, config.data.dir).splits["train"]
+    return len(TASKS[config.task].build(config).train)

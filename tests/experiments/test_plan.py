@@ -1,0 +1,137 @@
+"""Options to the configs of runs: one recipe, a network's own keys, and what is refused."""
+
+import pytest
+
+from experiments import plan
+from experiments.flags import CONFIGS
+from resnet_jax import config as configs
+
+
+def flat(options, network, *arguments):
+    return configs.flatten(options.config(network, *arguments))
+
+
+def test_all_depths_have_the_recipe_of_the_deepest_network(options):
+    both = options(20, 110, recipe=CONFIGS / "cifar10.py")
+    shallow, deep = flat(both, ("resnet", 20)), flat(both, ("resnet", 110))
+    assert shallow["schedule.warmup_steps"] == deep["schedule.warmup_steps"] == 400
+    assert {key for key in deep if deep[key] != shallow[key]} == {"model.depth"}
+    alone = flat(options(20, recipe=CONFIGS / "cifar10.py"), ("resnet", 20))
+    assert alone["schedule.warmup_steps"] == 0
+
+
+def test_networks_of_another_family_have_their_own_model_and_norm_alone(options):
+    networks = (("vgg", 11), ("resnet", 110))
+    both = options(networks=networks, recipe=CONFIGS / "cifar10.py")
+    vgg, resnet = (flat(both, network) for network in networks)
+    assert (vgg["model.width"], vgg["norm.kind"], vgg["schedule.warmup_steps"]) == (64, "none", 400)
+    assert "norm.group_size" not in vgg and resnet["norm.group_size"] == 64
+    other = {key for key in vgg if vgg[key] != resnet.get(key)}
+    assert all(key.startswith(("model.", "norm.")) for key in other)
+
+
+def test_networks_of_one_family_have_one_block(options):
+    both = options(14, 29)
+    assert flat(both, ("resnet", 14))["model.block"] == "bottleneck"
+    with pytest.raises(ValueError, match=r"depth 14 is not 9n\+2"):
+        plan.check([both.run("resnet-14", ("resnet", 14), 0)], both)
+
+
+def test_steps_scale_the_schedule(options):
+    short = flat(options(20, steps=40), ("resnet", 20))
+    assert short["schedule.boundaries"] == (20, 30)
+    assert (short["chunk_steps"], short["eval_every"], short["checkpoint_every"]) == (2, 8, 20)
+    long = flat(options(110, recipe=CONFIGS / "cifar10.py", steps=2_000), ("resnet", 110))
+    assert long["schedule.warmup_steps"] == 200
+    cosine = flat(options(20, steps=40, switches={"schedule": "cosine"}), ("resnet", 20))
+    assert cosine["schedule.end"] == 40 and "schedule.boundaries" not in cosine
+
+
+def test_a_claim_chooses_switches_and_values_for_a_run(options):
+    wide = options(8)
+    run = wide.run("wide", ("resnet", 8), 3, switches={"skip": "none"}, values={"model.width": 32})
+    assert (run.group, run.name, run.workdir.name) == ("resnet", "wide, seed 3", "wide-seed3")
+    assert (run.config.seed, run.config.model.width, run.config.model.skip) == (3, 32, "none")
+    assert run.changes == {"skip": "none", "model.width": 32}
+    adam = wide.run("slow", ("resnet", 8), 0, switches={"schedule": "constant"})
+    assert adam.config.schedule.kind == "constant"
+    with pytest.raises(ValueError, match="model.patch is a key of family=vit"):
+        wide.run("x", ("resnet", 8), 0, values={"model.patch": 4})
+
+
+def test_an_override_holds_for_every_run_and_not_for_what_the_claim_sets(options):
+    wide = options(8, overrides={"optimizer.learning_rate": "0.5", "model.width": "4"})
+    run = wide.run("net", ("resnet", 8), 0)
+    assert (run.config.optimizer.learning_rate, run.config.model.width) == (0.5, 4)
+    with pytest.raises(ValueError, match="--config.model.width is set by the claim"):
+        wide.run("net", ("resnet", 8), 0, values={"model.width": 2})
+
+
+@pytest.mark.parametrize(
+    "fields,message",
+    [
+        ({"overrides": {"model.patch": "4"}}, "model.patch is a key of family=vit; this config"),
+        ({"overrides": {"model.skip": "A"}}, "model.skip is chosen in the config's argument"),
+        ({"overrides": {"model.widht": "4"}}, "nearest: --config.model.width"),
+        (
+            {"overrides": {"norm.group_size": "25"}},
+            "--config.norm.group_size does not fit the runs of vgg-11: norm.group_size is a key of "
+            "norm=batch; this config has norm=none",
+        ),
+        ({"switches": {"skip": "B"}}, "skip=B: the claim itself chooses skip|skip=B: this claim"),
+    ],
+)
+def test_options_that_change_nothing_in_some_run_are_refused(options, fields, message):
+    asked = options(networks=(("resnet", 8), ("vgg", 11)), **fields)
+    runs = [
+        asked.run(f"{family}-{depth}", (family, depth), 0, switches={"skip": "A"})
+        for family, depth in asked.networks
+    ]
+    with pytest.raises(ValueError, match=message):
+        plan.check(runs, asked)
+
+
+def test_a_model_is_one_network(options):
+    asked = options(8)
+    run = asked.run("net", ("resnet", 8), 0)
+    plan.check([run, asked.run("net", ("resnet", 8), 1)], asked)
+    with pytest.raises(ValueError, match="two runs of net, seed 0 that differ in nothing"):
+        plan.check([run, run], asked)
+    wide = asked.run("net", ("resnet", 8), 1, values={"model.width": 32})
+    with pytest.raises(ValueError, match="two runs of net, seed 1 that differ in model.width"):
+        plan.check([run, wide], asked)
+    with pytest.raises(ValueError, match="'a b' names a network and a folder"):
+        plan.check([asked.run("a b", ("resnet", 8), 0)], asked)
+    with pytest.raises(ValueError, match="the plan has no runs"):
+        plan.check([], asked)
+
+
+def test_data_that_is_missing_is_said_before_anything_runs(options):
+    asked = options(20, recipe=CONFIGS / "cifar10.py")
+    with pytest.raises(ValueError, match="'cifar10' needs data.dir"):
+        plan.check([asked.run("resnet-20", ("resnet", 20), 0)], asked)
+
+
+def test_seeds_are_shared_out_over_replicas(options):
+    replicas = {"overrides": {"replicas": "2", "seed": "4"}}
+    assert list(options(8, seeds_per_model=4, **replicas).seeds(1)) == [4, 6]
+    assert list(options(8, **replicas).seeds(1)) == [4]
+    assert list(options(8).seeds(3)) == [0, 1, 2]
+    run = options(8, **replicas).run("net", ("resnet", 8), 4)
+    assert list(run.seeds) == [4, 5]
+    with pytest.raises(ValueError, match="--seeds=3 is not a multiple of replicas=2; nearest --se"):
+        options(8, seeds_per_model=3, **replicas).seeds(1)
+
+
+def test_changes_are_what_differs_from_the_recipe(options):
+    assert options(8, 20).changes() == []
+    same = {"overrides": {"optimizer.learning_rate": "0.01", "seed": "3", "remat": "none"}}
+    assert options(8, steps=300, **same).changes() == []
+    asked = options(
+        8,
+        switches={"block": "preact_basic"},
+        overrides={"optimizer.learning_rate": "0.05"},
+        data={"data.dir": "x"},
+        steps=40,
+    )
+    assert asked.changes() == ["block=preact_basic", "optimizer.learning_rate=0.05", "steps=40"]

@@ -1,0 +1,129 @@
+"""Runs that earlier revisions saved are evaluated, used for predictions and gone on with."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import resnet_jax
+from resnet_jax import command, config_file, evaluate, predict, train
+from resnet_jax import config as configs
+from resnet_jax.run import directory, records
+
+ROOT = Path(__file__).parent.parent
+# A ResNet-8 with 4 channels on digits that revision e8e0e5a trained for 110 of 240 steps and
+# stopped by SIGTERM. What this revision measured at step 110, and at step 240 after it went on:
+SAVED = ROOT / "tests" / "fixtures" / "run_e8e0e5a"
+AT_110 = {"error": 53 / 297, "error_top5": 11 / 297, "loss": 0.7245111112241391}
+AT_240 = {"train": 0.32636725044250486, "test": 0.6073804335160689}
+OVERRIDES = {
+    "model.width": "4",
+    "steps": "240",
+    "chunk_steps": "10",
+    "eval_every": "60",
+    "checkpoint_every": "240",
+    "schedule.boundaries": "(120,180)",
+}
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    return shutil.copytree(SAVED, tmp_path / "run")
+
+
+def recipe():
+    return config_file.load(f"{ROOT}/configs/digits.py:depth=8", OVERRIDES)
+
+
+def test_evaluate_measures_what_the_revision_measured(workdir, tmp_path, capsys):
+    evaluate.main([f"--workdir={workdir}", f"--json={tmp_path / 'errors.json'}"])
+    measured = json.loads((tmp_path / "errors.json").read_text())
+    assert {name: measured[name] for name in AT_110} == pytest.approx(AT_110, abs=1e-4)
+    assert "at step 110" in capsys.readouterr().out
+
+
+def test_predict_sees_the_digits(workdir, tmp_path, capsys):
+    from resnet_jax.data import sources
+
+    digits = sources.load("digits", "").test
+    files = [str(tmp_path / f"{i}.png") for i in range(16)]
+    for file, image in zip(files, digits.images[..., 0], strict=False):
+        Image.fromarray(image).save(file)
+    predict.main([f"--workdir={workdir}", *files])
+    lines = capsys.readouterr().out.splitlines()
+    named = [
+        int(after.split()[-1])
+        for line, after in zip(lines, lines[1:], strict=False)
+        if line.endswith(":")
+    ]
+    assert (np.array(named) == digits.labels[:16]).sum() >= 12
+
+
+def test_train_goes_on(workdir):
+    run = train.prepare(recipe(), workdir)
+    assert run is not None
+    train.train(run)
+    assert [start["step"] for start in directory.read_starts(workdir)] == [0, 110]
+    lines = records.read(workdir / "metrics.jsonl")
+    assert [r["step"] for r in lines if r["split"] == "train"] == list(range(10, 241, 10))
+    last = {r["split"]: r["loss"] for r in lines}
+    # On the machine that made the fixture they are equal to the last digit.
+    for split, loss in AT_240.items():
+        assert math.isclose(last[split], loss, rel_tol=0.1)
+
+
+def test_a_saved_config_is_today_s_config(workdir):
+    saved = json.loads((workdir / "config.json").read_text())
+    assert "patch" in saved["model"], "e8e0e5a saved the keys of every part"
+    assert not configs.differences(recipe(), saved)
+    assert configs.flatten(configs.from_saved(configs.flatten(saved))) == configs.flatten(recipe())
+
+
+@pytest.mark.parametrize(
+    "argument,old",
+    [
+        # What e8e0e5a saved in another form.
+        ("depth=8,block=fixup_basic", {"norm.kind": "batch", "norm.momentum": 0.9}),
+        ("depth=8,schedule=cosine", {"schedule.boundaries": (300,), "schedule.end": None}),
+        # Keys that did not exist then.
+        ("depth=8", {"task": None, "data.stream": None, "remat": None}),
+    ],
+)
+def test_keys_of_another_form_and_missing_keys_take_the_value_that_reproduces_the_run(
+    argument, old
+):
+    config = config_file.load(f"{ROOT}/configs/digits.py:{argument}")
+    saved = configs.flatten(config) | old
+    saved = {key: value for key, value in saved.items() if value is not None}
+    assert configs.flatten(configs.from_saved(saved)) == configs.flatten(config)
+
+
+def test_a_key_that_no_version_had_is_refused_by_name():
+    saved = configs.flatten(recipe()) | {"model.colour": "blue"}
+    with pytest.raises(ValueError, match="has the unknown model.colour: another version wrote it"):
+        configs.from_saved(saved)
+
+
+def test_python_predicts_as_the_command_does_and_refuses_other_ranges(workdir):
+    from resnet_jax.data import sources
+
+    run, digits = resnet_jax.load(str(workdir)), sources.load("digits", "").test
+    wrong = (run.predict(digits.images).argmax(1) != digits.labels).mean()
+    assert wrong == pytest.approx(AT_110["error"])
+    levels = np.round(digits.images / (255 / 16)).astype(np.uint8)
+    for images, message in (
+        (levels, "the brightest pixel of these images is 16, .* scale the images to 0..255"),
+        (digits.images / np.float32(255), "float32 from 0 to 1; this run takes uint8 .* pass "),
+        (digits.images[..., 0], r"images of shape \(297, 8, 8\) are not \(n, 8, 8, 1\)"),
+    ):
+        with pytest.raises(ValueError, match=message) as error:
+            run.predict(images)
+        assert "\n" not in str(error.value)
+
+
+def test_the_version_is_the_package_s():
+    assert resnet_jax.__version__ == command.metadata.version("resnet_jax")
