@@ -2,8 +2,9 @@
 
     python -m resnet_jax.train --config=configs/reconstruction.py:depth=10 --workdir=RUN
 
-The recipe is ours: vectors of 64 numbers, dense layers of 50 units, 300 steps of 50 examples. `skip=none` is
-the plain network of the same depth; `family`, `merge` and the other switches work as everywhere.
+The recipe is ours: vectors of 64 numbers, dense layers of 50 units, 300 steps of 50 examples.
+`skip=none` is the plain network of the same depth; `family`, `merge` and the other switches work as
+in every config.
 """
 
 from configs import digits

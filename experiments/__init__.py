@@ -1,1 +1,1 @@
-"""One file a claim: python -m experiments.NAME trains what it needs and judges."""
+"""Claims about trained networks, one in each file: `python -m experiments` lists them."""

@@ -89,10 +89,11 @@ def command(claim: Claim) -> Callable[..., None]:
             with commands.refusals():
                 options = flags.options(arguments, claim.dataset, claim.depths)
                 runs = list(claim.plan(options))
+                if not arguments.list:  # before the checks, which ask JAX for its devices
+                    stack.enter_context(cluster.join(arguments))
                 plan.check(runs, options, claim.task)
                 if not arguments.list:
                     sweep.check(runs)
-                    stack.enter_context(cluster.join(arguments))
             if arguments.list:
                 sweep.show(runs)
             elif arguments.run is not None:

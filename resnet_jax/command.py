@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from itertools import filterfalse, pairwise
@@ -35,7 +36,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, module: str, purpose: str, example: str):
         super().__init__(
             prog=f"python -m {module}",
-            description=purpose,
+            description=textwrap.fill(purpose, 96),
             epilog=f"example:\n  {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,

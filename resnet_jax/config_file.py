@@ -58,9 +58,9 @@ def read(path: Path, argument: str) -> Config:
 
 
 def _near(path: Path) -> str:
-    folder = path.parent if path.parent.is_dir() else Path("configs")
-    names = [str(file) for file in sorted(folder.glob("*.py")) if file.stem != "__init__"]
-    matches = difflib.get_close_matches(str(path), names, 1, 0.0)
+    files = [file for folder in (path.parent, Path("configs")) for file in folder.glob("*.py")]
+    names = sorted({str(file) for file in files if file.stem != "__init__"})
+    matches = difflib.get_close_matches(str(path)[:100], names, 1, 0.0)
     return f"; nearest: {matches[0]}" if matches else ""
 
 

@@ -38,7 +38,8 @@ def main(words: Sequence[str] | None = None) -> None:
     print(f"{run.workdir}: {words_of(measured, task.shown)} at step {run.step}")
     if arguments.json is not None:
         with command.refusals():
-            arguments.json.write_text(json.dumps(measured, indent=2) + "\n")
+            written = {"step": run.step, **measured}
+            arguments.json.write_text(json.dumps(written, indent=2) + "\n")
 
 
 def evaluate(run: trained.Trained, dataset: Dataset, statistics: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What training would refuse is found before it starts, with file and index; and training refuses.
+"""What training would refuse is named before it starts, with file and index; and training refuses.
 
 Every kind of damage is done to a small data set on disk.
 """
@@ -6,15 +6,21 @@ Every kind of damage is done to a small data set on disk.
 import io
 import re
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from configs import digits
 from resnet_jax import check_data
-from resnet_jax.training import directory, inputs, shard
+from resnet_jax.command import refusals
+from resnet_jax.run import directory
+from resnet_jax.tasks import TASKS
+from resnet_jax.training import feeds, shard
+from tests.in_process import command
+from tests.recipes import changed, recipe
 
+DIGITS = Path(__file__).parent.parent / "configs" / "digits.py"
 RNG = np.random.default_rng(0)
 SHAPE = (8, 10, 3)
 
@@ -39,34 +45,37 @@ def splits():
     return {"train": [rows[:6], rows[6:11]], "test": [rows[11:]]}
 
 
-def config(root, stream="auto"):
-    found = digits.get_config("depth=8")
-    changes = {"data.name": "tiny", "data.dir": str(root), "data.shape": SHAPE, "batch_size": 4}
-    changes |= {"model.num_classes": 3, "chunk_steps": 1, "data.stream": stream}
-    found.update_from_flattened_dict(changes)
-    return found
+def config(root, stream="auto", **changes):
+    """Return the config of a small run on the data set `tiny` in `root`."""
+    tiny = {"data__name": "tiny", "data__dir": str(root), "data__shape": SHAPE, "batch_size": 4}
+    tiny |= {"model__num_classes": 3, "chunk_steps": 1, "data__stream": stream}
+    return recipe("digits", "depth=8", **(tiny | changes))
+
+
+def dataset(config):
+    return TASKS["classification"].build(config)
 
 
 def check(capsys, config, workdir=None):
-    """Its status, and what it printed on each of the two streams."""
+    """Return the status of a check, and the lines that it printed on each of the two streams."""
+    status = 0
     try:
-        check_data.main(config, workdir)
-        status = 0
-    except SystemExit as error:
-        status = error.code
+        with refusals():
+            check_data.check(config, workdir)
+    except SystemExit as left:
+        status = left.code
     said = capsys.readouterr()
     return status, said.out.splitlines(), said.err.splitlines()
 
 
 def train(config):
-    """All that training and evaluation read of a data set, in two epochs."""
-    dataset = inputs.dataset(config)
-    inputs.normalisation(config, dataset)
-    mesh = shard.mesh(devices=1)
-    with inputs.feed(mesh, dataset, "train", config) as feed:
+    """Read all that training and evaluation read of a data set, in two epochs."""
+    loaded, mesh = dataset(config), shard.mesh(devices=1)
+    TASKS["classification"].statistics(config, loaded)
+    with feeds.feed(mesh, loaded, "train", config) as feed:
         for step in range(6):
             feed.draw(step, 1)
-    with inputs.feed(mesh, dataset, "test", config) as feed:
+    with feeds.feed(mesh, loaded, "test", config) as feed:
         list(feed.batches())
 
 
@@ -81,7 +90,7 @@ def cut(folder, size):
 
 
 def flip(folder, rows):
-    """One bit in the middle of example 8's image."""
+    """Change a bit in the middle of example 8's image."""
     data, image = bytearray(file(folder).read_bytes()), rows["train"][1][2][0]
     data[data.index(image[-40:]) + 5] ^= 1
     file(folder).write_bytes(data)
@@ -93,10 +102,10 @@ def edit(folder, name, old, new):
     (folder / name).write_text(text.replace(old, new))
 
 
-# Of example 8, number 2 of its file, what it is; what is said of it.
+# By the kind of damage: example 8, which is number 2 of its file, and what is said of it.
 EXAMPLES = {
-    "text": ((b"thesis", 1), "it is no image in BMP, GIF"),
-    "no bytes": ((b"", 1), "it is no image in BMP, GIF"),
+    "text": ((b"thesis", 1), "it is not an image in one of the formats BMP, GIF"),
+    "no bytes": ((b"", 1), "it is not an image in one of the formats BMP, GIF"),
     "cut image": ((encoded(*SHAPE)[:-30], 1), "Premature end of JPEG"),
     "cut png": ((encoded(*SHAPE, form="png")[:-60], 1), ""),
     "larger": ((encoded(9, 10, 3), 1), r"its image is \(9, 10, 3\), not \(8, 10, 3\)"),
@@ -192,21 +201,49 @@ def test_what_is_well_is_summed_up(tmp_path, write_tfds, capsys):
     assert status == 0 and not err
     assert out[0] == "train: 11 examples of 3 classes, 3 to 4 of each; images 8x10x3"
     assert out[1] == "test: 4 examples of 3 classes, 1 to 2 of each; images 8x10x3"
-    assert out[2] == f"fingerprint: {inputs.dataset(config(tmp_path)).fingerprint}"
+    assert out[2] == f"fingerprint: {dataset(config(tmp_path)).fingerprint}"
     assert re.fullmatch(r"every image decoded, [\d,]+ images/s", out[3]) and len(out) == 4
 
 
 def test_digits_need_no_folder(capsys):
-    status, out, err = check(capsys, digits.get_config("depth=8"))
+    status, out, err = check(capsys, recipe("digits", "depth=8"))
     assert status == 0 and not err
     assert out[0] == "train: 1,500 examples of 10 classes, 146 to 153 of each; images 8x8x1"
 
 
-def photographs(root, **changes):
-    found = config(root)
-    constants = {"data.normalisation": "constants", "data.mean": (0.5,) * 3, "data.std": (0.2,) * 3}
-    found.update_from_flattened_dict(constants | {"batch_size": 2} | changes)
-    return found
+@pytest.mark.parametrize("same_size", [True, False])
+def test_a_folder_of_image_files_is_checked(tmp_path, same_size):
+    for index, path in enumerate(("train/cat", "train/dog", "train/dog", "test/dog")):
+        folder = tmp_path / path
+        folder.mkdir(parents=True, exist_ok=True)
+        shape = SHAPE if same_size else (8 + index, 9, 3)
+        (folder / f"{index}.png").write_bytes(encoded(*shape, form="png"))
+    words = (f"--config={DIGITS}:depth=8,normalisation=constants", f"--config.data.shape={SHAPE}")
+    words += (f"--config.data.name=folder:{tmp_path}", "--config.model.num_classes=2")
+    words += ("--config.data.mean=(0.5, 0.5, 0.5)", "--config.data.std=(1.0, 1.0, 1.0)")
+    words += ("--config.batch_size=2", "--config.chunk_steps=1")
+    done = command("check_data", *words)
+    sizes = "8x10x3" if same_size else "8x9x3 to 10x9x3"
+    assert done.status == 0, done.out + done.err
+    assert done.out.startswith(f"train: 3 examples of 2 classes, 1 to 2 of each; images {sizes}\n")
+    damaged = tmp_path / "train" / "dog" / "1.png"
+    damaged.write_bytes(damaged.read_bytes()[:-40])
+    done = command("check_data", *words)
+    assert done.status == 2 and "split 'train', example 1: " in done.out
+    assert str(damaged) in done.out and "Traceback" not in done.err
+
+
+def test_a_task_without_a_data_set_has_nothing_to_check(capsys):
+    status, out, err = check(capsys, recipe("reconstruction"))
+    assert (status, out) == (2, []) and err == [
+        "error: task=reconstruction has no data set to check"
+    ]
+
+
+def photographs(root, normalisation="constants", **changes):
+    constants = {"data__mean": (0.5,) * 3, "data__std": (0.2,) * 3}
+    changes |= constants if normalisation == "constants" else {}
+    return config(root, data__normalisation=normalisation, **({"batch_size": 2} | changes))
 
 
 def test_photographs_may_differ_in_size_and_be_grey(tmp_path, write_tfds, capsys):
@@ -218,8 +255,8 @@ def test_photographs_may_differ_in_size_and_be_grey(tmp_path, write_tfds, capsys
     assert status == 0 and "1 to 2 of each; images 9x9x3 to 30x20x3" in out[0]
     train(photographs(tmp_path))
     for changes, says in (
-        ({"data.normalisation": "channel"}, "needs images of one size"),
-        ({"data.stream": "never"}, "differ in size, so that they cannot be held"),
+        ({"normalisation": "channel"}, "needs images of one size"),
+        ({"stream": "never"}, "differ in size, so that they cannot be held"),
     ):
         status, out, _ = check(capsys, photographs(tmp_path, **changes))
         assert status == 2 and len(out) == 1 and says in out[0]
@@ -245,9 +282,7 @@ def test_a_config_that_does_not_fit_is_a_problem_of_its_own(tmp_path, write_tfds
         ({"data.shape": (8, 8, 3)}, "data.shape=(8, 8, 3), but the images of tiny are (8, 10, 3)"),
         ({"model.num_classes": 7}, "model.num_classes=7, but tiny has 3"),
     ):
-        wrong = config(tmp_path)
-        wrong.update_from_flattened_dict(changes)
-        status, out, err = check(capsys, wrong)
+        status, out, err = check(capsys, changed(config(tmp_path), changes))
         assert status == 2 and len(out) == 2 and "example 8" in out[0] and out[1].startswith(says)
         assert err == ["error: 2 problems with data set 'tiny'; no run should start on it"]
 
@@ -263,9 +298,9 @@ def test_an_empty_split_is_refused(tmp_path, write_tfds, capsys, split):
 
 
 def began(workdir, config):
-    """A run's directory as it is after its start."""
+    """Make a run's directory, as it is after the run's start."""
     directory.claim(workdir, config)
-    directory.add_start(workdir, {"data_fingerprint": inputs.dataset(config).fingerprint})
+    directory.add_start(workdir, {"data_fingerprint": dataset(config).fingerprint})
 
 
 @pytest.mark.parametrize("stream", ["always", "never"])
@@ -276,7 +311,7 @@ def test_data_that_changed_since_a_run_began_is_said(tmp_path, write_tfds, capsy
     status, out, _ = check(capsys, config(tmp_path / "then", stream), workdir)
     assert status == 0 and out[-1] == f"unchanged since the run in {workdir} began"
     image, label = rows["train"][0][0]
-    rows["train"][0][0] = (image, (label + 1) % 3)  # of files' sizes nothing changes
+    rows["train"][0][0] = (image, (label + 1) % 3)  # no file's size changes
     write_tfds(tmp_path / "content", "tiny", rows, SHAPE)
     status, out, _ = check(capsys, config(tmp_path / "content", stream), workdir)
     assert status == (2 if stream == "never" else 0)
@@ -300,11 +335,11 @@ def test_changed_files_are_said_beside_bad_ones(tmp_path, write_tfds, capsys):
 
 def test_a_directory_without_a_run_and_a_damaged_one_are_said(tmp_path, capsys):
     (tmp_path / "damaged").mkdir()
-    found = digits.get_config("depth=8")
+    digits = recipe("digits", "depth=8")
     for text, says in (("[]", "no run"), ("{", "Expecting"), ("[1]", "damaged"), ("[{}]", "damag")):
         (tmp_path / "damaged" / "run.json").write_text(text)
-        status, out, _ = check(capsys, found, tmp_path / "damaged")
+        status, out, _ = check(capsys, digits, tmp_path / "damaged")
         assert status == 2 and len(out) == 1 and says in out[0]
-    status, out, _ = check(capsys, found, tmp_path / "none")
+    status, out, _ = check(capsys, digits, tmp_path / "none")
     assert status == 2 and "holds no run of ours" in out[0]
     assert not (tmp_path / "none").exists()

@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from resnet_jax import command as commands
+from resnet_jax.data import sources
 from tests.in_process import command
 
 ROOT = Path(__file__).parent.parent
@@ -162,3 +165,36 @@ def test_weights_go_in_are_measured_and_come_out_again(imported, tmp_path):
     assert done.status == 0 and "over 297 examples (center) at step 0" in done.out, done.err
     done = command("convert", "--layout=akamaster", f"--export={out}", f"--workdir={workdir}")
     assert done.status == 0 and out.read_bytes() == file.read_bytes(), done.err
+
+
+def test_a_data_set_of_arrays_is_trained_on_measured_and_predicted(tmp_path):
+    random, file, workdir = np.random.default_rng(0), tmp_path / "own.npz", tmp_path / "run"
+    images = random.integers(0, 256, (20, 6, 6), np.uint8)
+    labels = np.arange(20) % 3
+    names = np.array(["ant", "bee", "fly"])
+    arrays = {"x_train": images[:14], "y_train": labels[:14], "class_names": names}
+    np.savez(file, x_test=images[14:], y_test=labels[14:], **arrays)
+    words = [f"--config={DIGITS}:family=highway,block=dense,depth=2", *TINY]
+    words += [f"--config.data.name=npz:{file}", "--config.batch_size=7"]
+    done = command("check_data", *words)
+    assert "data.shape=(8, 8, 1), but the images of npz:" in done.out
+    assert 'use --config.data.shape="(6, 6, 1)"' in done.out
+    words += ["--config.data.shape=(6, 6, 1)", "--config.model.num_classes=3"]
+    done = command("check_data", *words)
+    assert done.status == 0, done.out + done.err
+    assert done.out.startswith("train: 14 examples of 3 classes, 4 to 5 of each; images 6x6x1\n")
+    done = command("train", *words, f"--workdir={workdir}")
+    assert done.status == 0 and "train error" in done.out.splitlines()[-1], done.err
+    done = command("check_data", *words, f"--workdir={workdir}")
+    assert done.out.endswith(f"unchanged since the run in {workdir} began\n")
+    done = command("evaluate", f"--workdir={workdir}")
+    assert "over 6 examples (center) at step 2" in done.out, done.err
+    Image.fromarray(images[0]).save(tmp_path / "image.png")
+    done = command("predict", f"--workdir={workdir}", tmp_path / "image.png")
+    assert done.status == 0 and {line.split()[-1] for line in done.out.splitlines()[1:]} == {*names}
+    # The data of a run must not change. Another process would read it again.
+    for cached in (sources.load, sources._in_memory):
+        cached.cache_clear()
+    np.savez(file, x_test=images[14:], y_test=labels[14:], **arrays | {"x_train": images[1:15]})
+    done = command("check_data", *words, f"--workdir={workdir}")
+    assert done.status == 2 and "has changed since it began" in done.out

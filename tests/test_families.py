@@ -31,7 +31,7 @@ from tests.smallest import (
 # kernels move in the third step, from bodies and a classifier that start at zero.
 VARIED = {
     "ladder": ("block=preact_basic,merge=drop_path", {"model__skip_dropout": 0.1}),
-    "vgg_bn": ("skip=B", {}),
+    "vgg_bn": ("skip=B", {"model__stages": (1, 2)}),
     "highway": ("norm=batch", {}),
     "vit": ("merge=drop_path", {"model__dropout": 0.1}),
 }
@@ -55,8 +55,6 @@ def test_a_network_has_the_layers_of_its_depth_and_an_output_for_every_class(sma
     net, variables, output = shapes(small)
     assert output.shape == (1, 3) and output.dtype == jnp.float32
     assert measure.layers(net, variables["params"]) == weighted_layers(small)
-    if longest_stack(net) == 0:
-        assert families.FAMILIES[small.model.family].unrolled or small.model.depth < 10
 
 
 def test_a_network_trains_and_its_stacks_are_loops_over_their_layers(small):
@@ -99,9 +97,9 @@ def length(config):
 
 
 def test_the_program_of_a_training_step_is_as_long_at_any_depth(small):
-    if longest_stack(families.build(small)) == 0:
-        pytest.skip("this family has no network with a Stack")
-    assert length(small) == length(deeper(small)) > 100
+    # The layers of LeNet, AlexNet and DenseNet differ, so that none of their networks has a Stack.
+    if longest_stack(families.build(small)):
+        assert length(small) == length(deeper(small)) > 100
 
 
 @pytest.mark.parametrize(
@@ -131,8 +129,8 @@ def owner(name, value):
 def test_a_network_with_every_merge_trains_and_has_a_plain_twin(name):
     family = owner("merge", name)
     blocks = families.FAMILIES[family].switches["block"].parts
-    argument = "block=single," if "single" in blocks else ""
-    config = smallest(family, f"{argument}merge={name}", model__stages=(2,))
+    argument = f"merge={name}" + (",block=single,norm=none" if "single" in blocks else "")
+    config = smallest(family, argument, model__stages=(2,))
     trained = train(config, steps=1)
     np.testing.assert_allclose(trained.output, trained.by_hand, rtol=1e-4, atol=1e-5)
     before = jax.tree_util.tree_leaves_with_path(trained.first.params)
@@ -141,7 +139,7 @@ def test_a_network_with_every_merge_trains_and_has_a_plain_twin(name):
         if "['merge']" in jax.tree_util.keystr(path):
             assert (a != b).any()  # every weight of a merge has a gradient
     if "none" in families.FAMILIES[family].switches["skip"].parts:
-        twin = smallest(family, f"{argument}merge={name},skip=none", model__stages=(2,))
+        twin = smallest(family, f"{argument},skip=none", model__stages=(2,))
         expected = jax.tree.map(jnp.shape, without_merges(trained.first.params))
         assert jax.tree.map(jnp.shape, shapes(twin)[1]["params"]) == expected
 
@@ -167,7 +165,7 @@ def test_a_choice_that_a_family_lacks_is_refused_with_those_that_it_has(family):
             with pytest.raises(ValueError) as error:
                 recipe("mnist", f"family={family},{name}={value}")
             said = f"{name}={value} is not a {name} of family={family}, which has "
-            assert str(error.value).startswith(said + ", ".join(switch.parts) + "; nearest: ")
+            assert str(error.value).startswith(said + ", ".join(switch.parts))
             assert "\n" not in str(error.value)
 
 

@@ -49,9 +49,10 @@ def test_the_five_likeliest_classes_of_every_file_are_printed(imported, files):
     for row, best in zip(np.asarray(jax.nn.log_softmax(logits)), printed.values(), strict=True):
         assert [name for _, name in best] == [str(i) for i in np.argsort(-row)[:5]]
         np.testing.assert_allclose([p for p, _ in best], np.exp(np.sort(row)[::-1][:5]), atol=1e-4)
-    # The number of files and the place of other flags change nothing.
-    alone = command("predict", files[0], f"--workdir={workdir}", files[1], "--replica=0").out
-    for file, best in shown(alone).items():
+    # The number of files and the place of the flags change nothing.
+    fewer = command("predict", files[0], f"--workdir={workdir}", *files[1:17], "--replica=0").out
+    assert list(shown(fewer)) == files[:17]
+    for file, best in shown(fewer).items():
         np.testing.assert_allclose([p for p, _ in best], [p for p, _ in printed[file]], atol=1e-4)
 
 
@@ -71,7 +72,7 @@ def test_classes_have_the_data_sets_names_if_it_is_at_hand(imported, monkeypatch
 def test_every_file_is_checked_before_anything_is_compiled(imported, files, monkeypatch):
     monkeypatch.setattr(trained, "program", lambda *_: pytest.fail("compiled"))
     done = command("predict", f"--workdir={imported[0]}", *files[:2], "/none.png")
-    assert done.refusal == "image /none.png is not there"
+    assert done.refusal == "image /none.png does not exist"
 
 
 def test_it_needs_a_checkpoint(imported, files, tmp_path):

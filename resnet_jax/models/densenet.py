@@ -13,6 +13,7 @@ loop in Python and not a scan: the time to compile grows with depth.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 
@@ -117,7 +118,7 @@ def build(config: Config, layers: Layers) -> Chain:
     )
 
 
-def preset(depth: int, block: str | None, shape: tuple[int, ...]) -> dict[str, object]:
+def preset(depth: int, block: str | None, shape: tuple[int, ...]) -> dict[str, Any]:
     """Return DenseNet (L, 12), or DenseNet-BC of growth 32 (161 layers: 48) on large images.
 
     On small images it is BC if the depth is 6n+4 and not 40: the paper's DenseNet-40 is not BC.

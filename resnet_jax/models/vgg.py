@@ -16,6 +16,7 @@ batch-normalised convolutions keep their biases; those of 13 layers with norm ar
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 
@@ -148,7 +149,7 @@ _TIMM = (
 )
 
 
-def _values(config: Config) -> dict[str, object]:
+def _values(config: Config) -> dict[str, Any]:
     norm = {"norm.epsilon": 1e-5} if config.norm.kind == "batch" else {}
     return {"model.skip": "none"} | norm
 
@@ -172,10 +173,8 @@ def _family(summary: str, norm: str) -> Family:
         ),
         depth=11,
         layouts=(
-            Layout(
-                "torchvision", ("single",), _values, lambda c: _features(c) + [*_TORCHVISION_HEAD]
-            ),
-            Layout("timm", ("single",), _values, lambda c: _features(c) + [*_TIMM_HEAD]),
+            Layout("torchvision", ("single",), _values, lambda c: _features(c) + [*_TORCHVISION]),
+            Layout("timm", ("single",), _values, lambda c: _features(c) + [*_TIMM]),
         ),
         plain=True,
     )

@@ -161,7 +161,7 @@ def _check_divides(key: str, whole: int, name: str, config: Config) -> None:
         raise ValueError(f"model.{key}={value} does not divide {name}; nearest that does: {near}")
 
 
-def preset(depth: int, block: str | None, shape: tuple[int, ...]) -> dict[str, object]:
+def preset(depth: int, block: str | None, shape: tuple[int, ...]) -> dict[str, Any]:
     """Return ViT-B, L or H by the depth, and B's sizes at another depth.
 
     On small images it is 64 channels, in patches of 4 or 2 pixels (ours).
@@ -216,8 +216,8 @@ def _timm(config: Config) -> tuple[Row, ...]:
 _HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
 
 
-def _values(config: Config) -> dict[str, object]:
-    values: dict[str, object] = {
+def _values(config: Config) -> dict[str, Any]:
+    values: dict[str, Any] = {
         "model.skip": "A",
         "model.merge": "add",
         "model.gains": (1.0, 1.0),

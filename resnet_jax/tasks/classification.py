@@ -1,5 +1,6 @@
 """Classification of images: a label for each image, by cross-entropy."""
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -178,7 +179,7 @@ def prepare(config: Config, statistics: Statistics) -> Prepare:
         images = normalise.apply(normalisation, batch.input)
         if key is not None:
             images = augment.pad_crop_flip(key, images, batch.row, data.pad, data.flip)
-        return batch.replace(input=images)
+        return dataclasses.replace(batch, input=images)
 
     return prepare_images
 

@@ -119,7 +119,7 @@ def generated(
         return Batch(inputs, targets, _rows(len(mask), axis), mask)
 
     def places(step: int, n: int) -> np.ndarray:
-        return np.stack(np.mgrid[step : step + n, :batch_size], -1).astype(np.int32)
+        return np.moveaxis(np.mgrid[step : step + n, :batch_size], 0, -1).astype(np.int32)
 
     def draw(step: int, n: int) -> Any:
         place = places(step, n)

@@ -179,6 +179,16 @@ def test_every_claim_has_the_name_of_its_file_and_is_listed(capsys):
     assert "experiments.NAME" in listed
 
 
+def test_processes_meet_before_jax_is_asked_for_devices(small, tmp_path, monkeypatch):
+    order = []
+    joined = claim.cluster.join
+    monkeypatch.setattr(claim.cluster, "join", lambda a: order.append("join") or joined(a))
+    monkeypatch.setattr(claim.plan, "check", lambda *_: order.append("check"))
+    monkeypatch.setattr(claim.sweep, "execute", lambda runs: order.append("execute"))
+    small.main([f"--workdir={tmp_path}/runs", "--run=0"])
+    assert order == ["join", "check", "execute"]
+
+
 def test_jobs_and_lists_take_no_accelerator(small, training, tmp_path, monkeypatch):
     updates = []
     monkeypatch.setattr(claim.jax.config, "update", lambda *words: updates.append(words))
