@@ -1,1 +1,6 @@
-"""What it costs: one file a benchmark, `python -m benchmarks.NAME [--json=FILE]`."""
+"""Measurements of cost: each file is a benchmark, `python -m benchmarks.NAME [--json=FILE]`."""
+
+from resnet_jax.run.interrupt import end_silently
+
+# First of all: from here on Ctrl-C ends a command without a traceback while imports still run.
+end_silently(__name__)

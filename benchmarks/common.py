@@ -1,4 +1,4 @@
-"""What the benchmarks share: a training step to measure, programs timed in turn, and the report."""
+"""Code that the benchmarks share: a training step, programs timed in turn, and the report."""
 
 import argparse
 import functools
@@ -43,7 +43,7 @@ def cifar(depth: int, batch_size: int, block: str = "", skip: str = "") -> Confi
 def recipe(argument: str, batch_size: int, **model: Any) -> Config:
     """Return the CIFAR-10 recipe of the argument's network, normalised over the whole batch.
 
-    `model` are values of model keys. What is wrong with the argument is one line and status 2.
+    `model` are values of model keys. A mistake in the argument is one line and status 2.
     """
     with command.refusals():
         config = whole_batch(cifar10.get_config(argument), batch_size)
@@ -168,7 +168,7 @@ def run(
 def start(main: Callable[[], None]) -> None:
     """Call the `main` of a benchmark as a command, without the cache of compiled programs.
 
-    The cache would hide compile times, and the memory that a program needs if it comes from there.
+    The cache would hide compile times, and a program from the cache does not tell its memory.
     """
     jax.config.update("jax_enable_compilation_cache", False)
     command.run(main)
@@ -180,7 +180,7 @@ def start(main: Callable[[], None]) -> None:
 def report(
     name: str, file: Path | None, before: float | None, rows: Sequence[Row], ratios: Ratios
 ) -> None:
-    """Print what was measured, and write it to `file`; `before` is the load at the start."""
+    """Print the measurements, and write them to `file`; `before` is the load at the start."""
     result = {
         "benchmark": name,
         "device": device(),

@@ -17,9 +17,9 @@ bfloat16 with float32 parameters. The programs:
 
 First come the scans of all depths, then the variants of the shallowest and of the deepest network,
 then those of the other networks, and at last the unrolled networks by depth. An unrolled network is
-tried if the time that is left suffices for the last one's time multiplied by the square of the
-growth in depth. --xla_option holds for all programs of ours. The ratios are of step times, medians
-over the rounds:
+tried if the time that is left suffices for the time of the previous unrolled network, multiplied by
+the square of the growth in depth. --xla_option holds for all programs of ours. The ratios are of
+step times, medians over the rounds:
 
     scan_over_VARIANT_DEPTH                         VARIANT is unroll2, unroll4, unrolled or block
     step_over_torch_DEPTH, step_over_torch_graph_DEPTH      ours (scan) over PyTorch's

@@ -1,4 +1,4 @@
-"""Bytes of a training step, by depth and by what the step keeps for its gradient; and its time.
+"""Bytes of a training step, by depth and by the activations that it keeps; and its time.
 
     python -m benchmarks.memory_vs_depth [--depths=20,110,1202] [--rounds=7] [--json=FILE]
 

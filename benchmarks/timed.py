@@ -1,4 +1,4 @@
-"""Benchmarks that end in time: what was not measured by then is null, and its row says why."""
+"""Benchmarks that end in time: numbers that are missing then are null, and the row says why."""
 
 import argparse
 import contextlib
@@ -120,10 +120,10 @@ def options(words: Sequence[str]) -> dict[str, Any]:
 
 
 def run(name: str, arguments: command.Arguments, begin: Callable[[], Plan]) -> None:
-    """Fill the sheet of `begin()` for --seconds, and report what it then holds.
+    """Fill the sheet of `begin()` for --seconds, and report it.
 
-    A compilation cannot be stopped. If one is under way when the time is up, the command reports
-    and ends its process.
+    A compilation cannot be stopped. If a compilation is under way when the time is up, the command
+    reports and ends its process.
     """
 
     def measure() -> tuple[list[common.Row], common.Ratios]:

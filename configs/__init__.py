@@ -1,1 +1,1 @@
-"""One file a recipe: `get_config(argument)` returns the complete, locked config."""
+"""One file for each recipe: `get_config(argument)` returns the complete, locked config."""

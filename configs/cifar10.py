@@ -5,7 +5,7 @@
 A run takes 64,000 steps of 128 images (164 epochs). The rate is 0.1, divided by 10 at steps 32,000
 and 48,000; the decay is 1e-4 on every parameter; the input is the image less the mean image, padded
 by 4 pixels, cropped and flipped. Networks of 110 layers and more begin with 400 steps at rate 0.01
-(2016, sec. 5.1). The paper's two GPUs normalised 64 images each: norm.group_size=64.
+(He et al. 2016, sec. 5.1). The paper's two GPUs normalised 64 images each: norm.group_size=64.
 The paper's test errors are 8.75 % (20 layers), 6.97 % (56) and 6.61 +- 0.16 % (110, mean of 5).
 """
 

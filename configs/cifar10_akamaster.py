@@ -8,8 +8,8 @@ r"""ResNets on CIFAR-10 as github.com/akamaster/pytorch_resnet_cifar10 trains th
 A run takes 200 epochs of 128 images. The rate is 0.1, divided by 10 at epochs 100 and 150; the
 decay is 1e-4 on every parameter; the input is normalised by ImageNet's mean and standard deviation,
 padded by 4 pixels, cropped and flipped. Networks of 110 layers and more begin with an epoch at rate
-0.01: so that repository means it; with the chainable schedulers of newer PyTorch its runs would
-stay at 0.01. The shortcut pads half of the new channels on each side, and the whole batch is
+0.01, as the repository intends (with the chainable schedulers of newer PyTorch, its runs would stay
+at 0.01). The shortcut pads half of the new channels on each side, and the whole batch is
 normalised together. An epoch of that repository has 391 batches, the last of them of 80 images;
 ours are whole batches from a stream of shuffled epochs, 390.6 steps an epoch.
 The repository's test errors of the best epoch (one run, no validation split) are 8.27 % (20

@@ -1,9 +1,9 @@
-"""ResNets on ImageNet, by the recipe of He et al. 2015 (arXiv:1512.03385, sec. 3.4) as 2016 has it.
+"""ResNets on ImageNet, by the recipe of He et al. 2015 (arXiv:1512.03385, sec. 3.4) and 2016.
 
     python -m resnet_jax.describe --config=configs/imagenet.py:depth=50
 
-A run takes 600,000 steps of 256 images. The rate is 0.1, divided by 10 at epochs 30 and 60 (2016,
-sec. 5.2); the decay is 1e-4 on every parameter. The papers' test errors of one crop (the authors'
+A run takes 600,000 steps of 256 images. The rate is 0.1, divided by 10 at epochs 30 and 60 (He et
+al. 2016, sec. 5.2); the decay is 1e-4 on every parameter. The papers' test errors of one crop (the authors'
 page) are 24.7 % (50 layers), 23.6 % (101) and 23.0 % (152).
 The data set is streamed, because no device holds it.
 Differs: crops have a random area and aspect ratio (data/crops.py; 2015 resizes the short side to

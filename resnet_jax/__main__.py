@@ -12,7 +12,7 @@ COMMANDS = {
 
 def main() -> None:
     """Print the commands with their purposes."""
-    print("Commands; each answers --help with its flags, the config's keys and an example:\n")
+    print("Commands; --help of each has its flags and an example, and the keys of its --config:\n")
     for name, purpose in COMMANDS.items():
         print(f"    python -m resnet_jax.{name:<12}{purpose}")
     print("\nExperiments, from the repository's folder:\n\n    python -m experiments")

@@ -61,7 +61,7 @@ COMMON: Keys = {
         10.0, POSITIVE, "minutes after which a checkpoint is written at the end of a chunk"
     ),
     "nonfinite": Key(
-        "stop", choice("stop", "skip"), "what happens at a step whose numbers are not finite"
+        "stop", choice("stop", "skip"), "whether a step that is not finite ends the run or is left out"
     ),
 }
 DEPTH = Key(
@@ -73,7 +73,7 @@ SWITCHES: dict[str, Switch] = {
     "task": Switch("task", TASKS, "classification", "what the network is trained to do"),
     "family": Switch("model.family", families.FAMILIES, "resnet", "the family of networks"),
     "optimizer": Switch("optimizer.name", OPTIMIZERS, "sgd", "the optimizer"),
-    "schedule": Switch("schedule.kind", SCHEDULES, "piecewise", "the learning rate's course"),
+    "schedule": Switch("schedule.kind", SCHEDULES, "piecewise", "the learning rate's schedule"),
 }
 
 
@@ -93,8 +93,9 @@ class Choice(NamedTuple):
 def choose(argument: str, depth: int | None = None) -> dict[str, Any]:
     """Read a config file's argument, `switch=value,...`, into {switch: value}.
 
-    The result always has `family` and `depth`: a depth that the argument leaves out is the family's
-    own if the argument names a family, else `depth`.
+    If a switch comes twice, its last value counts. The result always has `family` and `depth`: a
+    depth that the argument leaves out is the family's own if the argument names a family or if
+    `depth` is None, else `depth`.
     Raises: ArgumentError for an unknown switch and for a depth that is no number of layers.
     """
     known = (*dict.fromkeys(name for name, _ in every_switch()), "depth")
@@ -141,9 +142,9 @@ def part_of(name: str, switch: Switch, value: str, owner: str = "") -> Part:
 
 
 def chosen_parts(pick: Callable[[str, Switch], str]) -> Iterator[Choice]:
-    """Walk through the switches, those that a chosen part brings included.
+    """Walk through the switches, and through those that a chosen part brings.
 
-    `pick(name, switch)` says which value is chosen.
+    `pick(name, switch)` returns the value that is chosen.
     """
     waiting = [(name, switch, "") for name, switch in SWITCHES.items()]
     while waiting:
@@ -199,6 +200,9 @@ def explain_unknown(key: str, flat: Sequence[str], chosen: Sequence[Choice]) -> 
         switches = dict.fromkeys(owner.partition("=")[0] for owner in owners)
         values = {part.name: part.value for part in chosen}
         own = [f"{name}={values[name]}" for name in switches if name in values]
+        if set(own) & set(owners):  # another family has a part of the same name, with other keys
+            own.insert(0, f"family={values['family']}")
+            owners = [owner for owner in owners if owner not in own]
         return f"{key} is a key of {_few(owners)}; this config has {' and '.join(own) or 'neither'}"
     same = [name for name in flat if name.rpartition(".")[2] == key.rpartition(".")[2]]
     near = f"; nearest: {same[0]}" if same else nearest(key, tuple(flat), 0.5)

@@ -1,4 +1,4 @@
-"""What every command shares: flags, help, one clear line if something is wrong, the cache."""
+"""What every command shares: flags, help, one line for an error, the cache, versions, devices."""
 
 import argparse
 import contextlib
@@ -155,7 +155,7 @@ def run(main: Callable[[], None]) -> None:
         try:
             use_compilation_cache()
             main()
-        except (FloatingPointError, OSError) as error:  # it diverged; its data or its disk failed
+        except (FloatingPointError, OSError) as error:  # a run diverged; data or a disk failed
             fail(str(error), status=1)
         except KeyboardInterrupt:
             fail("interrupted", 128 + signal.SIGINT)

@@ -55,9 +55,9 @@ def make(chosen: str | Mapping[str, Any], recipe: Flat) -> Config:
     """Return the locked config of the chosen switches, with a recipe's values.
 
     `chosen` is a config file's argument or what `choose` made of it. `recipe` maps full key names
-    to values; it may have keys of parts that are not chosen, which it sets for those who choose
-    them. Where several speak, the argument comes first, then the family's preset for its depth,
-    then the recipe, then the keys' defaults.
+    to values; the keys of parts that are not chosen are left out. If several of them give a value,
+    the argument comes first, then the family's preset for the depth, then the recipe, then the
+    key's default.
     Raises: ValueError for an unknown key or a value of another type in the recipe; ArgumentError
         for chosen values that a switch does not have.
     """
@@ -187,15 +187,15 @@ def _check_sizes(config: Config) -> None:
 
 
 def _vast(config: Config, width: int) -> bool:
-    """Whether a parameter may have more numbers than JAX can count.
+    """Return whether a parameter may have more numbers than JAX can count.
 
-    No network of the papers is near that, and finding the shapes of all parameters takes long.
+    No network of the papers comes near that, and to find the shapes of all parameters takes long.
     """
     growth, depth = getattr(config.model, "growth", 1), config.model.depth
     example = TASKS[config.task].example(config)
     return (
-        # A layer has at most 32 times the first layer's channels, VGG's first hidden layer 392
-        # times.
+        # The largest array is VGG's first hidden layer: 7 x 7 x 8 = 392 times `width` inputs and
+        # 64 times `width` units. The last layers of other networks are smaller.
         (392 * width) * (64 * width) > LARGEST
         or 9 * growth * max(4 * growth, depth * growth) > LARGEST
         or depth > families.WRITTEN_OUT
@@ -239,7 +239,7 @@ def upgraded(saved: Flat) -> dict[str, Any]:
 def differences(config: Config, saved: Mapping[str, Any]) -> list[str]:
     """Return the keys that keep `config` from going on where the saved run stopped, with values.
 
-    More steps may be asked for: the schedule's boundaries are absolute and part of the identity.
+    More steps may be asked for, because the schedule's boundaries are absolute steps and must agree.
     Raises: ValueError for a saved config of another version.
     """
     now, then = flatten(config), flatten(from_saved(flatten(saved)))

@@ -39,7 +39,7 @@ def read(path: Path, argument: str) -> Config:
     assert spec is not None and spec.loader is not None, "the file was there a moment ago"
     module = importlib.util.module_from_spec(spec)
     folder = str(path.resolve().parent.parent)
-    if folder not in sys.path:  # a config file may start from another one of its folder
+    if folder not in sys.path:  # a config file may import another file of its folder
         sys.path.append(folder)
     try:
         spec.loader.exec_module(module)
@@ -76,7 +76,7 @@ def _line(file: str | None, error: Exception) -> str:
 def override(config: Config, overrides: Overrides) -> Config:
     """Return a locked copy of the config in which each key has the value that its text says.
 
-    Raises: ValueError for a key that the config has not, and for a text of another type.
+    Raises: ValueError for a key that the config does not have, and for a text of another type.
     """
     config = config.copy_and_resolve_references()
     flat, chosen = configs.flatten(config), configs.choices_of(config)

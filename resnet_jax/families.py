@@ -40,9 +40,9 @@ FAMILIES: dict[str, Family] = {
     "vit": vit.FAMILY,
 }
 
-# The most layers of any network; of a network whose Stack holds a number for each layer, which flax
-# takes long to walk along; and of a network whose program holds each layer (He et al. 2015's
-# deepest).
+# The most layers of any network (DEEPEST), of a network whose Stack holds a number for each layer
+# (NUMBERED: flax needs long for tuples of that length), and of a network whose program holds each
+# layer (WRITTEN_OUT: the depth of He et al. 2015's deepest network).
 DEEPEST, NUMBERED, WRITTEN_OUT = 1_000_000, 20_000, 1202
 
 
@@ -87,7 +87,7 @@ def layers(config: Config, axis: str | None = None) -> Layers:
 
 
 def deepest(config: Any) -> tuple[int, str]:
-    """Return the most layers that the config's network may have, and why."""
+    """Return the most layers that the config's network may have, and the kind of such networks."""
     if FAMILIES[config.model.family].unrolled:
         return WRITTEN_OUT, f"a {config.model.family}, whose program holds each layer"
     if config.unroll > WRITTEN_OUT:

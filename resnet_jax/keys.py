@@ -1,8 +1,10 @@
 """Keys of a config and the parts that bring them.
 
-A *part* is one value of a switch: a family, a merge, a norm, an optimizer, a schedule, a task. It
-is defined in one place, together with the keys that it reads; a key has its default, its rule and
-its meaning in one place. A config holds exactly the keys of the parts that it chose (config.py).
+A *switch* is a choice in the argument of a config file, such as `merge` in
+`configs/digits.py:merge=rezero`. A *part* is one value of a switch: a family, a block, a merge, a
+norm, an optimizer, a schedule, a task. A part is defined in one place, together with the keys that
+it reads; a key has its default, its rule and its meaning in one place. A config holds the keys that
+all configs share (choices.py) and the keys of the parts that it chose, and no others.
 """
 
 import difflib
@@ -78,7 +80,8 @@ def _accept_all(config: Config) -> None:
 class Part:
     """One value of a switch.
 
-    `build` makes what the part stands for; its arguments depend on the kind of part. `keys` are the
+    `build` makes what the part stands for; its arguments depend on the kind of part and are told
+    where the table of the parts is (FAMILIES, SKIPS, MERGES, NORMS, TASKS, ...). `keys` are the
     keys that the part reads, by their full names. `switches` are further choices that the part
     brings. `check(config)` raises a ValueError for values that do not go together.
     """
@@ -130,5 +133,5 @@ def nearest_divisor(n: int, target: int) -> int:
 
 
 def default(function: Callable[..., Any], name: str) -> Any:
-    """Return the default of a function's argument, so that a key need not repeat it."""
+    """Return the default of a function's argument, so that a key does not repeat it."""
     return inspect.signature(function).parameters[name].default

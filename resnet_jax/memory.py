@@ -60,21 +60,19 @@ def changed(config: Config, **values: Any) -> Config:
 
 def step_inputs(config: Config) -> tuple[states.TrainState, Batch]:
     """Return the shapes and types of the state and the batch that a training step takes."""
-    net, optim, example = families.build(config), optimizer(config), TASKS[config.task].example
-    shape, num_outputs = example(config)
-    state = jax.eval_shape(functools.partial(states.create, config.seed, net, shape, optim))
+    net, task = families.build(config), TASKS[config.task]
+    shape, num_outputs = task.example(config)
+    make = functools.partial(states.create, config.seed, net, shape, optimizer(config))
     array = lambda dtype, *shape: jax.ShapeDtypeStruct((config.batch_size, *shape), dtype)
-    index = array(jnp.int32)
+    index, output = array(jnp.int32), array(jnp.float32, num_outputs)
     batch = Batch(input=array(jnp.float32, *shape), target=index, row=index, mask=array(jnp.bool_))
-    # A target is like the output, or it is the index of an output: the task's measure takes one.
-    output = array(jnp.float32, num_outputs)
+    # A task does not tell its target. It is like the output, or else it is the index of an output.
+    like_output = dataclasses.replace(batch, target=output)
     try:
-        jax.eval_shape(
-            TASKS[config.task].measure, output, dataclasses.replace(batch, target=output)
-        )
+        jax.eval_shape(task.measure, output, like_output)
     except (TypeError, ValueError, AssertionError):
-        return state, batch
-    return state, dataclasses.replace(batch, target=output)
+        return jax.eval_shape(make), batch
+    return jax.eval_shape(make), like_output
 
 
 def activation_bytes(config: Config) -> int:

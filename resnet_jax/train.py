@@ -1,7 +1,7 @@
 """Train a network: from a config to its last checkpoint.
 
 `prepare` checks everything that can be wrong and writes nothing; `train` is the whole run, to be
-read from top to bottom. Both are used by experiments too.
+read from top to bottom. The experiments call both, too.
 """
 
 import contextlib
@@ -42,7 +42,10 @@ SPREAD = {"shard_map": shard.spread, "pmap": shard.spread_by_pmap}
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run that has been checked and may start."""
+    """A run that has been checked and may start.
+
+    `statistics` are what the task computed from the training split, such as the mean image.
+    """
 
     config: Config
     workdir: directory.AnyPath
@@ -185,7 +188,7 @@ def train(run: Run) -> None:
             # --- loop: chunk after chunk; a checkpoint, an evaluation and a stop come at chunk ends
             interrupt.begin()
             stop, save = distributed.Wish(), distributed.Wish()
-            quiet = None if distributed.first() else True  # None: quiet unless it is a terminal
+            quiet = None if distributed.first() else True  # None: no bar unless on a terminal
             bar = tqdm(total=config.steps, initial=first, unit="step", disable=quiet)
             at, test, speed = first, [], 0.0
             clock = saved_at = time.perf_counter()
@@ -204,13 +207,13 @@ def train(run: Run) -> None:
                 checkpoints.check()
                 now = time.perf_counter()
                 speed = (at - first) * config.batch_size * config.replicas / (now - clock)
-                # As if the next chunk took as long: no more than these minutes are ever lost.
+                # The next chunk will take as long as this one: save now if that is too late.
                 late = 2 * now - dispatched - saved_at > 60 * config.checkpoint_minutes
                 due = at % config.checkpoint_every == 0 or at == config.steps
                 due |= save.granted(late, index)
                 stops = stop.granted(interrupt.received is not None, index)
                 if due or stops:
-                    log.flush(state)  # first, so that a checkpoint's records are there when it is
+                    log.flush(state)  # the records of a step are written before its checkpoint
                     if not distributed.fetch(finite(state)).all():
                         raise FloatingPointError(
                             f"a parameter or statistic is not finite after step {at}, which is not "
@@ -262,9 +265,10 @@ def chunk_lengths(config: Config, first: int) -> list[int]:
 
 
 def statistics_refresher(run: Run, state: states.TrainState, feed: feeds.Feed) -> Callable:
-    """Return the function from a state to the state with statistics of norm.precise batches.
+    """Return the function that recomputes the running statistics of batch norm in a state.
 
-    They are the first batches that were drawn; with 0 of them the state stays as it is.
+    The statistics are those of the run's first norm.precise batches. If norm.precise is 0, the
+    function returns the state as it is.
     """
     config, axis = run.config.copy_and_resolve_references(), shard.axis(run.mesh)
     batches = config.norm.precise if config.norm.kind == "batch" else 0
@@ -292,7 +296,7 @@ def _finite(state: states.TrainState):
 def _diagnose(
     run: Run, net: Any, feed: feeds.Feed, state: states.TrainState, step: int, replica: int
 ) -> str:
-    """Return what was the first in this step that was not finite; `state` is from before it."""
+    """Say what was not finite first in this step; `state` is the state before the step."""
     order, axis = diagnosis.Order(), shard.axis(run.mesh)
     look = functools.partial(
         diagnosis.look,

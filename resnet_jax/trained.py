@@ -1,4 +1,4 @@
-"""A work directory opened: its config, its network, its newest checkpoint, its statistics."""
+"""A run's directory, opened: its config, its network, its newest checkpoint, its predictions."""
 
 import dataclasses
 from typing import Any
@@ -19,7 +19,7 @@ from resnet_jax.training import state as states
 from resnet_jax.training.compile import ONCE, program
 from resnet_jax.training.optimizer import optimizer
 
-# Examples of a call: all inputs make calls of this size, so that one program does for any number.
+# Examples of one call. Every input is cut into calls of this size, so that one program serves all.
 BATCH = 16
 
 
@@ -49,8 +49,9 @@ class Trained:
     def predict(self, images: np.ndarray, check: bool = True) -> Float[np.ndarray, "n y"]:
         """Return the log-probabilities of the classes for uint8 images (n, h, w, c).
 
-        They are logarithms, because the probabilities of a certain network are 0 for all classes
-        but one. `check=False` takes images however dark they are, such as those of a file.
+        They are logarithms, because a network that is certain gives probabilities of 0 to all
+        classes but one. `check=False` also takes images that are much darker than the training
+        images, for example those of a file.
         Raises: ValueError if the images do not have the shape, type and range that the network was
             trained on, or if the run's task is not classification.
         """
@@ -81,10 +82,10 @@ class Trained:
 def load(
     workdir: str | directory.AnyPath, data_dir: str | None = None, replica: int = 0
 ) -> Trained:
-    """Open a work directory; nothing is written to it. `data_dir` replaces its config's data.dir.
+    """Open a run's directory; nothing is written to it. `data_dir` replaces its config's data.dir.
 
-    Of a run with several replicas it takes the replica of seed `seed + replica`, on one device. Of
-    the checkpoints it takes the newest good one, and prints a warning if a newer one is damaged.
+    Of a run with several replicas, the replica of seed `seed + replica` is loaded, on one device.
+    The newest good checkpoint is loaded; a warning is printed if a newer checkpoint is damaged.
     Raises: ValueError if there is no run, a run that this version cannot read, no checkpoint or no
         such replica; OSError if none of the checkpoints is good.
     """

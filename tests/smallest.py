@@ -43,25 +43,27 @@ LAYERS = {"wide": lambda depth: depth - 2, "vit": lambda depth: 4 * depth + 2}
 
 
 def smallest(
-    family: str, argument: str = "", side: int = 0, channels: int = 1, **changes: Any
+    family: str,
+    argument: str = "",
+    side: int = 0,
+    channels: int = 1,
+    check: bool = True,
+    **changes: Any,
 ) -> Config:
     """Return the config of the family's smallest network, for images of `side` pixels or few.
 
     The network has a Stack of two layers or more if the family has such networks of few layers.
-    Raises: AssertionError if the family has no small network.
+    Raises: AssertionError if the family has no small network; ValueError if `check` refuses it.
     """
-    without_stack = None
     for pixels in (side,) if side else SIDES:
-        for config in _candidates(family, argument, (pixels, pixels, channels), changes):
-            net = _build(config)
-            if net is not None and longest_stack(net) > 1:
+        candidates = _candidates(family, argument, (pixels, pixels, channels), changes)
+        built = [(config, net) for config in candidates if (net := _build(config))]
+        if built:
+            stacked = (config for config, net in built if longest_stack(net) > 1)
+            config = next(stacked, built[0][0])
+            if check:
                 configs.check(config)
-                return config
-            if net is not None:
-                without_stack = without_stack or config
-        if without_stack is not None:
-            configs.check(without_stack)
-            return without_stack
+            return config
     raise AssertionError(
         f"family={family} has no network of up to {DEPTHS[-1]} layers for images of {SIDES[-1]} "
         "pixels; add the keys that make it small to SMALL in tests/smallest.py"
@@ -139,7 +141,8 @@ def deeper(config: Config, layers: int = 30) -> Config:
     Raises: AssertionError if the family has none.
     """
     net, stages = families.build(config), tuple(config.model.get("stages", ()))
-    more = (stages[0] + layers, *stages[1:]) if stages else None
+    longest = stages.index(max(stages)) if stages else None
+    more = tuple(n + layers * (i == longest) for i, n in enumerate(stages)) or None
     for depth in range(config.model.depth + 1, 8 * layers):
         longer = _build(other := altered(config, **_sizes(depth, more)))
         same = longer is not None and list(longer.blocks) == list(net.blocks)

@@ -73,7 +73,9 @@ real_prepare = train.prepare
 def prepare(config, workdir):
     """Check all that `train` checks before it writes, except data that is not there."""
     if config.task != "classification" or config.data.name not in ABSENT:
-        return real_prepare(config, workdir).config
+        run = real_prepare(config, workdir)
+        assert run is not None, "the directory is new"
+        return run.config
     configs.check(config)
     shard.check(config, shard.mesh(config.replicas))
     return config

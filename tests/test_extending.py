@@ -66,7 +66,7 @@ def test_every_example_runs(extended):
         for block in blocks(section, "sh")
         for line in block.splitlines()
     ]
-    assert len(commands) >= 10
+    assert len(commands) >= 9
     script = f"""
 import importlib
 for module, *words in {commands!r}:
@@ -77,23 +77,19 @@ for module, *words in {commands!r}:
         [sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    for words in ("holds", "runs/perceptron: train error", "runs/addition: test error"):
+    for words in ("holds", "runs/perceptron: train error", "runs/averaging: test error"):
         assert words in done.stdout
 
 
 def test_the_additions_are_clean(extended):
-    root, _ = extended
+    """The linter finds nothing but the order of an import beside the table's own import."""
+    root, touched = extended
+    files = sorted({root / file for files in touched.values() for file in files})
+    ruff = [Path(sys.executable).with_name("ruff"), "check", "--config", ROOT / "pyproject.toml"]
     done = subprocess.run(
-        [
-            Path(sys.executable).with_name("ruff"),
-            "check",
-            "--config",
-            ROOT / "pyproject.toml",
-            root,
-        ],
+        [*ruff, "--ignore=I001", "--output-format=concise", *files],
         capture_output=True,
         text=True,
         check=False,
     )
-    # An import beside the table's own import is not sorted.
-    assert not [line for line in done.stdout.splitlines() if line[:1] == "F"], done.stdout
+    assert done.returncode == 0, done.stdout

@@ -14,11 +14,10 @@ from resnet_jax.choices import every_switch
 from resnet_jax.models import measure
 from resnet_jax.models.merges import MERGES
 from resnet_jax.models.norm import NORMS
-from tests.recipes import recipe
+from tests.recipes import changed, recipe
 from tests.smallest import (
     deeper,
     longest_stack,
-    parameters,
     shapes,
     smallest,
     train,
@@ -33,7 +32,7 @@ VARIED = {
     "ladder": ("block=preact_basic,merge=drop_path", {"model__skip_dropout": 0.1}),
     "vgg_bn": ("skip=B", {"model__stages": (1, 2)}),
     "highway": ("norm=batch", {}),
-    "vit": ("merge=drop_path", {"model__dropout": 0.1}),
+    "vit": ("", {"model__dropout": 0.1}),
 }
 FURTHER = [
     ("resnet", "block=fixup_basic", {"optimizer__learning_rate": 0.5}),
@@ -169,7 +168,50 @@ def test_a_choice_that_a_family_lacks_is_refused_with_those_that_it_has(family):
             assert "\n" not in str(error.value)
 
 
+def another(key, value):
+    """Return another value that the key takes."""
+    if isinstance(value, str):
+        return next(other for other in key.rule.choices if other != value)
+    if isinstance(value, tuple):
+        return tuple(2 * number for number in value)
+    if isinstance(value, bool):
+        return not value
+    return 2 * value or type(value)(0.5) or 2
+
+
+def changes_nothing(config):
+    """Return the keys of the network that a config has and that change nothing in it."""
+    keys, flat, merge = configs.keys_of(config), configs.flatten(config), config.model.merge
+    # A plain twin keeps the keys of its residual network's skip and merge. norm.precise is for
+    # evaluations.
+    passed = {"model.depth", "model.stages", "norm.precise"}
+    if config.model.skip == "none":
+        passed |= {"model.skip_dropout", *MERGES[merge].keys}
+    network = lambda config: repr(families.build(config))
+    return [
+        name
+        for name, key in keys.items()
+        if name.startswith(("model.", "norm."))
+        and name not in passed
+        and network(changed(config, {name: another(key, flat[name])})) == network(config)
+    ]
+
+
+@pytest.mark.parametrize("family", families.FAMILIES)
+def test_every_key_of_every_choice_of_a_family_changes_its_networks(family):
+    part = families.FAMILIES[family]
+    stages = {"model__stages": (2, 2)} if "model.stages" in part.keys else {}
+    for name, switch in part.switches.items():
+        for value in switch.parts:
+            argument = f"{name}={value}"
+            config = smallest(family, argument, side=32, channels=3, check=False, **stages)
+            idle = changes_nothing(config)
+            if idle:  # fixup_basic and norm=group, for example, do not go together
+                with pytest.raises(ValueError):
+                    configs.check(config)
+                    pytest.fail(f"{', '.join(idle)} change nothing in family={family},{argument}")
+
+
 @pytest.mark.parametrize("family", families.FAMILIES)
 def test_the_preset_of_every_family_is_a_config_that_builds(family):
     configs.check(recipe("cifar10", f"family={family}"))
-    assert parameters(shapes(smallest(family))[1]) > 0

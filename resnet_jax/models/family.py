@@ -1,4 +1,4 @@
-"""What a family of networks is: how it is built, its keys, and what follows from its name."""
+"""What a family of networks is: how it is built, its keys and switches, and its presets."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,7 +42,7 @@ class Layers(NamedTuple):
         return {"remat": self.remat, "unroll": self.unroll}
 
 
-# A layout translates our parameter names into another library's, see layouts.py.
+# A Layout (layout.py) translates our parameter names into another library's.
 Layout = Any
 
 

@@ -86,13 +86,13 @@ def check_lengths(whole: Any, inputs: Mapping[str, Any], depth: int) -> None:
 
 
 def _needs(part: Callable, name: str) -> bool:
-    """Whether `part` has the argument `name` without a default."""
+    """Return whether `part` has the argument `name` without a default."""
     argument = inspect.signature(part).parameters.get(name)
     return argument is not None and argument.default is inspect.Parameter.empty
 
 
 def _declarers(part: Any, name: str) -> str:
-    """The names of the functions and Module classes within `part` that declare the input."""
+    """Return the names of the functions and Module classes in `part` that declare the input."""
 
     def search(part):
         if hasattr(part, "parts"):
@@ -103,6 +103,6 @@ def _declarers(part: Any, name: str) -> str:
 
 
 def _label(part: Any) -> str:
-    """The name of a function, or of a Module's class."""
+    """Return the name of a function, or of a Module's class."""
     part = part.func if isinstance(part, functools.partial) else part
     return getattr(part, "__name__", type(part).__name__)

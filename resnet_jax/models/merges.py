@@ -1,7 +1,7 @@
 """How skip and body meet: x' = merge(s, f, z) with s = skip(z) and f = body(z).
 
-A merge that owns nothing is a function; a merge that owns weights or randomness is a Module. A
-merge that weighs its paths sows the weights into the collection `gains` (gains.py). `MERGES` is the
+A merge that has weights or draws at random is a Module; any other merge is a function. A merge
+that weighs its two paths sows their gains into the collection `gains` (gains.py). `MERGES` is the
 table of the merges that a config can choose, each with its keys.
 """
 
@@ -47,8 +47,8 @@ def concat(s: Float[Array, "*n c"], f: Float[Array, "*n k"], z) -> Float[Array, 
 class Scaled(nn.Module):
     """Both paths weighted: x' = a s + b f, with the carry gain a and the transform gain b.
 
-    Both gains are constants, or with `learned` b is a scalar parameter of each layer that starts at
-    `transform` (0 gives ReZero, and SkipInit if the body has no norm).
+    If `learned`, b is a scalar parameter of each layer that starts at `transform` (0 gives ReZero,
+    and SkipInit if the body has no norm). Otherwise both gains are constants.
 
     Shapes: s and f are equal. Raises: ValueError if they are not.
     Source: He et al. 2016, arXiv:1603.05027, sec. 3.1 (constant scaling); Bachlechner et al. 2020,
@@ -220,5 +220,5 @@ MERGES: dict[str, Merge] = {
     "concat": Merge("x' = [s, f], DenseNet's", build=lambda config, conv, size: concat),
 }
 GATES = ("exclusive_gate", "shortcut_gate", "two_gate")
-# Every merge that keeps the shape: all but concat. A family's first merge is its default.
+# Every merge that keeps the shape: all but concat. The first is a family's default merge.
 RESIDUAL_MERGES = ("add", *(name for name in MERGES if name not in ("add", "concat")))

@@ -63,7 +63,7 @@ def resnet(
     remat: Remat = "none",
     unroll: int = 1,
 ) -> Chain:
-    """Return a residual network of `stages[i]` blocks of width `width` 2^i at each resolution.
+    """Return a residual network whose stage i has `stages[i]` blocks of width `width` 2^i.
 
     `skip='none'` is the plain twin: the same bodies, and nothing is added to them. `widen`
     multiplies the width of a bottleneck's inner layers, or of all layers of another block; `groups`
@@ -71,8 +71,9 @@ def resnet(
     block to block, by name: a number for each block (stochastic_depth.py). `skip_dropout` is the
     rate of dropout on every skip. Bodies start at zero if `zero`.
 
-    A stage that changes its input's shape begins with a block of its own; its other blocks are one
-    Stack.
+    The equal blocks of a stage are one Stack. A first block that differs from them stands before
+    the Stack: it changes the shape, or it is the first block of a pre-activation stage, whose
+    `before` serves skip and body.
     """
     form, shape = form_and_shape(block)
     pre, wide = form == "preact", shape == "bottleneck"

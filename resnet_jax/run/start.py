@@ -21,7 +21,7 @@ from resnet_jax.training import shard
 def claim(workdir: AnyPath, config: Config, stack: contextlib.ExitStack) -> None:
     """Make the directory this run's, for as long as `stack` is open.
 
-    This comes first: a run that is killed from here on is known for what it is.
+    A run calls this first: if it is killed later, its directory already says which run it is.
     Raises: OSError if another process holds the directory or has made it another run's.
     """
     if distributed.first():
@@ -41,7 +41,7 @@ def claim(workdir: AnyPath, config: Config, stack: contextlib.ExitStack) -> None
 
 
 def _appears(path: AnyPath, seconds: float = 60.0) -> bool:
-    """Wait until a file that another process wrote is seen; shared folders may be late with it."""
+    """Wait until this process sees a file of another process; a shared folder may be late."""
     end = time.monotonic() + seconds
     while not path.exists():
         if time.monotonic() > end:
@@ -105,8 +105,8 @@ def refuse_different_processes(facts: dict[str, Any]) -> None:
 def resolved(config: Config, workdir: AnyPath, mesh: Mesh) -> Config:
     """Return the config with a number in the place of norm.group_size=-1.
 
-    It is a device's share at the run's first start. The number fixes the mathematics, whatever
-    devices the run goes on with.
+    The number is a device's share of the batch at the run's first start. It fixes the mathematics,
+    whatever devices the run is resumed on.
     """
     if shard.group_size(config) != -1:
         return config

@@ -191,7 +191,7 @@ def unlabelled(images: Any) -> Batch:
 
 
 def check_images(images: np.ndarray, config: Config, statistics: Statistics | None) -> None:
-    """Refuse images that cannot be such as the network was trained on.
+    """Refuse images that contradict what the network was trained on.
 
     Raises: ValueError for another shape than (n, h, w, c) and another type than uint8; given the
         run's statistics also for pixels that are all darker than a quarter of the training images'
@@ -200,7 +200,8 @@ def check_images(images: np.ndarray, config: Config, statistics: Statistics | No
     shape = tuple(config.data.shape)
     if images.shape[1:] != shape or images.ndim != 4 or not len(images):
         raise ValueError(
-            f"images of shape {images.shape} are not (n, {', '.join(map(str, shape))})"
+            f"images have the shape {images.shape}; give an array of shape "
+            f"(n, {', '.join(map(str, shape))}) with n > 0"
         )
     if images.dtype != np.uint8:
         low, high = (f"{float(bound):g}" for bound in (images.min(), images.max()))

@@ -34,7 +34,7 @@ def dataset(config: Config) -> Dataset:
 
 
 def measure(output: Float[Array, "b n"], batch: Batch) -> Sums:
-    """Sum over the examples of the mask: mean squared error (the variance of x is 1), examples."""
+    """Sum the mean squared errors (the variance of x is 1) over the examples of the mask."""
     losses = jax.numpy.square(output - batch.target.astype(output.dtype)).mean(-1)
     counted = batch.mask.astype(losses.dtype)
     return {"loss": (losses * counted).sum(), "examples": counted.sum()}

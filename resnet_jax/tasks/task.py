@@ -122,6 +122,7 @@ Prepare = Callable[[Any, Batch], Batch]
 class Task(Part):
     """What a network is trained to do. `build(config)` loads the data set, a Dataset.
 
+    Every task has the key data.shape, from which families choose their presets.
     `example(config)` describes an example. `statistics(config, dataset)` computes from the training
     split what `prepare(config, statistics)` needs, as JSON that is saved with the run; `prepare`
     returns the function that turns a batch of the data set into the network's input and target.

@@ -1,1 +1,1 @@
-"""How a network is trained: pure steps, and one loop that reads from top to bottom."""
+"""How a network is trained: pure steps, and what they need. The loop is resnet_jax/train.py."""

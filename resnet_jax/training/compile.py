@@ -16,7 +16,7 @@ STEP, ONCE = 1, 0
 LIBRARY = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 
 # A GPU's atomics add in any order, and autotuning may pick another kernel in the next process. This
-# flag does without both. Other backends give the same bits anyway.
+# flag turns both off. Other backends give the same bits without a flag.
 DETERMINISTIC = {"xla_gpu_deterministic_ops": True}
 
 

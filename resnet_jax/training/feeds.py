@@ -145,7 +145,8 @@ def streamed(
 ) -> Feed:
     """Return the feed of a split that threads read ahead; each process reads its own rows.
 
-    Training steps should be drawn in turn from `first` to `last`; any others are read apart.
+    Training steps should be drawn in turn from `first` to `last`; other steps cost a reading of
+    their own.
     Drawing raises: OSError with the split and the index of an example that cannot be read.
     """
     rows = shard.own_rows(mesh, shard.EACH_ROWS, batch_size)

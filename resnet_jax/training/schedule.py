@@ -1,6 +1,6 @@
-"""The learning rate as a function of the step. `SCHEDULES` is the table of its courses.
+"""The learning rate as a function of the step. `SCHEDULES` is the table of these functions.
 
-A warm-up may come before every course. Boundaries are absolute steps, with or without a warm-up.
+A warm-up may come before each of them. Boundaries are absolute steps, with or without a warm-up.
 """
 
 import math
@@ -39,7 +39,7 @@ _WARMUP = {
     "schedule.warmup": Key(
         "constant",
         choice("constant", "linear"),
-        "the warm-up's course: constant at warmup_factor, or linear from it to 1",
+        "the warm-up's form: constant at warmup_factor, or linear from warmup_factor to 1",
     ),
     "schedule.warmup_factor": Key(0.1, NOT_NEGATIVE, "of the rate, at the warm-up's start"),
 }
@@ -48,8 +48,9 @@ _WARMUP = {
 def schedule(config: Config) -> optax.Schedule:
     """Return the config's learning rate, a pure function of the step.
 
-    During a warm-up of `warmup_steps` it is the peak times warmup_factor (constant; He et al. 2016,
-    sec. 5.1), or linear from there to the peak (Goyal et al. 2017, arXiv:1706.02677, sec. 2.2).
+    During a warm-up of `warmup_steps` the rate is the peak times warmup_factor (constant; He et al.
+    2016, sec. 5.1), or rises linearly from that product to the peak (Goyal et al. 2017,
+    arXiv:1706.02677, sec. 2.2).
     """
     keys, peak = config.schedule, config.optimizer.learning_rate
     after = SCHEDULES[keys.kind].build(config)
@@ -94,7 +95,7 @@ def constant(config: Config) -> Callable:
 def _check_warmup(config: Config, rises: float = 0.0) -> None:
     """Refuse a warm-up as long as the run, and rates that float32 cannot hold.
 
-    `rises` is the logarithm of the largest factor by which the course itself raises the rate.
+    `rises` is the logarithm of the largest factor by which the schedule itself raises the rate.
     """
     keys = config.schedule
     if keys.warmup_steps >= config.steps:

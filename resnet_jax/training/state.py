@@ -10,10 +10,11 @@ from flax import struct
 
 @struct.dataclass
 class TrainState:
-    """All that changes during training; `key` is the run's root key and does not change.
+    """What a checkpoint holds: all that changes during training, and the run's random key.
 
-    `skipped` counts the steps whose numbers were not finite and which taught nothing. It is -1 if
-    such a step ends the run; the state is then that from before the step. A field that a saved
+    `key` does not change: the key of a step is folded from it and from the step. `skipped` counts
+    the steps whose numbers were not finite and which taught nothing. It is -1 if such a step ends
+    the run; the state is then the state before that step. A field that a saved
     checkpoint lacks starts at zero: zero must reproduce what was computed before the field existed.
     """
 
