@@ -3,8 +3,8 @@
     python -m resnet_jax.describe --config=configs/imagenet.py:depth=50
 
 A run takes 600,000 steps of 256 images. The rate is 0.1, divided by 10 at epochs 30 and 60 (He et
-al. 2016, sec. 5.2); the decay is 1e-4 on every parameter. The papers' test errors of one crop (the authors'
-page) are 24.7 % (50 layers), 23.6 % (101) and 23.0 % (152).
+al. 2016, sec. 5.2); the decay is 1e-4 on every parameter. The papers' test errors of one crop (the
+authors' page) are 24.7 % (50 layers), 23.6 % (101) and 23.0 % (152).
 The data set is streamed, because no device holds it.
 Differs: crops have a random area and aspect ratio (data/crops.py; 2015 resizes the short side to
 256..480), colours do not change, and channels are normalised by the constants of common use instead

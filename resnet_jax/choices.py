@@ -61,7 +61,7 @@ COMMON: Keys = {
         10.0, POSITIVE, "minutes after which a checkpoint is written at the end of a chunk"
     ),
     "nonfinite": Key(
-        "stop", choice("stop", "skip"), "whether a step that is not finite ends the run or is left out"
+        "stop", choice("stop", "skip"), "whether a step that is not finite ends the run"
     ),
 }
 DEPTH = Key(

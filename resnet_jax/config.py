@@ -195,7 +195,7 @@ def _vast(config: Config, width: int) -> bool:
     example = TASKS[config.task].example(config)
     return (
         # The largest array is VGG's first hidden layer: 7 x 7 x 8 = 392 times `width` inputs and
-        # 64 times `width` units. The last layers of other networks are smaller.
+        # 64 times `width` units. Any other layer has at most 32 times `width` channels.
         (392 * width) * (64 * width) > LARGEST
         or 9 * growth * max(4 * growth, depth * growth) > LARGEST
         or depth > families.WRITTEN_OUT
@@ -239,7 +239,7 @@ def upgraded(saved: Flat) -> dict[str, Any]:
 def differences(config: Config, saved: Mapping[str, Any]) -> list[str]:
     """Return the keys that keep `config` from going on where the saved run stopped, with values.
 
-    More steps may be asked for, because the schedule's boundaries are absolute steps and must agree.
+    More steps may be asked for: the schedule's boundaries are absolute steps, and they must agree.
     Raises: ValueError for a saved config of another version.
     """
     now, then = flatten(config), flatten(from_saved(flatten(saved)))

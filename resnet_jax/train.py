@@ -37,8 +37,6 @@ from resnet_jax.training.compile import ONCE, program
 from resnet_jax.training.evaluation import evaluator
 from resnet_jax.training.optimizer import optimizer
 
-SPREAD = {"shard_map": shard.spread, "pmap": shard.spread_by_pmap}
-
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -89,13 +87,14 @@ def main(words: Sequence[str] | None = None) -> None:
             train(run)
 
 
-def prepare(config: Config, workdir: directory.AnyPath) -> Run | None:
+def prepare(config: Config, workdir: str | directory.AnyPath) -> Run | None:
     """Check everything that can be wrong and load the data; return None if the run is finished.
 
     Nothing is written. Raises: ValueError in one line for a config, data set, batch or number of
     devices that does not fit, and for a directory of another run; OSError for a directory that is
     damaged or in use.
     """
+    workdir = epath.Path(workdir)
     with Interrupt(str(workdir)):
         configs.check(config)
         directory.refuse_without_clients(workdir)
@@ -159,7 +158,7 @@ def train(run: Run) -> None:
                 optimizer=optimizer(config),
                 skip=config.nonfinite == "skip",
             )
-            chunk = SPREAD[config.parallel](
+            chunk = shard.SPREAD[config.parallel](
                 functools.partial(steps.chunk, step=step, fetch=feed.fetch, axis=axis),
                 mesh,
                 (shard.EACH, feed.spec, shard.EACH_ROWS),

@@ -1,9 +1,11 @@
 """The README's use as a library, executed; and its claims about files."""
 
+import json
 import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -38,3 +40,18 @@ def test_files_and_pages_that_the_readme_names_are_there():
     assert len(names) > 8
     for name in names:
         assert name == "configs/NAME.py" or (ROOT / name).exists(), name
+
+
+@pytest.mark.slow  # a minute: pytest -m slow tests/test_readme.py
+def test_the_notebook_runs(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    cells = json.loads((ROOT / "docs" / "quickstart.ipynb").read_text())["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    small = {"STEPS = 300": "STEPS = 30", "DEPTH = 20": "DEPTH = 8"}
+    names: dict = {}
+    for cell in code:
+        for text, shorter in small.items():
+            cell = cell.replace(text, shorter)
+        exec(cell, names)
+    assert set(names["trained"]) == {"plain", "residual"}
+    assert len(names["scale"]["plain"]) == 3 and np.isfinite(names["scale"]["residual"]).all()

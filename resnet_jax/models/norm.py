@@ -152,7 +152,7 @@ NORMS: dict[str, Part] = {
                 "examples normalised together; 0 is the whole batch, -1 a device's share",
             ),
             "norm.precise": Key(
-                0, NOT_NEGATIVE, "batches that statistics are recomputed from for evaluation; 0 is off"
+                0, NOT_NEGATIVE, "batches that statistics are recomputed from; 0 is off"
             ),
             "norm.momentum": Key(BatchNorm.momentum, FRACTION, "of the running statistics"),
         },

@@ -145,6 +145,10 @@ def spread_by_pmap(
     )
 
 
+# What the key `parallel` chooses.
+SPREAD = {"shard_map": spread, "pmap": spread_by_pmap}
+
+
 def sharding(mesh: Mesh, spec: PartitionSpec) -> NamedSharding:
     """Return the sharding of arrays with this spec."""
     return NamedSharding(mesh, _present(mesh, spec))
