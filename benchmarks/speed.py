@@ -125,7 +125,7 @@ class Torch:
             "bottleneck": kind == "bottleneck",
             "project": model.skip == "B",
             "stem": model.stem,
-            "stride_at": model.stride_at,
+            "stride_at": model.get("stride_at", "1x1"),  # only bottlenecks have the key
         }
         self.worker, self.turn = worker, turn
         made = worker.ask(

@@ -117,6 +117,13 @@ def shapes(config: Config) -> tuple[Chain, Any, Any]:
     return net, variables, output
 
 
+def drawn(net: Any, x: Any) -> Any:
+    """Return variables for the network that are all drawn at random, N(0, 1), without a program."""
+    rng = np.random.default_rng(1)
+    draw = lambda a: jnp.asarray(rng.normal(size=a.shape), a.dtype)
+    return jax.tree.map(draw, jax.eval_shape(net.init, jax.random.key(0), x))
+
+
 def parameters(variables: Any) -> int:
     """Return the number of parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))

@@ -129,15 +129,10 @@ def test_a_run_says_first_where_it_trains_and_is_finished_the_second_time(tmp_pa
     assert again == (0, f"{tmp_path / 'run'}: finished at step 2\n", "")
 
 
-def test_a_process_leaves_with_the_status_of_its_refusal():
-    done = process("-m", "resnet_jax.describe", f"--config={DIGITS}:depth=111")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: depth 111") and done.stderr.count("\n") == 1
-
-
 @pytest.mark.parametrize(
     "error,status,line",
     [
+        (SystemExit(2), 2, ""),
         (FloatingPointError("the loss\nis nan"), 1, "error: the loss is nan\n"),
         (OSError("no space left"), 1, "error: no space left\n"),
         (KeyboardInterrupt(), 130, "error: interrupted\n"),

@@ -1,4 +1,4 @@
-"""Imported work directories: what they hold, what may follow, what is refused."""
+"""Imported work directories: their content, what may follow, what is refused."""
 
 import json
 import shutil
@@ -7,11 +7,13 @@ import jax
 import numpy as np
 import pytest
 
-from resnet_jax import convert, evaluate, tensors, trained
-from resnet_jax.training import directory, inputs, loop, metrics
+from resnet_jax import convert, evaluate, tensors, train, trained
+from resnet_jax.run import directory, records
+from resnet_jax.tasks import classification
+from tests.recipes import changed, recipe
 
 
-def test_an_import_is_a_run_at_step_0_with_a_fresh_optimiser(imported):
+def test_an_import_is_a_run_at_step_0_with_a_fresh_optimizer(imported):
     workdir, config, _ = imported
     run = trained.load(workdir)
     assert run.config == config and int(run.state.step) == 0
@@ -22,25 +24,23 @@ def test_an_import_is_a_run_at_step_0_with_a_fresh_optimiser(imported):
 def test_an_export_is_the_file_that_was_imported(imported, tmp_path):
     workdir, _, file = imported
     assert convert.export_weights("akamaster", workdir, tmp_path / "out.safetensors") == 0
-    theirs, ours = tensors.read(file), tensors.read(tmp_path / "out.safetensors")
-    assert theirs.keys() == ours.keys()
-    for name in ours:
-        np.testing.assert_array_equal(ours[name], theirs[name], strict=True)
+    expected, exported = tensors.read(file), tensors.read(tmp_path / "out.safetensors")
+    assert exported.keys() == expected.keys()
+    for name in exported:
+        np.testing.assert_array_equal(exported[name], expected[name], strict=True)
 
 
 @pytest.fixture(scope="module")
 def tuned(imported, tmp_path_factory):
-    """The imported weights, trained at a rate that changes nothing; and before it."""
+    """Return a run of the imported weights at a rate that changes nothing, and the run before."""
     _, config, file = imported
-    config = config.copy_and_resolve_references()
-    config.optimizer.learning_rate = 1e-30
-    config.optimizer.weight_decay = 0.0
+    config = changed(config, {"optimizer.learning_rate": 1e-30, "optimizer.weight_decay": 0.0})
     workdir = tmp_path_factory.mktemp("tuned") / "run"
     convert.import_weights("akamaster", file, config, workdir)
     before = trained.load(workdir)
-    prepared = loop.prepare(config, workdir)
+    prepared = train.prepare(config, workdir)
     assert prepared is not None
-    loop.train(prepared)
+    train.train(prepared)
     return workdir, before
 
 
@@ -50,25 +50,26 @@ def test_training_goes_on_from_the_imported_weights(tuned, tmp_path):
     assert int(after.state.step) == before.config.steps
     jax.tree.map(np.testing.assert_array_equal, before.state.params, after.state.params)
     assert [s["step"] for s in directory.read_starts(workdir)] == [0]
-    records = metrics.read(workdir / "metrics.jsonl")
-    assert [r["step"] for r in records if r["split"] == "train"] == [2, 4]
+    lines = records.read(workdir / "metrics.jsonl")
+    assert [r["step"] for r in lines if r["split"] == "train"] == [2, 4]
     assert convert.export_weights("akamaster", workdir, tmp_path / "tuned.safetensors") == 4
 
 
 def test_an_evaluation_repeats_the_last_record_of_a_run(tuned):
     run = trained.load(tuned[0])
     assert (tuned[0] / "normalisation.json").exists()
-    found = evaluate.evaluate(run, inputs.dataset(run.config), trained.normalisation(run))
-    records = metrics.read(tuned[0] / "metrics.jsonl")
-    last = [r for r in records if r["split"] == "test"][-1]
+    dataset = classification.dataset(run.config)
+    measured = evaluate.evaluate(run, dataset, trained.statistics(run))
+    lines = records.read(tuned[0] / "metrics.jsonl")
+    last = [r for r in lines if r["split"] == "test"][-1]
     for name in ("loss", "error", "examples"):
-        assert found[name] == pytest.approx(last[name], rel=1e-5)
+        assert measured[name] == pytest.approx(last[name], rel=1e-5)
 
 
 def test_constants_of_normalisation_are_saved_without_the_data(imported, tmp_path):
-    _, config, file = imported
-    config = config.copy_and_resolve_references()
-    config.data.normalisation, config.data.mean, config.data.std = "constants", (0.5,), (0.25,)
+    changes = {"data.mean": (0.5,), "data.std": (0.25,), "model.width": 4}
+    config = recipe("digits", "depth=14,skip=A_split,normalisation=constants", **changes)
+    file = imported[2]
     convert.import_weights("akamaster", file, config, tmp_path / "new" / "run")
     saved = json.loads((tmp_path / "new" / "run" / "normalisation.json").read_text())
     assert saved == {"mean": [0.5], "std": [0.25]}
@@ -88,8 +89,7 @@ def test_an_import_may_go_into_an_empty_directory_and_into_no_other(imported, tm
 
 def test_an_import_that_fails_leaves_nothing(imported, tmp_path, monkeypatch):
     _, config, file = imported
-    other = config.copy_and_resolve_references()
-    other.model.num_classes = 7
+    other = changed(config, {"model.num_classes": 7})
     with pytest.raises(ValueError, match="use --config.model.num_classes=10"):
         convert.import_weights("akamaster", file, other, tmp_path / "run")
 
@@ -102,7 +102,7 @@ def test_an_import_that_fails_leaves_nothing(imported, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_what_holds_no_weights_is_not_exported(imported, tmp_path):
+def test_a_directory_without_a_checkpoint_is_not_exported(imported, tmp_path):
     file = tmp_path / "out.safetensors"
     with pytest.raises(ValueError, match="holds no run of ours"):
         convert.export_weights("akamaster", tmp_path / "none", file)
@@ -120,10 +120,13 @@ def test_what_holds_no_weights_is_not_exported(imported, tmp_path):
 @pytest.mark.parametrize(
     "change,says",
     [
-        (lambda c: c["model"].pop("width"), "lacks model.width: another version wrote it"),
         (lambda c: c.update(colour=1), "has the unknown colour"),
-        (lambda c: c["model"].update(depth="deep"), "config.json: .*depth"),
+        (lambda c: c["model"].update(depth="deep"), "model.depth='deep' must be int"),
         (lambda c: c["model"].update(depth=15), "depth 15 is not 6n"),
+        (
+            lambda c: c["model"].update(block="square"),
+            "block=square is not a block of family=resnet",
+        ),
     ],
 )
 def test_a_config_that_this_version_cannot_read_is_one_line(imported, tmp_path, change, says):
@@ -132,8 +135,17 @@ def test_a_config_that_this_version_cannot_read_is_one_line(imported, tmp_path, 
     saved = json.loads((workdir / "config.json").read_text())
     change(saved)
     (workdir / "config.json").write_text(json.dumps(saved))
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(ValueError, match=says) as error:
         trained.load(workdir)
+    assert "\n" not in str(error.value)
+
+
+def test_a_key_that_a_saved_config_lacks_takes_its_default(imported, tmp_path):
+    shutil.copytree(imported[0], tmp_path / "run")
+    saved = json.loads((tmp_path / "run" / "config.json").read_text())
+    del saved["norm"]["momentum"], saved["nonfinite"]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(saved))
+    assert trained.load(tmp_path / "run").config == imported[1]
 
 
 def test_a_config_that_is_cut_short_is_one_line(imported, tmp_path):

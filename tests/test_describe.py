@@ -37,7 +37,7 @@ def slow(*values):
 CIFAR = [
     ("depth=20", 20, 9, 7, 269_722, 40_551_040),
     slow("depth=20,skip=A_split", 20, 9, 7, 269_722, 40_551_040),
-    ("depth=20,skip=B", 20, 9, 7, None, None),
+    slow("depth=20,skip=B", 20, 9, 7, None, None),
     ("depth=20,skip=C", 20, 9, 0, None, None),
     ("depth=20,skip=none", 20, 9, 0, 269_722, 40_551_040),
     slow("depth=56", 56, 27, 25, 853_018, 125_485_696),

@@ -118,7 +118,7 @@ def test_python_predicts_as_the_command_does_and_refuses_other_ranges(workdir):
     for images, message in (
         (levels, "the brightest pixel of these images is 16, .* scale the images to 0..255"),
         (digits.images / np.float32(255), "float32 from 0 to 1; this run takes uint8 .* pass "),
-        (digits.images[..., 0], r"images of shape \(297, 8, 8\) are not \(n, 8, 8, 1\)"),
+        (digits.images[..., 0], r"shape \(297, 8, 8\); give an array of shape \(n, 8, 8, 1\)"),
     ):
         with pytest.raises(ValueError, match=message) as error:
             run.predict(images)

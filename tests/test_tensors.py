@@ -1,4 +1,4 @@
-"""Only safetensors are opened, and whatever else is in a file is one clear line."""
+"""Only safetensors files are opened, and any other content is refused in one line."""
 
 import pickle
 import zipfile
@@ -20,12 +20,12 @@ def message(path):
     return str(error.value)
 
 
-def test_what_is_written_is_read_back_and_nothing_else_is_left(tmp_path):
+def test_tensors_are_read_back_as_they_were_written_and_no_other_file_is_left(tmp_path):
     path = tmp_path / "a.safetensors"
     tensors.write(path, {"w": VALUES.T, "b": np.zeros(0, np.float32)})
-    found = tensors.read(path)
-    np.testing.assert_array_equal(found["w"], VALUES.T, strict=True)
-    assert found["b"].shape == (0,) and list(tmp_path.iterdir()) == [path]
+    arrays = tensors.read(path)
+    np.testing.assert_array_equal(arrays["w"], VALUES.T, strict=True)
+    assert arrays["b"].shape == (0,) and list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("kind", [np.float64, np.float32, np.float16, ml_dtypes.bfloat16])
@@ -35,7 +35,7 @@ def test_every_floating_type_is_read_as_float32(tmp_path, kind):
     np.testing.assert_array_equal(tensors.read(path)["w"], VALUES, strict=True)
 
 
-def test_pytorchs_count_of_batches_is_passed_over_and_other_integers_are_refused(tmp_path):
+def test_the_count_of_batches_of_pytorch_is_ignored_and_other_integers_are_refused(tmp_path):
     path = tmp_path / "a.safetensors"
     save_file({"w": VALUES, "bn1.num_batches_tracked": np.array(7)}, path)
     assert list(tensors.read(path)) == ["w"]
@@ -47,11 +47,11 @@ def test_pytorchs_count_of_batches_is_passed_over_and_other_integers_are_refused
 def test_values_that_are_not_finite_are_refused(tmp_path, value):
     path = tmp_path / "a.safetensors"
     save_file({"w": np.array([1, value], np.float32)}, path)
-    assert "tensor w holds values that are not finite" in message(path)
+    assert "tensor w has values that are not finite" in message(path)
 
 
 class Bomb:
-    """Unpickled, it writes a file."""
+    """An object that writes a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path

@@ -1,4 +1,4 @@
-"""PyTorch's side of the benchmarks: the same networks and training steps. It needs torch."""
+"""PyTorch's side of the benchmarks: the same networks and training steps, if torch is installed."""
 
 import contextlib
 import types
@@ -71,18 +71,40 @@ class Listener:
         return {"device": "cpu", "ready_s": 1.0, "parameters": 0, "seconds": 1.0, "loss": 2.3}
 
 
-@pytest.mark.parametrize("word", ["resnet18:2", "resnet50:2", "resnet110:2", "preact1001"])
-def test_torch_is_asked_for_a_network_of_as_many_parameters(torch_peer, word):
-    import torch
-
-    if word == "preact1001":
+def requested(name):
+    """Return a benchmark's config, and the network that PyTorch is asked for."""
+    if name == "preact1001":
         config = depth_sweep.recipe(1001, 2, "float32")
     else:
-        config = throughput.case(word, "float32").config
+        config = throughput.case(name, "float32").config
     listener = Listener()
     speed.Torch(listener, config, 8, 1, "eager")
+    return config, listener.request["net"]
+
+
+@pytest.mark.parametrize(
+    "name,stages,block",
+    [
+        ("resnet18:2", (2, 2, 2, 2), (False, False, True)),
+        ("resnet50:2", (3, 4, 6, 3), (False, True, True)),
+        ("resnet110:2", (18, 18, 18), (False, False, False)),
+        ("preact1001", (111, 111, 111), (True, True, True)),
+    ],
+)
+def test_torch_is_asked_for_the_stages_and_blocks_of_the_config(name, stages, block):
+    _, net = requested(name)
+    assert net["stages"] == stages
+    assert (net["pre"], net["bottleneck"], net["project"]) == block
+    assert net["stem"] == ("7x7" if len(stages) == 4 else "3x3")
+
+
+@pytest.mark.parametrize("name", ["resnet18:2", "resnet50:2", "resnet110:2", "preact1001"])
+def test_torch_is_asked_for_a_network_of_as_many_parameters(torch_peer, name):
+    import torch
+
+    config, net = requested(name)
     with torch.device("meta"):
-        theirs = torch_peer.Plain(**listener.request["net"])
+        theirs = torch_peer.Plain(**net)
     x = jnp.zeros((1, *config.data.shape))
     ours = jax.eval_shape(families.build(config).init, jax.random.key(0), x)["params"]
     assert sum(p.numel() for p in theirs.parameters()) == peers.count(ours)

@@ -23,10 +23,10 @@ BASIC, BOTTLENECK = (FOLDER / f"torchvision_{kind}.safetensors" for kind in ("ba
 
 
 def fixture(path):
-    """Return layout, config, weights, input (NHWC) and logits, as scripts/make_fixtures.py has them.
+    """Return the layout, config, weights, input (NHWC) and logits that make_fixtures.py wrote.
 
-    The metadata hold a config file's argument and values that differ, the depth among them; the
-    preset is that of the argument's depth.
+    The metadata hold a config file's argument and the values that differ from it. The depth may be
+    among these values; the preset is still that of the argument's depth.
     """
     with safetensors.safe_open(path, "numpy") as file:
         about = file.metadata()
@@ -36,6 +36,12 @@ def fixture(path):
     arrays = tensors.read(path)
     kept = {k.removeprefix("weights."): v for k, v in arrays.items() if k.startswith("weights.")}
     return about["layout"], config, kept, arrays["input"].transpose(0, 2, 3, 1), arrays["logits"]
+
+
+def numbers(variables):
+    """Return random numbers in the shapes of a network's variables."""
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda a: rng.normal(size=a.shape).astype(a.dtype), variables)
 
 
 def same(a, b):
@@ -80,9 +86,7 @@ def test_an_import_of_an_export_is_the_same_in_every_layout_of_every_family(fami
     large = {"side": 64, "channels": 3}
     values = layout.values(smallest(family, f"block={block}", **large))
     config = smallest(family, f"block={block}", **large, **values)
-    _, variables, _ = shapes(config)
-    rng = np.random.default_rng(0)
-    variables = jax.tree.map(lambda a: rng.normal(size=a.shape).astype(a.dtype), variables)
+    variables = numbers(shapes(config)[1])
     exported = weights.to_tensors(variables, layout.library, config)
     leaves = jax.tree.leaves_with_path(variables)
     layers = lambda path, leaf: leaf.shape[0] if "layers" in jax.tree_util.keystr(path) else 1
@@ -104,10 +108,8 @@ def test_an_import_of_an_export_is_the_same_in_every_layout_of_every_family(fami
 def test_timm_gives_a_resnet_the_names_of_torchvision(argument, changes):
     config = recipe("imagenet", argument, data__shape=(64, 64, 3), **changes)
     zeros = jax.tree.map(lambda a: np.broadcast_to(np.float32(0), a.shape), shapes(config)[1])
-    torchvision, timm = (
-        weights.to_tensors(zeros, name, config) for name in ("torchvision", "timm")
-    )
-    assert torchvision.keys() == timm.keys()
+    torchvision = weights.to_tensors(zeros, "torchvision", config)
+    assert torchvision.keys() == weights.to_tensors(zeros, "timm", config).keys()
 
 
 def small(**changes):
@@ -117,8 +119,7 @@ def small(**changes):
 @pytest.fixture(scope="module")
 def kept():
     config = small()
-    variables = jax.jit(families.build(config).init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
-    return weights.to_tensors(variables, "akamaster", config)
+    return weights.to_tensors(numbers(shapes(config)[1]), "akamaster", config)
 
 
 def refused(kept, config, layout="akamaster"):

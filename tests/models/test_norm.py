@@ -10,6 +10,18 @@ from chex import assert_trees_all_close
 from resnet_jax.models.batch_norm import BatchNorm, normalise
 from resnet_jax.models.norm import GroupNorm, LayerNorm, NoNorm, Shift
 
+# Scales and biases of six channels.
+RAMP = {
+    "params": {
+        "scale": np.arange(6, dtype=np.float32),
+        "bias": np.arange(-3, 3, dtype=np.float32),
+    }
+}
+
+
+def normal(*shape):
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
 
 def autodiff(x, scale, bias, relu):
     axes = tuple(range(1, x.ndim - 1))
@@ -39,46 +51,58 @@ def test_gradients_equal_those_of_autodiff(x64, shape, relu):
 
 def test_running_statistics_are_used_if_batch_stats_may_not_change():
     norm = BatchNorm(momentum=0.5)
-    x = 2 + 3 * jax.random.normal(jax.random.key(0), (64, 4, 4, 5))
-    variables = norm.init(jax.random.key(0), x)
-    y, changed = jax.jit(lambda x: norm.apply(variables, x, mutable=["batch_stats"]))(x)
-    assert jnp.abs(y.mean((0, 1, 2))).max() < 1e-5
-    stats = changed["batch_stats"]
+    x = 2 + 3 * normal(64, 4, 4, 5)
+
+    @jax.jit
+    def run(x):
+        variables = norm.init(jax.random.key(0), x)
+        y, changed = norm.apply(variables, x, mutable=["batch_stats"])
+        return y, changed["batch_stats"], norm.apply({**variables, **changed}, x)
+
+    y, stats, kept = jax.tree.map(np.asarray, run(x))
+    assert np.abs(y.mean((0, 1, 2))).max() < 1e-5
     assert_trees_all_close(stats["mean"], 0.5 * x.mean((0, 1, 2)), rtol=1e-5)
     assert_trees_all_close(stats["var"], 0.5 + 0.5 * x.var((0, 1, 2)), rtol=1e-5)
-    kept = norm.apply({**variables, **changed}, x)
-    expected = (np.asarray(x) - np.asarray(stats["mean"])) / np.sqrt(stats["var"] + 1e-5)
+    expected = (x - stats["mean"]) / np.sqrt(stats["var"] + 1e-5)
     assert_trees_all_close(kept, expected, atol=1e-5)
 
 
 def test_a_group_is_normalised_as_a_batch_of_its_own():
-    x = jax.random.normal(jax.random.key(0), (8, 4, 4, 3)) * jnp.arange(1.0, 9).reshape(8, 1, 1, 1)
+    x = normal(8, 4, 4, 3) * np.arange(1, 9, dtype=np.float32).reshape(8, 1, 1, 1)
     whole, grouped = BatchNorm(relu=True), BatchNorm(relu=True, group_size=2)
-    variables = whole.init(jax.random.key(0), x)
-    y, stats = grouped.apply(variables, x, mutable=["batch_stats"])
-    apply_whole = jax.jit(lambda x: whole.apply(variables, x, mutable=["batch_stats"]))
-    alone = [apply_whole(x[i : i + 2]) for i in range(0, 8, 2)]
-    assert_trees_all_close(y, jnp.concatenate([a for a, _ in alone]), atol=1e-6)
-    means = jnp.stack([s["batch_stats"]["mean"] for _, s in alone])
+
+    @jax.jit
+    def run(x):
+        apply = lambda norm, x: norm.apply(variables, x, mutable=["batch_stats"])
+        variables = whole.init(jax.random.key(0), x)
+        return apply(grouped, x), [apply(whole, x[i : i + 2]) for i in range(0, 8, 2)]
+
+    (y, stats), alone = jax.tree.map(np.asarray, run(x))
+    assert_trees_all_close(y, np.concatenate([a for a, _ in alone]), atol=1e-6)
+    means = np.stack([s["batch_stats"]["mean"] for _, s in alone])
     assert_trees_all_close(stats["batch_stats"]["mean"], means.mean(0), atol=1e-6)
 
 
 def test_a_group_that_does_not_divide_the_batch_is_refused():
     norm = BatchNorm(group_size=3)
-    x = jnp.ones((8, 2, 2, 1))
-    variables = norm.init(jax.random.key(0), x[:1])
+    x = jax.ShapeDtypeStruct((8, 2, 2, 1), jnp.float32)
+    variables = jax.eval_shape(norm.init, jax.random.key(0), x)
     with pytest.raises(ValueError, match=r"norm.group_size=3 .* batch of 8; .*: (2|4)"):
-        norm.apply(variables, x, mutable=["batch_stats"])
+        jax.eval_shape(lambda v, x: norm.apply(v, x, mutable=["batch_stats"]), variables, x)
 
 
 def test_statistics_are_float32_if_activations_are_bfloat16():
-    x = (100 + jax.random.normal(jax.random.key(0), (32, 8, 8, 4))).astype(jnp.bfloat16)
+    x = (100 + normal(32, 8, 8, 4)).astype(jnp.bfloat16)
     norm = BatchNorm()
-    y, changed = norm.apply(norm.init(jax.random.key(0), x), x, mutable=["batch_stats"])
-    assert y.dtype == jnp.bfloat16
-    assert changed["batch_stats"]["mean"].dtype == jnp.float32
-    wide = x.astype(jnp.float32)
-    assert_trees_all_close(changed["batch_stats"]["mean"], 0.1 * wide.mean((0, 1, 2)), rtol=1e-4)
+
+    @jax.jit
+    def run(x):
+        return norm.apply(norm.init(jax.random.key(0), x), x, mutable=["batch_stats"])
+
+    y, changed = run(x)
+    mean = changed["batch_stats"]["mean"]
+    assert y.dtype == jnp.bfloat16 and mean.dtype == jnp.float32
+    np.testing.assert_allclose(mean, 0.1 * x.astype(np.float32).mean((0, 1, 2)), rtol=1e-4)
 
 
 def grouped(x, groups, epsilon=1e-5):
@@ -92,60 +116,58 @@ def grouped(x, groups, epsilon=1e-5):
 @pytest.mark.parametrize("groups", [1, 2, 3, 6])
 @pytest.mark.parametrize("shift", [0.0, 300.0])
 def test_group_norm_is_its_definition_for_small_and_large_means(groups, shift):
-    x = shift + 2 * jax.random.normal(jax.random.key(0), (3, 4, 5, 6))
+    x = np.float32(shift) + 2 * normal(3, 4, 5, 6)
     norm = GroupNorm(groups)
-    variables = norm.init(jax.random.key(0), x)
+    variables = jax.eval_shape(norm.init, jax.random.key(0), x)
     assert jax.tree.map(jnp.shape, variables["params"]) == {"scale": (6,), "bias": (6,)}
-    weights = {"scale": jnp.arange(6.0), "bias": jnp.arange(6.0) - 3}
-    y = jax.jit(norm.apply)({"params": weights}, x)
+    norms = (norm, GroupNorm(groups, relu=True))
+    y, cut = jax.jit(lambda v, x: [norm.apply(v, x) for norm in norms])(RAMP, x)
     expected = grouped(x, groups) * np.arange(6.0) + np.arange(6.0) - 3
     np.testing.assert_allclose(y, expected, atol=1e-3 if shift else 1e-5)
-    cut = GroupNorm(groups, relu=True).apply({"params": weights}, x)
     np.testing.assert_allclose(cut, np.maximum(y, 0), rtol=1e-5, atol=1e-5)
 
 
 def test_group_norm_sees_one_example_at_a_time_and_trains_as_it_evaluates():
-    x = jax.random.normal(jax.random.key(0), (4, 3, 3, 4))
     norm = GroupNorm(2)
-    variables = norm.init(jax.random.key(0), x)
-    apply = jax.jit(norm.apply)
-    y = norm.apply(variables, x)
-    alone = jnp.concatenate([apply(variables, x[i : i + 1]) for i in range(4)])
-    assert_trees_all_close(y, alone, atol=1e-6)
-    trained, changed = norm.apply(variables, x, mutable=["batch_stats"])
-    assert jnp.array_equal(trained, y) and not jax.tree.leaves(changed)
+
+    @jax.jit
+    def run(x):
+        variables = norm.init(jax.random.key(0), x)
+        alone = jnp.concatenate([norm.apply(variables, x[i : i + 1]) for i in range(4)])
+        return norm.apply(variables, x), alone, norm.apply(variables, x, mutable=["batch_stats"])
+
+    y, alone, (trained, changed) = run(normal(4, 3, 3, 4))
+    np.testing.assert_allclose(y, alone, atol=1e-6)
+    np.testing.assert_array_equal(trained, y)
+    assert not jax.tree.leaves(changed)
 
 
 def test_group_norm_keeps_its_statistics_in_float32():
-    x = 20 + jax.random.normal(jax.random.key(0), (2, 8, 8, 4))
-    norm, x = GroupNorm(2), x.astype(jnp.bfloat16)
-    y, variables = norm.init_with_output(jax.random.key(0), x)
+    x = (20 + normal(2, 8, 8, 4)).astype(jnp.bfloat16)
+    y, variables = jax.jit(GroupNorm(2).init_with_output)(jax.random.key(0), x)
     assert y.dtype == jnp.bfloat16
     assert {a.dtype for a in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
-    expected = grouped(x.astype(jnp.float32), 2)
-    np.testing.assert_allclose(y.astype(jnp.float32), expected, atol=0.02)
+    np.testing.assert_allclose(np.asarray(y, np.float32), grouped(x, 2), atol=0.02)
 
 
 def test_groups_that_do_not_divide_the_channels_are_refused():
     with pytest.raises(ValueError, match=r"norm.groups=8 does not divide 12 channels; .*: 6"):
-        GroupNorm(8).init(jax.random.key(0), jnp.ones((1, 2, 2, 12)))
+        jax.eval_shape(GroupNorm(8).init, jax.random.key(0), jnp.ones((1, 2, 2, 12)))
 
 
 @pytest.mark.parametrize("shift", [0.0, 300.0])
 def test_layer_norm_is_its_definition_for_each_token_by_itself(shift):
     """GroupNorm(1) differs: it takes all tokens of an example together."""
-    x = (
-        shift
-        + 2 * jax.random.normal(jax.random.key(0), (3, 4, 6)) * jnp.arange(1.0, 5)[None, :, None]
-    )
-    weights = {"params": {"scale": jnp.arange(6.0), "bias": jnp.arange(6.0) - 3}}
-    y = jax.jit(LayerNorm().apply)(weights, x)
+    x = np.float32(shift) + 2 * normal(3, 4, 6) * np.arange(1, 5, dtype=np.float32)[:, None]
+    norms = (LayerNorm(), GroupNorm(1, 1e-6))
+    y, other = jax.jit(lambda v, x: [norm.apply(v, x) for norm in norms])(RAMP, x)
     wide = np.asarray(x, np.float64)
     xhat = (wide - wide.mean(-1, keepdims=True)) / np.sqrt(wide.var(-1, keepdims=True) + 1e-6)
     expected = xhat * np.arange(6.0) + np.arange(6.0) - 3
     np.testing.assert_allclose(y, expected, atol=1e-3 if shift else 1e-5)
-    assert not jnp.allclose(y, GroupNorm(1, 1e-6).apply(weights, x), atol=0.1)
-    narrow, variables = LayerNorm().init_with_output(jax.random.key(0), x.astype(jnp.bfloat16))
+    assert not np.allclose(y, other, atol=0.1)
+    start = jax.eval_shape(LayerNorm().init_with_output, jax.random.key(0), x.astype(jnp.bfloat16))
+    narrow, variables = start
     assert narrow.dtype == jnp.bfloat16
     assert {a.dtype for a in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
 

@@ -7,23 +7,17 @@ from chex import assert_trees_all_close
 
 from resnet_jax.models import vit
 from resnet_jax.models.conv import lax_conv
+from tests.smallest import drawn
 
 
 def image(height=8, width=12, batch=2):
     return jnp.asarray(np.random.default_rng(0).normal(size=(batch, height, width, 3)), jnp.float32)
 
 
-def drawn(net, x):
-    """Return parameters for the network that are all drawn at random."""
-    rng = np.random.default_rng(1)
-    draw = lambda a: jnp.asarray(rng.normal(size=a.shape), a.dtype)
-    return jax.tree.map(draw, jax.eval_shape(net.init, jax.random.key(0), x))
-
-
 def test_tokens_are_the_class_token_and_a_convolution_read_row_by_row_with_positions_added():
     net, x = vit.Embedding(4, 5), image()
     params = drawn(net, x)["params"]
-    y = net.apply({"params": params}, x)
+    y = jax.jit(net.apply)({"params": params}, x)
     assert y.shape == (2, 1 + 2 * 3, 5)
     kernel, bias = params["patches"]["kernel"].reshape(4, 4, 3, 5), params["patches"]["bias"]
     patches = lax_conv(x, kernel, 4, ((0, 0), (0, 0))) + bias.reshape(1, 1, 1, -1)
