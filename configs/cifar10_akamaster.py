@@ -22,6 +22,7 @@ from resnet_jax.config import Config, choose, make
 EPOCH = 50_000 / 128
 
 RECIPE = {
+    "data.normalisation": "constants",
     "data.mean": (0.485, 0.456, 0.406),
     "data.std": (0.229, 0.224, 0.225),
     "steps": round(200 * EPOCH),
@@ -30,6 +31,6 @@ RECIPE = {
 
 
 def get_config(argument: str = "") -> Config:
-    chosen = choose(f"skip=A_split,normalisation=constants,{argument}", depth=20)
+    chosen = choose(f"skip=A_split,{argument}", depth=20)
     warmup = round(EPOCH) if chosen["depth"] >= 110 else 0
     return make(chosen, RECIPE | {"schedule.warmup_steps": warmup})

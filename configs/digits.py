@@ -21,7 +21,6 @@ RECIPE = {
     "checkpoint_every": 150,
     "optimizer.learning_rate": 0.01,
     "schedule.boundaries": (150, 225),
-    "schedule.end": 300,
 }
 
 

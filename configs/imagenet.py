@@ -16,6 +16,7 @@ from resnet_jax.config import Config, choose, make
 RECIPE = {
     "data.name": "imagenet2012",
     "data.shape": (224, 224, 3),
+    "data.normalisation": "constants",
     "data.mean": (0.485, 0.456, 0.406),
     "data.std": (0.229, 0.224, 0.225),
     "data.pad": 0,
@@ -28,10 +29,9 @@ RECIPE = {
     # the next chunk is sent while this one is trained on.
     "chunk_steps": 10,
     "schedule.boundaries": (150_000, 300_000),
-    "schedule.end": 600_000,
     "norm.group_size": 32,
 }
 
 
 def get_config(argument: str = "") -> Config:
-    return make(choose(f"normalisation=constants,{argument}", depth=50), RECIPE)
+    return make(choose(argument, depth=50), RECIPE)

@@ -21,9 +21,8 @@ RECIPE = imagenet.RECIPE | {
     "model.stride_at": "3x3",
     "steps": round(90 * EPOCH),
     "schedule.boundaries": (round(30 * EPOCH), round(60 * EPOCH)),
-    "schedule.end": round(90 * EPOCH),
 }
 
 
 def get_config(argument: str = "") -> Config:
-    return make(choose(f"normalisation=constants,{argument}", depth=50), RECIPE)
+    return make(choose(argument, depth=50), RECIPE)

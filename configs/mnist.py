@@ -15,7 +15,6 @@ RECIPE = {
     "data.pad": 2,
     "steps": 10_000,
     "schedule.boundaries": (5_000, 7_500),
-    "schedule.end": 10_000,
 }
 
 

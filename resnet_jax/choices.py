@@ -204,8 +204,9 @@ def explain_unknown(key: str, flat: Sequence[str], chosen: Sequence[Choice]) -> 
             own.insert(0, f"family={values['family']}")
             owners = [owner for owner in owners if owner not in own]
         return f"{key} is a key of {_few(owners)}; this config has {' and '.join(own) or 'neither'}"
-    same = [name for name in flat if name.rpartition(".")[2] == key.rpartition(".")[2]]
-    near = f"; nearest: {same[0]}" if same else nearest(key, tuple(flat), 0.5)
+    settable = tuple(name for name in flat if not switch_of(name))
+    same = [name for name in settable if name.rpartition(".")[2] == key.rpartition(".")[2]]
+    near = f"; nearest: {same[0]}" if same else nearest(key, settable, 0.5)
     return f"unknown config key --config.{key[:80]}{near.replace(': ', ': --config.')}"
 
 

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from resnet_jax import families
 from resnet_jax.choices import (
+    COMMON,
     SWITCHES,
     ArgumentError,
     Choice,
@@ -69,6 +70,8 @@ def make(chosen: str | Mapping[str, Any], recipe: Flat) -> Config:
     shape = tuple(recipe.get("data.shape", shapes.default))
     values = dict(recipe) | family.preset(chosen["depth"], chosen.get("block"), shape)
     values["model.depth"] = chosen["depth"]
+    # A schedule that has an end ends with the run, unless the recipe says otherwise.
+    values.setdefault("schedule.end", values.get("steps", COMMON["steps"].default))
 
     def pick(name: str, switch: Switch) -> str:
         return chosen.get(name, values.get(switch.key, switch.default))

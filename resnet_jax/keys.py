@@ -87,7 +87,7 @@ class Part:
     """
 
     summary: str
-    build: Callable[..., Any]
+    build: Callable[..., Any] = lambda *_: None
     keys: Keys = field(default_factory=dict)
     switches: Mapping[str, "Switch"] = field(default_factory=dict)
     check: Callable[[Config], None] = _accept_all

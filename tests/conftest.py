@@ -14,7 +14,6 @@ if not {"PYTEST_XDIST_WORKER", "JAX_COMPILATION_CACHE_DIR"} & os.environ.keys():
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import jax  # noqa: E402
-import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 # training/test_shard.py runs these tests in a process of its own.
@@ -37,25 +36,16 @@ def imported(tmp_path_factory):
 
     It holds a small network for the digits. Its weights are random, and no norm is the identity.
     """
-    from resnet_jax import convert, tensors, weights
+    from resnet_jax import convert, families, tensors, weights
     from tests.recipes import recipe
-    from tests.smallest import shapes
+    from tests.smallest import drawn
 
     folder = tmp_path_factory.mktemp("imported")
     changes = {"model.width": 4, "steps": 4, "chunk_steps": 2, "eval_every": 2}
     changes |= {"checkpoint_every": 2, "schedule.boundaries": (2,)}
     config = recipe("digits", "depth=14,skip=A_split", **changes)
-    rng = np.random.default_rng(0)
-
-    def draw(path, leaf):
-        """Return He's initialisation for a kernel, and numbers near 0 or 1 for a norm."""
-        if path[-1].key == "kernel":
-            numbers = rng.normal(0, np.sqrt(2 / np.prod(leaf.shape[-4:-1])), leaf.shape)
-        else:
-            numbers = (path[-1].key in ("scale", "var")) + rng.uniform(0, 0.1, leaf.shape)
-        return numbers.astype(leaf.dtype)
-
-    variables = jax.tree.map_with_path(draw, shapes(config)[1])
+    image = jax.ShapeDtypeStruct((1, *config.data.shape), "float32")
+    variables = drawn(families.build(config), image)
     named = weights.to_tensors(variables, "akamaster", config)
     tensors.write(folder / "weights.safetensors", named)
     convert.import_weights("akamaster", folder / "weights.safetensors", config, folder / "run")

@@ -6,7 +6,7 @@ from small images, few blocks and the values of SMALL.
 
 import functools
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -56,14 +56,18 @@ def smallest(
     Raises: AssertionError if the family has no small network; ValueError if `check` refuses it.
     """
     for pixels in (side,) if side else SIDES:
-        candidates = _candidates(family, argument, (pixels, pixels, channels), changes)
-        built = [(config, net) for config in candidates if (net := _build(config))]
-        if built:
-            stacked = (config for config, net in built if longest_stack(net) > 1)
-            config = next(stacked, built[0][0])
+        best = None
+        for config in _candidates(family, argument, (pixels, pixels, channels), changes):
+            net = _build(config)
+            if net is not None and longest_stack(net) > 1:
+                best = config
+                break
+            if net is not None and best is None:
+                best = config
+        if best is not None:
             if check:
-                configs.check(config)
-            return config
+                configs.check(best)
+            return best
     raise AssertionError(
         f"family={family} has no network of up to {DEPTHS[-1]} layers for images of {SIDES[-1]} "
         "pixels; add the keys that make it small to SMALL in tests/smallest.py"
@@ -118,10 +122,22 @@ def shapes(config: Config) -> tuple[Chain, Any, Any]:
 
 
 def drawn(net: Any, x: Any) -> Any:
-    """Return variables for the network that are all drawn at random, N(0, 1), without a program."""
+    """Return random variables for the network; nothing is compiled.
+
+    Kernels have the variance of He's initialisation, scales and variances lie around 1, and all
+    other numbers around 0, so that no norm is the identity and the outputs are of moderate size.
+    """
     rng = np.random.default_rng(1)
-    draw = lambda a: jnp.asarray(rng.normal(size=a.shape), a.dtype)
-    return jax.tree.map(draw, jax.eval_shape(net.init, jax.random.key(0), x))
+
+    def draw(path, leaf):
+        name = getattr(path[-1], "key", "")
+        if name == "kernel":
+            numbers = rng.normal(0, np.sqrt(2 / np.prod(leaf.shape[-4:-1])), leaf.shape)
+        else:
+            numbers = (name in ("scale", "var")) + rng.uniform(-0.3, 0.3, leaf.shape)
+        return jnp.asarray(numbers, leaf.dtype)
+
+    return jax.tree.map_with_path(draw, jax.eval_shape(net.init, jax.random.key(0), x))
 
 
 def parameters(variables: Any) -> int:
@@ -165,7 +181,7 @@ def training(config: Config, examples: int = 6):
     """
     net, optim, task = families.build(config), optimizer(config), TASKS[config.task]
     shape = task.example(config).shape
-    prepare = lambda key, batch: batch.replace(input=batch.input.astype(jnp.float32) / 255)
+    prepare = lambda key, batch: batch.replace(input=pixels(batch))
     one_step = functools.partial(
         step.train_step,
         axis=None,
@@ -180,33 +196,37 @@ def training(config: Config, examples: int = 6):
     return functools.partial(state.create, 0, net, shape, optim), one_step, batch
 
 
-class Trained(NamedTuple):
-    """A state before and after training, the loss of each step, and the output after training.
+def train(config: Config, steps: int, initialise: bool = False) -> tuple[Any, Any, Any]:
+    """Return the first and the last state and the sums of each step, on one batch.
 
-    `output` is the network's, which normalises by the batch; `by_hand` is that of `apply_by_hand`.
+    The parameters are random numbers, or with `initialise` the network's own initialisation.
     """
-
-    first: state.TrainState
-    last: state.TrainState
-    losses: Any
-    output: Any
-    by_hand: Any
-
-
-def train(config: Config, steps: int = 3) -> Trained:
-    """Train the config's network on one batch, and apply it in two ways: one compiled program."""
     create, one_step, batch = training(config)
-    net = families.build(config)
+    all_steps = lambda first: jax.lax.scan(lambda s, _: one_step(s, batch), first, length=steps)
+    first = jax.jit(create)() if initialise else begin(config, batch)
+    return first, *jax.jit(all_steps)(first)
 
-    @jax.jit
-    def run():
-        first = create()
-        last, sums = jax.lax.scan(lambda s, _: one_step(s, batch), first, None, length=steps)
-        x, after = batch.input.astype(jnp.float32) / 255, state.variables(last)
-        output = net.apply(after, x, mutable=["batch_stats"])[0]
-        return Trained(first, last, sums["loss"], output, apply_by_hand(net, after, x))
 
-    return run()
+def begin(config: Config, batch: Batch) -> state.TrainState:
+    """Return the state at step 0 with random parameters."""
+    variables = drawn(families.build(config), pixels(batch))
+    return state.begin(0, variables, optimizer(config))
+
+
+def pixels(batch: Batch) -> Any:
+    """Return the network's input."""
+    return batch.input.astype(jnp.float32) / 255
+
+
+def loss_by_hand(config: Config, first: state.TrainState, batch: Batch) -> Any:
+    """Return the summed loss of a batch by a network whose Stacks are loops in Python.
+
+    The network normalises by the batch, and nothing is dropped.
+    """
+    net, measure = families.build(config), TASKS[config.task].measure
+    x = pixels(batch)
+    loss = lambda variables: measure(apply_by_hand(net, variables, x), batch)["loss"]
+    return jax.jit(loss)(state.variables(first))
 
 
 def apply_by_hand(net: Chain, variables: Any, x: Any) -> Any:

@@ -155,8 +155,8 @@ FAMILY = Family(
     },
     switches=switches(
         {
-            "basic": Part("norm-relu-conv3", lambda: None),
-            "bottleneck": Part("norm-relu-conv1 to 4 x growth, norm-relu-conv3 (BC)", lambda: None),
+            "basic": Part("norm-relu-conv3"),
+            "bottleneck": Part("norm-relu-conv1 to 4 x growth, norm-relu-conv3 (BC)"),
         },
         skips=("A",),
         merges=("concat",),

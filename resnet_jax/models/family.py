@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 
 from resnet_jax.keys import Config, Part, Switch
+from resnet_jax.models.layout import Layout
 from resnet_jax.models.merges import MERGES
 from resnet_jax.models.norm import NORMS
 from resnet_jax.models.residual import Remat
@@ -40,10 +41,6 @@ class Layers(NamedTuple):
     def loop(self) -> dict[str, Any]:
         """The keywords of a builder that has Stacks."""
         return {"remat": self.remat, "unroll": self.unroll}
-
-
-# A Layout (layout.py) translates our parameter names into another library's.
-Layout = Any
 
 
 def _no_preset(depth: int, block: str | None, shape: tuple[int, ...]) -> dict[str, Any]:

@@ -137,8 +137,8 @@ FAMILY = Family(
     },
     switches=switches(
         {
-            "single": Part("a 3x3 convolution", lambda: None),
-            "dense": Part("a dense layer", lambda: None, check=_check_dense),
+            "single": Part("a 3x3 convolution"),
+            "dense": Part("a dense layer", check=_check_dense),
         },
         skips=("A", "none"),
         merges=("exclusive_gate", "add", "shortcut_gate", "two_gate"),

@@ -60,6 +60,6 @@ def check_depth(config: Config, depth: int) -> None:
 
 
 # The choices of a family that is one plain network without norms.
-PLAIN = switches({"single": Part("a convolution", lambda: None)}, ("none",), ("add",), ("none",))
+PLAIN = switches({"single": Part("a convolution")}, ("none",), ("add",), ("none",))
 
 FAMILY = Family("LeNet-5", build=build, switches=PLAIN, depth=DEPTH, plain=True)

@@ -238,8 +238,8 @@ def _block(name: str) -> Part:
     keys = _BOTTLENECK if shape == "bottleneck" else {}
     words = f"{form or 'original'} order, {SHAPES[shape]} convolutions"
     if form == "fixup":
-        return Part(words, lambda: None, keys, check=_check_fixup)
-    return Part(words, lambda: None, keys | _NORMED, check=_check_zero)
+        return Part(words, keys=keys, check=_check_fixup)
+    return Part(words, keys=keys | _NORMED, check=_check_zero)
 
 
 def blocks_of(*shapes: str) -> dict[str, Part]:

@@ -126,7 +126,7 @@ def build(config: Config, layers: Layers) -> Chain:
 def _features(config: Config) -> list[Row]:
     """Name convolutions and norms: both libraries number them, ReLUs and poolings included."""
     rows, number = [], 0
-    norm = config.model.family == "vgg_bn"
+    norm = config.norm.kind == "batch"
     for s, count in enumerate(tuple(config.model.stages) or vgg_stages(config.model.depth), 1):
         for i in range(count):
             rows.append(Row(f"stage{s}.{i}.body.conv1", f"features.{number}"))
@@ -166,7 +166,7 @@ def _family(summary: str, norm: str) -> Family:
             ),
         },
         switches=switches(
-            {"single": Part("one 3x3 convolution", lambda: None)},
+            {"single": Part("one 3x3 convolution")},
             skips=("none", "A", "B"),
             merges=("add", "rezero", *GATES),
             norms=tuple(dict.fromkeys((norm, "none", "batch", "group", "layer"))),

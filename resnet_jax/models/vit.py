@@ -240,7 +240,7 @@ FAMILY = Family(
         ),
     },
     switches=switches(
-        {"transformer": Part("attention, then a perceptron of each token", lambda: None)},
+        {"transformer": Part("attention, then a perceptron of each token")},
         skips=("A", "none"),
         merges=RESIDUAL_MERGES,
         norms=("layer", "none"),

@@ -252,11 +252,10 @@ def _check_constants(config: Config) -> None:
 
 
 NORMALISATIONS = {
-    "per_pixel": Part("the mean image is subtracted (He et al. 2015, sec. 4.2)", lambda: None),
-    "channel": Part("each channel gets mean 0 and variance 1", lambda: None),
+    "per_pixel": Part("the mean image is subtracted (He et al. 2015, sec. 4.2)"),
+    "channel": Part("each channel gets mean 0 and variance 1"),
     "constants": Part(
         "given constants, for imported weights and photographs",
-        lambda: None,
         keys={
             "data.mean": Key((), NUMBERS, "means of the channels, of pixels in [0, 1]"),
             "data.std": Key((), NUMBERS, "standard deviations of the channels"),

@@ -4,9 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Float
-
-Sums = dict[str, Float[Array, ""]]  # the sum of each metric, and the number of `examples`
 
 
 def mean(sums: Mapping[str, Any]) -> dict[str, Any]:
