@@ -14,4 +14,5 @@ RECIPE = digits.RECIPE | {"optimizer.learning_rate": 0.05}
 
 
 def get_config(argument: str = "") -> Config:
-    return make(choose(f"task=reconstruction,family=highway,block=dense,{argument}"), RECIPE)
+    dense = "" if "family=" in argument else "family=highway,block=dense,"
+    return make(choose(f"task=reconstruction,{dense}{argument}"), RECIPE)

@@ -5,7 +5,6 @@ array is made. The data set and what prepares a batch need memory on top.
 """
 
 import bisect
-import dataclasses
 import functools
 import math
 import re
@@ -60,19 +59,12 @@ def changed(config: Config, **values: Any) -> Config:
 
 def step_inputs(config: Config) -> tuple[states.TrainState, Batch]:
     """Return the shapes and types of the state and the batch that a training step takes."""
-    net, task = families.build(config), TASKS[config.task]
-    shape, num_outputs = task.example(config)
-    make = functools.partial(states.create, config.seed, net, shape, optimizer(config))
+    net, example = families.build(config), TASKS[config.task].example(config)
+    make = functools.partial(states.create, config.seed, net, example.shape, optimizer(config))
     array = lambda dtype, *shape: jax.ShapeDtypeStruct((config.batch_size, *shape), dtype)
-    index, output = array(jnp.int32), array(jnp.float32, num_outputs)
-    batch = Batch(input=array(jnp.float32, *shape), target=index, row=index, mask=array(jnp.bool_))
-    # A task does not tell its target. It is like the output, or else it is the index of an output.
-    like_output = dataclasses.replace(batch, target=output)
-    try:
-        jax.eval_shape(task.measure, output, like_output)
-    except (TypeError, ValueError, AssertionError):
-        return jax.eval_shape(make), batch
-    return jax.eval_shape(make), like_output
+    target = jax.tree.map(lambda leaf: array(leaf.dtype, *leaf.shape), example.target)
+    batch = Batch(array(jnp.float32, *example.shape), target, array(jnp.int32), array(jnp.bool_))
+    return jax.eval_shape(make), batch
 
 
 def activation_bytes(config: Config) -> int:

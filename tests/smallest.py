@@ -55,23 +55,31 @@ def smallest(
     The network has a Stack of two layers or more if the family has such networks of few layers.
     Raises: AssertionError if the family has no small network; ValueError if `check` refuses it.
     """
-    for pixels in (side,) if side else SIDES:
-        best = None
-        for config in _candidates(family, argument, (pixels, pixels, channels), changes):
-            net = _build(config)
-            if net is not None and longest_stack(net) > 1:
-                best = config
-                break
-            if net is not None and best is None:
-                best = config
-        if best is not None:
+    for size in (side,) if side else SIDES:
+        config = _first(_candidates(family, argument, (size, size, channels), changes))
+        if config is not None:
             if check:
-                configs.check(best)
-            return best
+                configs.check(config)
+            return config
     raise AssertionError(
         f"family={family} has no network of up to {DEPTHS[-1]} layers for images of {SIDES[-1]} "
         "pixels; add the keys that make it small to SMALL in tests/smallest.py"
     )
+
+
+def _first(candidates: Iterator[Config]) -> Config | None:
+    """Return the first config whose network has a Stack of two layers, else the first that builds.
+
+    Return None if none of them builds.
+    """
+    without_stack = None
+    for config in candidates:
+        net = _build(config)
+        if net is not None and longest_stack(net) > 1:
+            return config
+        if net is not None and without_stack is None:
+            without_stack = config
+    return without_stack
 
 
 def _candidates(family: str, argument: str, shape, changes) -> Iterator[Config]:

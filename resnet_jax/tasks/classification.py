@@ -43,8 +43,9 @@ LARGEST_SIDE = 65_535
 
 
 def example(config: Config) -> Example:
-    """Return an image's shape (h, w, c) and the number of classes."""
-    return Example(tuple(config.data.shape), config.model.num_classes)
+    """Return an image's shape (h, w, c), the number of classes, and the label's type."""
+    label = jax.ShapeDtypeStruct((), np.int32)
+    return Example(tuple(config.data.shape), config.model.num_classes, label)
 
 
 def measure(logits: Float[Array, "b y"], batch: Batch) -> Sums:

@@ -17,7 +17,8 @@ from resnet_jax.tasks.task import Batch, Dataset, Example, Generated, Sums, Task
 
 def example(config: Config) -> Example:
     """Return the input's shape; the output has as many numbers."""
-    return Example(tuple(config.data.shape), math.prod(config.data.shape))
+    numbers = math.prod(config.data.shape)
+    return Example(tuple(config.data.shape), numbers, jax.ShapeDtypeStruct((numbers,), "float32"))
 
 
 def dataset(config: Config) -> Dataset:

@@ -21,10 +21,15 @@ Statistics = dict[str, Any]
 
 
 class Example(NamedTuple):
-    """The shape of an example's input, as the network sees it, and the size of its output."""
+    """What a network sees of an example, what it returns, and what that is measured by.
+
+    `shape` is the shape of the prepared input, `num_outputs` the size of the output, and `target`
+    has the shapes and types of the target, an array or a tree of arrays.
+    """
 
     shape: tuple[int, ...]
     num_outputs: int
+    target: Any
 
 
 @struct.dataclass
@@ -132,7 +137,7 @@ class Task(Part):
     its format.
     """
 
-    example: Callable[[Config], Example] = lambda config: Example((), 0)
+    example: Callable[[Config], Example] = lambda config: Example((), 0, None)
     statistics: Callable[[Config, Dataset], Statistics] = lambda config, dataset: {}
     prepare: Callable[[Config, Statistics], Prepare] = lambda config, statistics: (
         lambda key, batch: batch
