@@ -1,5 +1,6 @@
 """From a config file's argument to the parts of a config: the switches and what they bring."""
 
+import difflib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -204,10 +205,18 @@ def explain_unknown(key: str, flat: Sequence[str], chosen: Sequence[Choice]) -> 
             own.insert(0, f"family={values['family']}")
             owners = [owner for owner in owners if owner not in own]
         return f"{key} is a key of {_few(owners)}; this config has {' and '.join(own) or 'neither'}"
+    return f"unknown config key --config.{key[:80]}{_near_key(key, tuple(flat))}"
+
+
+def _near_key(key: str, flat: tuple[str, ...]) -> str:
+    """Return "; nearest: ..." with a key that the command line can set, or with a switch."""
+    same = [name for name in flat if name.rpartition(".")[2] == key.rpartition(".")[2]]
+    like = same or difflib.get_close_matches(key[:100], flat, 1, 0.8)
+    if like and (name := switch_of(like[0])):
+        return f"; nearest: {name}=VALUE in the config's argument"
     settable = tuple(name for name in flat if not switch_of(name))
-    same = [name for name in settable if name.rpartition(".")[2] == key.rpartition(".")[2]]
     near = f"; nearest: {same[0]}" if same else nearest(key, settable, 0.5)
-    return f"unknown config key --config.{key[:80]}{near.replace(': ', ': --config.')}"
+    return near.replace(": ", ": --config.")
 
 
 def switch_of(key: str) -> str | None:

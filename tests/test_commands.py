@@ -37,9 +37,9 @@ MISTAKES = [
     (
         "",
         ("--config.modle.depth=8",),
-        "unknown config key --config.modle.depth; nearest: --config.model",
+        "unknown config key --config.modle.depth; nearest: depth=VALUE in the config's argument",
     ),
-    ("", ("--config.model.dept=8",), "nearest: --config.model.depth"),
+    ("", ("--config.model.dept=8",), "nearest: depth=VALUE in the config's argument"),
     ("", ("--config.batch_size=many",), "--config.batch_size=many is not a whole number, such as"),
     ("depth=21", (), "depth 21 is not 6n+2 (basic blocks); nearest 20 and 26"),
     ("", ("--wrokdir=x",), "unknown flag --wrokdir; nearest: --workdir"),
