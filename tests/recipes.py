@@ -8,7 +8,9 @@ from resnet_jax.choices import explain_unknown, switch_of
 from resnet_jax.keys import Config
 
 
-def recipe(name: str = "cifar10", argument: str = "", check: bool = False, **changes: Any) -> Config:
+def recipe(
+    name: str = "cifar10", argument: str = "", check: bool = False, **changes: Any
+) -> Config:
     """Return configs/NAME.py's config; `model__merge="add"` is merge=add in the argument.
 
     Any other change sets a value of a key that the config has, of any type.
