@@ -83,7 +83,7 @@ def create_state(config: Config, net: Any) -> states.TrainState:
 def make_batch(config: Config) -> Batch:
     """Return a batch of the config's classification task: noise with random labels."""
     n, draw = config.batch_size, np.random.default_rng(0)
-    shape, classes = TASKS[config.task].example(config)
+    shape, classes, _ = TASKS[config.task].example(config)
     return Batch(
         input=jnp.asarray(draw.standard_normal((n, *shape), np.float32)),
         target=jnp.asarray(draw.integers(classes, size=n, dtype=np.int32)),

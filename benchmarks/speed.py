@@ -58,7 +58,7 @@ class Ours:
         self, config: Config, examples: int, turn: int, options: Mapping[str, Any] | None = None
     ):
         net, optim, task = families.build(config), optimizer(config), TASKS[config.task]
-        shape, classes = task.example(config)
+        shape, classes, _ = task.example(config)
         mesh, self.batch = shard.mesh(devices=1), config.batch_size
         create = functools.partial(states.create, config.seed, net, shape, optim)
         self.state = program(shard.spread(create, mesh, ()), level=ONCE)()
