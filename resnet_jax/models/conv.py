@@ -62,9 +62,9 @@ def canonical_conv(
     """`lax_conv` whose two gradients are products that XLA:CPU runs fast in loops.
 
     dx is a convolution: the cotangent, dilated by the stride, with the kernel flipped in space and
-    its input and output channels swapped. dkernel is x convolved with the dilated cotangent. For a
-    1x1 kernel, and for a kernel of at most 3x3 with a stride, that convolution would multiply by
-    many zeros, and dkernel is one matrix product instead:
+    its input and output channels swapped. dkernel is x convolved with the dilated cotangent. It is
+    one matrix product instead for a 1x1 kernel, and for a kernel of at most 3x3 with a stride, for
+    which that convolution would multiply by many zeros:
 
         columns_j = x_padded shifted by j along w     (b h w, j c)
         rows_i    = cotangent shifted by i along h    (b h w, i d)

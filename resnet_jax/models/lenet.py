@@ -2,9 +2,9 @@
 
 LeCun et al. 1998 ("Gradient-based learning applied to document recognition"), Fig. 2, in the form
 that is common today. It differs from the paper in three places: subsampling is a mean without the
-two trained numbers of each map, all 6 maps feed all 16 maps of the next layer instead of the pairs
-of Table I, and the output is a softmax instead of radial basis functions. It has 61,706 parameters
-on MNIST.
+two trained numbers of each map, all 6 maps feed all 16 maps of the next layer instead of those that
+Table I connects, and the output is a softmax instead of radial basis functions. It has 61,706
+parameters on MNIST.
 """
 
 from collections.abc import Callable

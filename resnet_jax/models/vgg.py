@@ -48,7 +48,7 @@ def vgg(
     remat: Remat = "none",
     unroll: int = 1,
 ) -> Chain:
-    """Return `stages[i]` convolutions of `width` min(2^i, 8) maps each, and a head of two layers.
+    """Return `stages[i]` convolutions of `width` min(2^i, 8) maps each, then two hidden layers.
 
     A 2x2 max pooling follows each stage as long as `image`, the pixels on the shorter side, has
     more than one left, so that small images pass all five stages. Every convolution is a block:

@@ -1,8 +1,8 @@
 """Reconstruction: regression of an input on itself, x -> x, without a data set.
 
-Every example is drawn from the run's seed, the step and the row, x ~ N(0, 1). A layer that learns
-the identity solves the task, which plain networks find harder the deeper they are (He et al. 2015,
-arXiv:1512.03385, sec. 3.1: "if identity mappings are optimal").
+Every example is drawn from the run's seed, the step and the row, x ~ N(0, 1). Identity mappings are
+optimal for the layers behind the first one; He et al. 2015 (arXiv:1512.03385, sec. 3.1) suspect
+that plain layers have difficulties in approximating them.
 """
 
 import math
