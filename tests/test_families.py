@@ -90,8 +90,8 @@ def test_a_network_trains_and_its_stacks_are_loops_over_their_layers(name):
 @pytest.mark.slow
 @named(NETWORKS)
 def test_a_network_learns_from_its_own_initialisation(name):
-    config = changed(small(name), {"optimizer.weight_decay": 0.0, "optimizer.learning_rate": 0.1})
-    first, last, sums = train(config, steps=20, initialise=True)
+    config = changed(small(name), {"optimizer.weight_decay": 0.0, "optimizer.learning_rate": 0.02})
+    first, last, sums = train(config, steps=100, initialise=True)
     check_trained(first, last, sums)
     assert sums["loss"][-1] < sums["loss"][0]
 
