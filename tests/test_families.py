@@ -90,10 +90,11 @@ def test_a_network_trains_and_its_stacks_are_loops_over_their_layers(name):
 @pytest.mark.slow
 @named(NETWORKS)
 def test_a_network_learns_from_its_own_initialisation(name):
-    config = changed(small(name), {"optimizer.weight_decay": 0.0, "optimizer.learning_rate": 0.02})
+    rates = {"optimizer.weight_decay": 0.0, "optimizer.learning_rate": 0.02}
+    config = changed(without_dropout(small(name)), rates)
     first, last, sums = train(config, steps=100, initialise=True)
     check_trained(first, last, sums)
-    assert sums["loss"][-1] < sums["loss"][0]
+    assert sums["loss"].min() < 0.99 * sums["loss"][0]
 
 
 def equations(jaxpr):
