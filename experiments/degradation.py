@@ -83,14 +83,14 @@ def judge(rows: Sequence[Row]) -> Verdict:
     summary = summarise(rows)
     trained = {row["family"] for row in summary}
     pairs = [pair for pair in map(groups, FAMILIES) if pair[0] in trained]
-    chance = max(row["chance_error"] for row in rows)
+    chance = max((row["chance_error"] for row in rows), default=1.0)
     verdicts = [judge_family(summary, chance, *pair) for pair in pairs]
     if len(verdicts) == 1:
         return verdicts[0]
     each = [verdict.holds for verdict in verdicts]
-    holds = False if False in each else None if None in each else True
+    holds = False if False in each else None if None in each or not each else True
     says = [f"[{pair[1]}] {verdict.says}" for pair, verdict in zip(pairs, verdicts, strict=True)]
-    return Verdict(holds, " ".join(says))
+    return Verdict(holds, " ".join(says) or "No plain network and its residual twin were trained.")
 
 
 def judge_family(summary: Sequence[Row], chance: float, plain_group: str, group: str) -> Verdict:

@@ -86,6 +86,9 @@ def override(config: Config, overrides: Overrides) -> Config:
         if key not in keys or key == "model.depth":
             raise ValueError(explain_unknown(key, tuple(flat), chosen))
         values[key] = parse(key, text, keys[key].default)
+    # A schedule that ends with the run still does if the command line sets the number of steps.
+    if "steps" in values and flat.get("schedule.end") == flat["steps"]:
+        values.setdefault("schedule.end", values["steps"])
     config.update_from_flattened_dict(values)
     return config.lock()
 

@@ -76,7 +76,7 @@ def layers(config: Config, axis: str | None = None) -> Layers:
     return Layers(
         conv=conv,
         norm=NORMS[config.norm.kind].build(config, axis),
-        merge=lambda size: merge.build(config, conv, size),
+        merge=lambda size, conv: merge.build(config, conv, size),
         per_layer=lambda blocks: merge.per_layer(config, blocks),
         dtype=jnp.dtype(config.dtype),
         remat=remat,

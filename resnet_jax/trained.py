@@ -130,7 +130,13 @@ def init(config: Config, seed: int = 0) -> dict[str, Any]:
     net = families.build(config)
     shape = TASKS[config.task].example(config).shape
     key = jax.random.fold_in(jax.random.key(seed), 0)
-    draw = lambda key: net.init(key, jnp.zeros((1, *shape)))
+
+    def draw(key):
+        # What layers sow at initialisation is left out, as in a run: its forward pass would be
+        # compiled together with the drawing, which changes last bits.
+        variables = net.init(key, jnp.zeros((1, *shape)))
+        return {name: variables[name] for name in ("params", "batch_stats") if name in variables}
+
     return program(draw, key, level=ONCE)(key)
 
 

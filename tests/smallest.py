@@ -239,9 +239,10 @@ def loss_by_hand(config: Config, first: state.TrainState, batch: Batch) -> Any:
 
 def apply_by_hand(net: Chain, variables: Any, x: Any) -> Any:
     """Return the output of a network whose Stacks are loops in Python; nothing is dropped."""
-    apply = lambda block, own, x, **inputs: block.apply(own, x, mutable=["batch_stats"], **inputs)[
-        0
-    ]
+
+    def apply(block, own, x, **inputs):
+        return block.apply(own, x, mutable=["batch_stats"], **inputs)[0]
+
     for name, block in net.blocks.items():
         own = {col: tree[name] for col, tree in variables.items() if name in tree}
         if isinstance(block, Stack):

@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import pytest
 
+import resnet_jax
 from resnet_jax import config as configs
 from resnet_jax import config_file, families, train
 from resnet_jax.data import sources
@@ -306,3 +307,31 @@ def test_identity_names_what_differs_and_forgives_what_may_change():
     assert configs.differences(recipe(model__skip="none"), saved) == [
         "model.skip: A there, none now"
     ]
+
+
+def test_a_schedule_that_ends_with_the_run_still_does_if_the_steps_are_overridden():
+    load = lambda **overrides: config_file.load(
+        f"{ROOT}/configs/cifar10.py:schedule=cosine", overrides
+    )
+    assert load().schedule.end == load().steps == 64_000
+    assert load(steps="1000").schedule.end == 1000
+    assert load(steps="1000", **{"schedule.end": "64000"}).schedule.end == 64_000
+
+
+def test_the_gates_of_a_fixup_network_start_as_those_of_a_network_with_norms():
+    """The network has no norms, but its kernels do not start by the rule for missing norms."""
+
+    def deviations(block):
+        config = recipe("digits", f"depth=8,block={block},merge=exclusive_gate", model__width=64)
+        leaves = jax.tree_util.tree_leaves_with_path(resnet_jax.init(config)["params"])
+        gates = {
+            jax.tree_util.keystr(p): float(a.std())
+            for p, a in leaves
+            if "gate" in jax.tree_util.keystr(p)
+        }
+        return {path: std for path, std in gates.items() if "kernel" in path}
+
+    fixup, normed = deviations("fixup_basic"), deviations("basic")
+    assert fixup.keys() == normed.keys() and len(fixup) == 3
+    for path, std in fixup.items():
+        assert std == pytest.approx(normed[path], rel=0.1), path

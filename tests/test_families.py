@@ -59,7 +59,9 @@ def test_a_network_has_the_layers_of_its_depth_and_an_output_for_every_class(nam
     config = small(name)
     net, variables, output = shapes(config)
     assert output.shape == (1, 3) and output.dtype == jnp.float32
-    assert measure.layers(net, variables["params"]) == weighted_layers(config)
+    assert measure.layers(net, variables["params"]) == weighted_layers(config), (
+        f"the depth of {name} is not its number of weighted layers; add it to LAYERS in smallest.py"
+    )
 
 
 def check_trained(first, last, sums):
@@ -83,8 +85,9 @@ def test_a_network_trains_and_its_stacks_are_loops_over_their_layers(name):
     config = without_dropout(small(name))
     first, last, sums = train(config, steps=3)
     check_trained(first, last, sums)
-    loss = loss_by_hand(config, first, training(config)[2])
-    np.testing.assert_allclose(sums["loss"][0], loss, rtol=1e-5)
+    if longest_stack(families.build(config)):
+        loss = loss_by_hand(config, first, training(config)[2])
+        np.testing.assert_allclose(sums["loss"][0], loss, rtol=1e-5)
 
 
 @pytest.mark.slow
@@ -108,7 +111,7 @@ def traced(config):
     return jax.make_jaxpr(one_step, return_shape=True)(jax.eval_shape(create), batch)
 
 
-@named([*NETWORKS, ("densenet", "block=basic"), ("vit", "merge=drop_path")])
+@named(NETWORKS)
 def test_a_program_in_bfloat16_keeps_float32_and_is_as_long_at_any_depth(name):
     """Parameters, statistics and sums are float32. Dropout is on."""
     config = small(name)
@@ -126,7 +129,11 @@ def test_a_program_in_bfloat16_keeps_float32_and_is_as_long_at_any_depth(name):
 @pytest.mark.parametrize(
     "argument,depths",
     [
-        ("family=resnet,block=preact_bottleneck,merge=drop_path", (29, 1001)),
+        pytest.param(
+            "family=resnet,block=preact_bottleneck,merge=drop_path",
+            (29, 1001),
+            marks=pytest.mark.slow,
+        ),
         pytest.param("family=ladder,merge=exclusive_gate", (18, 1202), marks=pytest.mark.slow),
         pytest.param("family=resnext", (29, 164), marks=pytest.mark.slow),
         pytest.param("family=highway,block=dense", (10, 900), marks=pytest.mark.slow),
@@ -140,29 +147,35 @@ def test_the_program_is_as_long_at_the_greatest_depths(argument, depths):
 
 
 def owner(name, value):
-    """Return the first family that has this value of a switch."""
-    return next(
-        family for family, part in families.FAMILIES.items() if value in part.switches[name].parts
-    )
+    """Return the first family that has this value of a switch, by its name."""
+    owners = [f for f, part in families.FAMILIES.items() if value in part.switches[name].parts]
+    assert owners, f"no family has {name}={value}"
+    return owners[0]
+
+
+def one_stage(family, argument):
+    """Return the config of a network of a few blocks with one convolution each, if it exists."""
+    part = families.FAMILIES[family]
+    stages = {"model__stages": (2,)} if "model.stages" in part.keys else {}
+    single = ",block=single" if "single" in part.switches["block"].parts else ""
+    return smallest(family, argument + single, **stages)
 
 
 @pytest.mark.parametrize("name", MERGES)
 def test_a_network_with_every_merge_trains_and_has_a_plain_twin(name):
     family = owner("merge", name)
-    blocks = families.FAMILIES[family].switches["block"].parts
-    argument = f"merge={name}" + (",block=single,norm=none" if "single" in blocks else "")
-    config = smallest(family, argument, model__stages=(2,))
+    switches = families.FAMILIES[family].switches
+    argument = f"merge={name}" + (",norm=none" if "none" in switches["norm"].parts else "")
+    config = one_stage(family, argument)
     check_trained(*train(config, steps=1))
-    if "none" in families.FAMILIES[family].switches["skip"].parts:
-        params = shapes(config)[1]["params"]
-        twin = smallest(family, f"{argument},skip=none", model__stages=(2,))
-        assert shapes(twin)[1]["params"] == without_merges(params)
+    if "none" in switches["skip"].parts:
+        twin = shapes(one_stage(family, f"{argument},skip=none"))[1]["params"]
+        assert twin == without_merges(shapes(config)[1]["params"])
 
 
 @pytest.mark.parametrize("name", NORMS)
 def test_a_network_with_every_norm_trains(name):
-    config = smallest(owner("norm", name), f"norm={name},block=single", model__stages=(2,))
-    check_trained(*train(config, steps=1))
+    check_trained(*train(one_stage(owner("norm", name), f"norm={name}"), steps=1))
 
 
 CHOICES = {name: {} for name, _ in every_switch()}
@@ -184,7 +197,7 @@ def test_a_choice_that_a_family_lacks_is_refused_with_those_that_it_has(family):
 def another(key, value):
     """Return another value that the key takes."""
     if isinstance(value, str):
-        return next(other for other in key.rule.choices if other != value)
+        return next((other for other in key.rule.choices if other != value), f"another {value}")
     if isinstance(value, tuple):
         return tuple(2 * number for number in value)
     if isinstance(value, bool):
@@ -211,6 +224,14 @@ def changes_nothing(config):
     ]
 
 
+def accepted(config):
+    try:
+        configs.check(config)
+    except ValueError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("family", families.FAMILIES)
 def test_every_key_of_every_choice_of_a_family_changes_its_networks(family):
     part = families.FAMILIES[family]
@@ -220,10 +241,8 @@ def test_every_key_of_every_choice_of_a_family_changes_its_networks(family):
             argument = f"{name}={value}"
             config = smallest(family, argument, side=32, channels=3, check=False, **stages)
             idle = changes_nothing(config)
-            if idle:  # fixup_basic and norm=group, for example, do not go together
-                with pytest.raises(ValueError):
-                    configs.check(config)
-                    pytest.fail(f"{', '.join(idle)} change nothing in family={family},{argument}")
+            # Some choices do not go together, such as block=fixup_basic and norm=group.
+            assert not idle or not accepted(config), f"{idle} of family={family},{argument}"
 
 
 @pytest.mark.parametrize("family", families.FAMILIES)

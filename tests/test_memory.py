@@ -51,7 +51,7 @@ def test_a_step_takes_the_tasks_inputs_and_targets():
     config = reconstruction.get_config("depth=3")
     for size in (50, 64):  # 64 is also the number of outputs
         state, batch = memory.step_inputs(memory.changed(config, batch_size=size))
-        assert batch.target.shape == (size, 64) and batch.target.dtype == jnp.float32
+        assert batch.target.shape == (size, 25) and batch.target.dtype == jnp.float32
 
 
 def test_a_step_of_any_task_keeps_bytes_for_its_gradient():

@@ -21,20 +21,20 @@ def slow(*case):
 # torchvision's and timm's networks. The papers give the others in tenths of a million.
 PUBLISHED = [
     ("imagenet", "depth=18", {}, 11_689_512),
-    ("imagenet", "depth=34", {}, 21_797_672),
+    slow("imagenet", "depth=34", {}, 21_797_672),
     ("imagenet", "depth=50", {}, 25_557_032),
-    ("imagenet", "depth=101", {}, 44_549_160),
+    slow("imagenet", "depth=101", {}, 44_549_160),
     ("imagenet", "depth=152", {}, 60_192_808),
     ("imagenet", "depth=50,block=preact_bottleneck", {}, 25_549_352),
     ("imagenet", "family=wide,depth=50", {}, 68_883_240),
     ("imagenet", "family=resnext,depth=50", {}, 25_028_904),
     ("imagenet", "family=alexnet", {}, 61_100_840),
     ("imagenet", "family=vgg,depth=11", {}, 132_863_336),
-    ("imagenet", "family=vgg,depth=13", {}, 133_047_848),
-    ("imagenet", "family=vgg,depth=16", {}, 138_357_544),
+    slow("imagenet", "family=vgg,depth=13", {}, 133_047_848),
+    slow("imagenet", "family=vgg,depth=16", {}, 138_357_544),
     ("imagenet", "family=vgg,depth=19", {}, 143_667_240),
-    ("imagenet", "family=vgg_bn,depth=11", {}, 132_868_840),
-    ("imagenet", "family=vgg_bn,depth=13", {}, 133_053_736),
+    slow("imagenet", "family=vgg_bn,depth=11", {}, 132_868_840),
+    slow("imagenet", "family=vgg_bn,depth=13", {}, 133_053_736),
     ("imagenet", "family=vgg_bn,depth=16", {}, 138_365_992),
     ("imagenet", "family=vgg_bn,depth=19", {}, 143_678_248),
     ("imagenet", "family=densenet,depth=121", {}, 7_978_856),
@@ -42,15 +42,15 @@ PUBLISHED = [
     slow("imagenet", "family=densenet,depth=169", {}, 14_149_480),
     slow("imagenet", "family=densenet,depth=201", {}, 20_013_928),
     ("cifar10", "depth=20", {}, 269_722),
-    ("cifar10", "depth=32", {}, 464_154),
-    ("cifar10", "depth=44", {}, 658_586),
+    slow("cifar10", "depth=32", {}, 464_154),
+    slow("cifar10", "depth=44", {}, 658_586),
     ("cifar10", "depth=56", {}, 853_018),
     ("cifar10", "depth=110", {}, 1_727_962),
     ("cifar10", "depth=1202", {}, 19_421_274),
-    ("cifar10", "depth=164,block=preact_bottleneck", {}, 1_703_258),
+    slow("cifar10", "depth=164,block=preact_bottleneck", {}, 1_703_258),
     ("cifar10", "depth=1001,block=preact_bottleneck", {}, 10_327_706),
     ("cifar10", "depth=164,block=preact_bottleneck,skip=A", {}, 1_661_274),
-    ("cifar10", "depth=1001,block=preact_bottleneck,skip=A", {}, 10_285_722),
+    slow("cifar10", "depth=1001,block=preact_bottleneck,skip=A", {}, 10_285_722),
     ("cifar10", "family=wide", {}, 36_479_194),
     ("cifar10", "family=resnext", {}, 34_426_698),
     ("cifar10", "family=densenet,depth=40", {}, 1_019_722),
@@ -61,8 +61,8 @@ PUBLISHED = [
     slow("cifar10", "family=densenet,depth=190", {"model__growth": 40}, 25_624_430),
     ("imagenet", "family=vit,depth=12", {}, 86_567_656),
     ("imagenet", "family=vit,depth=12", {"model__patch": 32}, 88_224_232),
-    ("imagenet", "family=vit,depth=24", {}, 304_326_632),
-    ("imagenet", "family=vit,depth=24", {"model__patch": 32}, 306_535_400),
+    slow("imagenet", "family=vit,depth=24", {}, 304_326_632),
+    slow("imagenet", "family=vit,depth=24", {"model__patch": 32}, 306_535_400),
     ("imagenet", "family=vit,depth=32", {}, 632_045_800),
     ("mnist", "family=lenet", {}, 61_706),
 ]
@@ -156,11 +156,18 @@ def test_the_bias_of_a_gate_reaches_every_block():
     assert [m.transform_bias for m, _ in modules if isinstance(m, Gated)] == [-3.5] * 3
 
 
-@pytest.mark.parametrize("merge", families.FAMILIES["vit"].switches["merge"].parts)
-def test_a_vision_transformer_takes_every_merge_and_its_plain_twin_none(merge):
+GATE = 64 * 64 + 64
+
+
+@pytest.mark.parametrize(
+    "merge,own",
+    [
+        *(("add", 0), ("rezero", 1), ("drop_path", 0), ("stochastic_depth", 0)),
+        *(("exclusive_gate", GATE), ("shortcut_gate", GATE), ("two_gate", 2 * GATE)),
+    ],
+)
+def test_a_vision_transformer_has_the_parameters_of_its_merges_and_its_plain_twin_none(merge, own):
     """Each layer of width 64 has two norms, four matrices with biases, and two merges."""
-    gate = 64 * 64 + 64
-    own = {"rezero": 2, "exclusive_gate": 2 * gate, "shortcut_gate": 2 * gate, "two_gate": 4 * gate}
     layer = 2 * 2 * 64 + 12 * 64 * 64 + 9 * 64
     rest = (4 * 4 * 3 + 1) * 64 + (1 + 1 + 64) * 64 + 2 * 64 + 65 * 10
     residual, twin = (
@@ -168,7 +175,7 @@ def test_a_vision_transformer_takes_every_merge_and_its_plain_twin_none(merge):
         for skip in ("A", "none")
     )
     assert twin == 3 * layer + rest
-    assert residual == twin + 3 * own.get(merge, 0)
+    assert residual == twin + 3 * 2 * own
 
 
 def test_a_vision_transformer_without_norms_has_none():

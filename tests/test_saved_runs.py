@@ -5,14 +5,17 @@ import math
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 import resnet_jax
-from resnet_jax import command, config_file, evaluate, predict, train
+from resnet_jax import command, config_file, evaluate, families, predict, train
 from resnet_jax import config as configs
 from resnet_jax.run import directory, records
+from resnet_jax.tasks import TASKS
+from resnet_jax.training import shard
 
 ROOT = Path(__file__).parent.parent
 # A ResNet-8 with 4 channels on digits that revision e8e0e5a trained for 110 of 240 steps and
@@ -123,6 +126,19 @@ def test_python_predicts_as_the_command_does_and_refuses_other_ranges(workdir):
         with pytest.raises(ValueError, match=message) as error:
             run.predict(images)
         assert "\n" not in str(error.value)
+
+
+def test_init_draws_what_a_run_of_the_seed_starts_with():
+    """The dense highway sows gains, which once changed the last bits of what is drawn."""
+    config = config_file.load(f"{ROOT}/configs/digits.py:family=highway,block=dense,depth=4")
+    first = train.first_state(
+        train.Run(config, Path(), shard.mesh(devices=1), TASKS[config.task].build(config), {}),
+        families.build(config),
+        None,
+    )
+    drawn = resnet_jax.init(config, seed=config.seed)
+    assert set(drawn) == {"params"}
+    jax.tree.map(np.testing.assert_array_equal, drawn["params"], first.params)
 
 
 def test_the_version_is_the_package_s():

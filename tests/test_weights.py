@@ -99,10 +99,9 @@ def test_an_import_of_an_export_is_the_same_in_every_layout_of_every_family(fami
 @pytest.mark.parametrize(
     "argument,changes",
     [
-        ("depth=18", {}),
         ("depth=34", {}),
         ("depth=50", {"model__stride_at": "3x3"}),
-        ("depth=152", {"model__stride_at": "3x3"}),
+        pytest.param("depth=152", {"model__stride_at": "3x3"}, marks=pytest.mark.slow),
     ],
 )
 def test_timm_gives_a_resnet_the_names_of_torchvision(argument, changes):

@@ -22,14 +22,15 @@ MOST_STAGES = 32
 class Layers(NamedTuple):
     """What a family's builder needs beside its own keys: constructors with their values bound.
 
-    `conv` and `norm` make layers, `merge(size)` makes the merge whose gates are `size` x `size`
-    convolutions, and `per_layer(blocks)` gives the merge's inputs that differ from block to block.
-    `shape` is the shape of an example's input and `num_outputs` the size of the network's output.
+    `conv` and `norm` make layers. `merge(size, conv)` makes the merge, whose gates on images are
+    `size` x `size` convolutions made by `conv`. `per_layer(blocks)` gives the merge's inputs that
+    differ from block to block. `shape` is the shape of an example's input and `num_outputs` the
+    size of the network's output.
     """
 
     conv: Callable[..., nn.Module]
     norm: Callable[..., nn.Module]
-    merge: Callable[[int], Callable]
+    merge: Callable[[int, Callable[..., nn.Module]], Callable]
     per_layer: Callable[[int], Mapping[str, tuple[float, ...]]]
     dtype: Any
     remat: Remat

@@ -104,7 +104,7 @@ def build(config: Config, layers: Layers) -> Chain:
     model = config.model
     options: dict[str, Any] = {
         "num_outputs": layers.num_outputs,
-        "merge": None if model.skip == "none" else layers.merge(3),
+        "merge": None if model.skip == "none" else layers.merge(3, layers.conv),
         "width": model.width,
         **layers.loop,
     }

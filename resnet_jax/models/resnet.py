@@ -153,15 +153,14 @@ def build(config: Config, layers: Layers, published: Callable[..., tuple[int, ..
     `extra` are the weighted layers that the depth counts beside those of the blocks.
     """
     model, image = config.model, side(layers.shape)
-    shape = form_and_shape(model.block)[1]
+    form, shape = form_and_shape(model.block)
+    # A gate of a Fixup network starts as the gate of a network with norms does.
+    gate_conv = functools.partial(layers.conv, fan="out") if form == "fixup" else layers.conv
     counts = given_stages(config, SHAPES[shape], extra)
     counts = counts or published(model.depth, model.block, image)
     check_strides(layers.shape, len(counts), model.stem)
-    of_block = {
-        argument: model[name]
-        for argument, name in (("stride_at",) * 2, ("groups", "cardinality"), ("zero", "zero_init"))
-        if name in model
-    }
+    arguments = {"stride_at": "stride_at", "cardinality": "groups", "zero_init": "zero"}
+    of_block = {argument: model[key] for key, argument in arguments.items() if key in model}
     return resnet(
         counts,
         block=model.block,
@@ -170,7 +169,7 @@ def build(config: Config, layers: Layers, published: Callable[..., tuple[int, ..
         width=model.width,
         widen=model.widen,
         stem=model.stem,
-        merge=layers.merge(1),
+        merge=layers.merge(1, gate_conv),
         per_layer=layers.per_layer(sum(counts)),
         skip_dropout=model.skip_dropout,
         conv=layers.conv,

@@ -116,7 +116,7 @@ def build(config: Config, layers: Layers) -> Chain:
         hidden=hidden_width(model.width, image),
         pool=1 if image < SMALL else 7,
         dropout=model.dropout,
-        merge=layers.merge(3),
+        merge=layers.merge(3, layers.conv),
         conv=layers.conv,
         norm=layers.norm,
         **layers.loop,

@@ -146,7 +146,7 @@ def build(config: Config, layers: Layers) -> Chain:
         width=model.width,
         heads=model.heads,
         dropout=model.dropout,
-        merge=plain if plain_twin else layers.merge(1),
+        merge=plain if plain_twin else layers.merge(1, layers.conv),
         per_layer=None if plain_twin else layers.per_layer(model.depth),
         norm=norm,
         dtype=layers.dtype,
