@@ -100,7 +100,7 @@ def _changed(
     """
     try:
         if not directory.read_starts(workdir):
-            yield f"{workdir} holds no run of ours that has begun: there is no {workdir}/run.json"
+            yield f"{workdir} holds no run that has begun: there is no {workdir}/run.json"
             return
         fingerprint = sources.fingerprint(info, config.data.dir) if dataset is None else ""
         directory.refuse_other_data(workdir, dataset.fingerprint if dataset else fingerprint)

@@ -65,11 +65,8 @@ COMMON: Keys = {
         "stop", choice("stop", "skip"), "whether a step that is not finite ends the run"
     ),
 }
-DEPTH = Key(
-    1,
-    Rule(lambda depth: 0 < depth <= families.DEEPEST, f"must lie in 1..{families.DEEPEST}"),
-    "layers of the network, as its family counts them",
-)
+# The families know which depths exist.
+DEPTH = Key(1, ANY, "layers of the network, as its family counts them")
 SWITCHES: dict[str, Switch] = {
     "task": Switch("task", TASKS, "classification", "what the network is trained to do"),
     "family": Switch("model.family", families.FAMILIES, "resnet", "the family of networks"),

@@ -6,7 +6,6 @@ chosen parts and no others. `--config.KEY=VALUE` sets any other key.
 """
 
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -154,32 +153,16 @@ def check(config: Config) -> None:
         )
     for choice_ in choices:
         choice_.part.check(config)
-    _check_sizes(config)
+    _check_network(config)
 
 
-def _check_sizes(config: Config) -> None:
+def _check_network(config: Config) -> None:
     """Refuse a network that cannot be built, or whose arrays JAX cannot count."""
-    model = config.model
-    width = getattr(model, "width", 1) * getattr(model, "widen", 1)
-    if width > LARGEST:
-        raise ValueError(
-            f"model.width={model.width} times model.widen={model.widen} are more channels than "
-            f"jax counts in 32 bits, {LARGEST}"
-        )
-    example = TASKS[config.task].example(config)
-    if len(example.shape) != 3 and model.block != "dense":
-        raise ValueError(
-            f"data.shape={example.shape} must be (height, width, channels) for "
-            f"family={model.family},block={model.block}; "
-            "family=highway,block=dense takes any shape"
-        )
+    shape = TASKS[config.task].example(config).shape
     net = families.build(config)
-    groups = config.norm.kind == "group" or getattr(model, "cardinality", 1) > 1
-    if not groups and not _vast(config, width):
-        return
-    image = jax.ShapeDtypeStruct((1, *example.shape), "float32")
+    example = jax.ShapeDtypeStruct((1, *shape), "float32")
     # Groups that do not divide some layer's channels are refused here.
-    variables = jax.eval_shape(net.init, jax.random.key(0), image)
+    variables = jax.eval_shape(net.init, jax.random.key(0), example)
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
         if leaf.size > LARGEST:
             name = "/".join(key.key for key in path[1:])
@@ -189,40 +172,27 @@ def _check_sizes(config: Config) -> None:
             )
 
 
-def _vast(config: Config, width: int) -> bool:
-    """Return whether a parameter may have more numbers than JAX can count.
-
-    No network of the papers comes near that, and to find the shapes of all parameters takes long.
-    """
-    growth, depth = getattr(config.model, "growth", 1), config.model.depth
-    example = TASKS[config.task].example(config)
-    return (
-        # The largest array is VGG's first hidden layer: 7 x 7 x 8 = 392 times `width` inputs and
-        # 64 times `width` units. Any other layer has at most 32 times `width` channels.
-        (392 * width) * (64 * width) > LARGEST
-        or 9 * growth * max(4 * growth, depth * growth) > LARGEST
-        or depth > families.WRITTEN_OUT
-        or example.num_outputs > 2**16
-        or math.prod(example.shape) > 2**20
-    )
-
-
-def from_saved(saved: Flat, path: str = "config.json") -> Config:
-    """Return the locked config of a saved run, from its flat config.json.
+def from_saved(saved: Any, path: str = "config.json") -> Config:
+    """Return the locked config of a saved run, from its config.json.
 
     A key that the saved config lacks takes its default: a new key's default must reproduce what was
     computed before the key existed. Keys of parts that the run did not choose are left out.
-    Raises: ValueError for keys that no part has.
+    Raises: ValueError that names `path`, for keys and values that no part has.
     """
-    saved = upgraded(saved)
+    if not isinstance(saved, Mapping):
+        raise ValueError(f"{path} is damaged: it is no config")
+    saved = upgraded(flatten(saved))
     unknown = sorted(saved.keys() - all_keys().keys())
     if unknown:
         raise ValueError(
             f"{path} has the unknown {', '.join(unknown)}: another version wrote it; run.json "
             "names its revision"
         )
-    choices = list(chosen_parts(lambda name, switch: saved.get(switch.key, switch.default)))
-    return _compose(choices, saved).lock()
+    try:
+        choices = list(chosen_parts(lambda name, switch: saved.get(switch.key, switch.default)))
+        return _compose(choices, saved).lock()
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def upgraded(saved: Flat) -> dict[str, Any]:
@@ -239,13 +209,12 @@ def upgraded(saved: Flat) -> dict[str, Any]:
     return saved
 
 
-def differences(config: Config, saved: Mapping[str, Any]) -> list[str]:
-    """Return the keys that keep `config` from going on where the saved run stopped, with values.
+def differences(config: Config, saved: Config) -> list[str]:
+    """Return what keeps `config` from going on where the saved run stopped: keys and their values.
 
     More steps may be asked for: the schedule's boundaries are absolute steps, and they must agree.
-    Raises: ValueError for a saved config of another version.
     """
-    now, then = flatten(config), flatten(from_saved(flatten(saved)))
+    now, then = flatten(config), flatten(saved)
     lines = []
     for key in sorted(now.keys() | then.keys()):
         old, new = then.get(key, "absent"), now.get(key, "absent")
@@ -253,7 +222,7 @@ def differences(config: Config, saved: Mapping[str, Any]) -> list[str]:
         # A device's share became a number when the run was created, and keeps it.
         kept = key == "norm.group_size" and new == -1 and isinstance(old, int) and old > 0
         if old != new and key not in MAY_CHANGE and not longer and not kept:
-            lines.append(f"{key}: {old} there, {new} now")
+            lines.append(f"{key} is {old} in that run and {new} now")
     return lines
 
 

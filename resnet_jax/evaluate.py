@@ -43,8 +43,9 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def evaluate(run: trained.Trained, dataset: Dataset, statistics: dict[str, Any]) -> dict[str, Any]:
-    """Return the means over the test split, with every example seen once, as it is ('center').
+    """Return the means over the test split, with every example seen once.
 
+    The task's protocol says how an example is shown to the network.
     Raises: FloatingPointError if the loss is not finite.
     """
     task, mesh = TASKS[run.config.task], shard.mesh(devices=1)
@@ -55,17 +56,13 @@ def evaluate(run: trained.Trained, dataset: Dataset, statistics: dict[str, Any])
     split = dataset.test_split
     if not math.isfinite(means["loss"]):
         raise FloatingPointError(f"{run.workdir}: the {split} loss is {means['loss']}")
-    return {"split": split, "examples": means.pop("examples"), **means, "protocol": "center"}
+    return {"split": split, "examples": means.pop("examples"), **means, "protocol": task.protocol}
 
 
 def words_of(measured: dict[str, Any], shown: str) -> str:
     """Return the means in words: scores first, then the loss and the number of examples."""
     facts = ("split", "examples", "protocol", "loss")
-    scores = [
-        f"{name.replace('error_top5', 'top-5 error')} {value:{shown}}"
-        for name, value in measured.items()
-        if name not in facts
-    ]
+    scores = [f"{name} {value:{shown}}" for name, value in measured.items() if name not in facts]
     loss = f"loss {measured['loss']:.4f} over {measured['examples']:,} examples"
     return f"{measured['split']} {', '.join([*scores, loss])} ({measured['protocol']})"
 

@@ -20,7 +20,7 @@ from resnet_jax.models import (
     wide,
 )
 from resnet_jax.models.conv import Conv
-from resnet_jax.models.family import Family, Layers
+from resnet_jax.models.family import Family, Layers, check_is_image
 from resnet_jax.models.merges import MERGES
 from resnet_jax.models.norm import NORMS
 from resnet_jax.models.residual import Chain
@@ -52,14 +52,18 @@ def build(config: Config, axis: str | None = None) -> Chain:
     `axis` names the mesh axis whose devices share a batch, if there are several: groups of batch
     norm that span devices communicate over it. Nothing else in a network knows of devices.
 
-    Raises: ValueError for a depth that does not exist and for an image that is too small.
+    Raises: ValueError for a depth that does not exist, for an image that is too small and for an
+        input that is no image, unless the family takes any shape.
     """
     most, network = deepest(config)
     if config.model.depth > most:
         raise ValueError(
             f"depth={config.model.depth} is more than {most}, the most layers of {network}"
         )
-    return FAMILIES[config.model.family].build(config, layers(config, axis))
+    family, bound = FAMILIES[config.model.family], layers(config, axis)
+    if family.images:
+        check_is_image(config, bound.shape)
+    return family.build(config, bound)
 
 
 def layers(config: Config, axis: str | None = None) -> Layers:

@@ -112,11 +112,11 @@ def check_value(name: str, key: Key, value: Any) -> None:
             raise ValueError(
                 f"{name}={value} is not within float32's {FLOAT32[0]:.3g} and {FLOAT32[1]:.3g}"
             )
-        if isinstance(item, int) and name != "seed" and abs(item) > LARGEST:
-            raise ValueError(f"{name}={value} must be at most {LARGEST}: jax counts in 32 bits")
     if not key.rule.accepts(value):
         shown = repr(value) if isinstance(value, str) else value
         raise ValueError(f"{name}={shown} {key.rule.says}{nearest(str(value), key.rule.choices)}")
+    if name != "seed" and any(isinstance(item, int) and abs(item) > LARGEST for item in items):
+        raise ValueError(f"{name}={value} must be at most {LARGEST}: jax counts in 32 bits")
 
 
 def nearest(word: str, known: tuple[str, ...], cutoff: float = 0.0) -> str:

@@ -7,6 +7,7 @@ would fit and compute something else.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from resnet_jax.choices import switch_of
 from resnet_jax.config import flatten
 from resnet_jax.families import FAMILIES
 from resnet_jax.keys import Config
@@ -38,7 +39,9 @@ def rows(library: str, config: Config) -> Sequence[Row]:
         raise ValueError(f"layout {library} has no {family} of {block} blocks, but {_and(known)}")
     flat = flatten(config)
     wanted = layout.values(config)
-    wrong = [(key, value) for key, value in wanted.items() if flat.get(key) != value]
+    # The keys that the config lacks come with a part that it must choose first.
+    wrong = [(key, value) for key, value in wanted.items() if flat.get(key, value) != value]
+    wrong = wrong or [(key, value) for key, value in wanted.items() if key not in flat]
     if wrong:
         raise ValueError(
             f"networks of layout {library} have "
@@ -50,12 +53,13 @@ def rows(library: str, config: Config) -> Sequence[Row]:
 
 def _remedy(key: str, value: object) -> str:
     """Return what sets the value: the config's argument for a switch, else an override."""
-    switches = {"model.skip": "skip", "model.merge": "merge", "norm.kind": "norm"}
-    return f"{switches[key]}={value}" if key in switches else f"--config.{key}={value}"
+    switch = switch_of(key)
+    shown = f'"{value}"' if isinstance(value, tuple) else value
+    return f"{switch}={value}" if switch else f"--config.{key}={shown}"
 
 
 def translate(module: str, leaf: str, rows: Sequence[Row]) -> tuple[str, Form | None]:
-    """Return the library's name of the `leaf` of our `module`, and its form if that is not PLAIN.
+    """Return the library's name of the `leaf` of our `module`, and its form, None for the usual.
 
     Raises: ValueError if no row fits.
     """

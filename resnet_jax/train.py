@@ -337,11 +337,8 @@ def _shown(task: Task, means: Sequence[dict[str, float]]) -> str:
 
 @distributed.by_first
 def _say_result(run: Run, test: Sequence[dict[str, float]], seconds: float) -> None:
-    lines, size, score = (
-        records.read(run.workdir / "metrics.jsonl"),
-        len(run.dataset.train),
-        run.task.score,
-    )
+    lines, size = records.read(run.workdir / "metrics.jsonl"), len(run.dataset.train)
+    score = run.task.score
     scores = [records.last_epoch(lines, size, seed, score)[score] for seed in run.seeds]
     trained = f"train {score} {np.mean(scores):{run.task.shown}}{_shown(run.task, test)}"
     say(f"{run.workdir}: {trained} in {seconds:.0f} s")

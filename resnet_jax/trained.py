@@ -129,7 +129,6 @@ def init(config: Config, seed: int = 0) -> dict[str, Any]:
     """
     net = families.build(config)
     shape = TASKS[config.task].example(config).shape
-    key = jax.random.fold_in(jax.random.key(seed), 0)
 
     def draw(key):
         # What layers sow at initialisation is left out, as in a run: its forward pass would be
@@ -137,22 +136,23 @@ def init(config: Config, seed: int = 0) -> dict[str, Any]:
         variables = net.init(key, jnp.zeros((1, *shape)))
         return {name: variables[name] for name in ("params", "batch_stats") if name in variables}
 
+    key = states.initial_key(seed)
     return program(draw, key, level=ONCE)(key)
 
 
 def read_config(workdir: directory.AnyPath) -> Config:
     """Return the config of the run in `workdir`, checked and locked.
 
-    Raises: ValueError if there is none, or one with keys that this version does not know.
+    Raises: ValueError if there is none, or one with keys or values that this version does not take.
     """
     path = workdir / "config.json"
     if not path.is_file():
-        raise ValueError(f"{workdir} holds no run of ours: there is no {path}")
-    saved = directory.read(path)
-    if not isinstance(saved, dict):
-        raise ValueError(f"{path} is damaged: it is no config")
-    config = configs.from_saved(configs.flatten(saved), str(path))
-    configs.check(config)
+        raise ValueError(f"{workdir} holds no run: there is no {path}")
+    config = configs.from_saved(directory.read(path), str(path))
+    try:
+        configs.check(config)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     return config
 
 

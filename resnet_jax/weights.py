@@ -17,7 +17,7 @@ import numpy as np
 from resnet_jax import families
 from resnet_jax.keys import Config
 from resnet_jax.layouts import rows, stages, translate
-from resnet_jax.models.layout import PLAIN, Form, Row
+from resnet_jax.models.layout import BY_AXES, Form, Row
 from resnet_jax.models.stages import depth_of, ladder_stages, resnet_stages
 from resnet_jax.tasks import TASKS
 
@@ -84,7 +84,7 @@ def _slots(leaves: Mapping[tuple[str, ...], Any], names: Sequence[Row]) -> dict[
         for module, layer in _modules(path, leaf.shape, leaves):
             name, form = translate(module, path[-1], names)
             shape = leaf.shape if layer is None else leaf.shape[1:]
-            form = form or PLAIN[len(shape)]
+            form = form or BY_AXES[len(shape)]
             tensor_shape = form.to_library(np.broadcast_to(np.float32(0), shape)).shape
             slots[name] = Slot(path, layer, form, tensor_shape)
     return slots
@@ -132,9 +132,11 @@ def _remedy(tensors: Tensors, wanted, names: Sequence[Row], config: Config) -> s
         if not _published(lengths, depth, config):
             values += f' and --config.model.stages="{lengths}"'
         return f"; the file's stages have {lengths} blocks: choose {values}"
-    heads = {theirs[0] for theirs, ours in misfits if ours[0] == config.model.num_classes}
+    outputs = TASKS[config.task].example(config).num_outputs
+    heads = {theirs[0] for theirs, ours in misfits if ours[0] == outputs}
     classes_alone = all(theirs[:1] + ours[1:] == theirs for theirs, ours in misfits)
-    if len(pairs) == len(wanted) == len(tensors) and len(heads) == 1 and classes_alone:
+    fits = len(pairs) == len(wanted) == len(tensors) and len(heads) == 1 and classes_alone
+    if fits and "num_classes" in config.model:
         return f"; use --config.model.num_classes={heads.pop()}"
     return ""
 

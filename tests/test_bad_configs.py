@@ -292,7 +292,7 @@ CHUNKS = ("--config.chunk_steps=1",)
         (
             "depth=8",
             ["--config.schedule.boundaries=(1, 10000000000)"],
-            "must be at most 2147483647",
+            "must be at most 16777216",
         ),
         ("depth=8", ["--config.model={}"], "unknown config key --config.model; nearest: "),
         (

@@ -341,5 +341,5 @@ def test_a_directory_without_a_run_and_a_damaged_one_are_said(tmp_path, capsys):
         status, out, _ = check(capsys, digits, tmp_path / "damaged")
         assert status == 2 and len(out) == 1 and says in out[0]
     status, out, _ = check(capsys, digits, tmp_path / "none")
-    assert status == 2 and "holds no run of ours" in out[0]
+    assert status == 2 and "holds no run" in out[0]
     assert not (tmp_path / "none").exists()

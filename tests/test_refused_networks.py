@@ -55,10 +55,10 @@ def test_a_depth_that_does_not_exist_is_refused_with_two_that_do(argument):
 @pytest.mark.parametrize(
     "argument,says",
     [
-        ("family=vit,depth=0", "model.depth=0 must lie in 1..1000000"),
+        ("family=vit,depth=0", "depth 0 is no Vision Transformer of 1 or more; nearest 1 and 2"),
         ("family=lenet,depth=7", "depth 7 is no lenet, which has 5 layers"),
         ("family=alexnet,depth=7", "depth 7 is no alexnet, which has 8 layers"),
-        ("family=vit,depth=1000001", "must lie in 1..1000000"),
+        ("family=vit,depth=1000001", "is more than 1000000, the most layers of any network"),
         ("family=vit,depth=12345678", "is more than 1000000, the most layers of any network"),
         (
             "family=vit,depth=20001,merge=drop_path",

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import resnet_jax
-from resnet_jax import command, config_file, evaluate, families, predict, train
+from resnet_jax import command, config_file, evaluate, families, predict, train, trained
 from resnet_jax import config as configs
 from resnet_jax.run import directory, records
 from resnet_jax.tasks import TASKS
@@ -82,8 +82,9 @@ def test_train_goes_on(workdir):
 def test_a_saved_config_is_today_s_config(workdir):
     saved = json.loads((workdir / "config.json").read_text())
     assert "patch" in saved["model"], "e8e0e5a saved the keys of every part"
-    assert not configs.differences(recipe(), saved)
-    assert configs.flatten(configs.from_saved(configs.flatten(saved))) == configs.flatten(recipe())
+    restored = configs.from_saved(saved)
+    assert not configs.differences(recipe(), restored)
+    assert configs.flatten(restored) == configs.flatten(recipe())
 
 
 @pytest.mark.parametrize(
@@ -109,6 +110,22 @@ def test_a_key_that_no_version_had_is_refused_by_name():
     saved = configs.flatten(recipe()) | {"model.colour": "blue"}
     with pytest.raises(ValueError, match="has the unknown model.colour: another version wrote it"):
         configs.from_saved(saved)
+
+
+@pytest.mark.parametrize(
+    "key,value,says",
+    [
+        ("steps", "many", "steps='many' must be int, such as 64000"),
+        ("model.depth", 9, "depth 9 is not 6n+2 (basic blocks); nearest 8 and 14"),
+        ("model.block", "round", "block=round is not a block of family=resnet, which has"),
+    ],
+)
+def test_a_saved_config_that_cannot_be_read_is_named(tmp_path, key, value, says):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(configs.flatten(recipe()) | {key: value}))
+    with pytest.raises(ValueError) as error:
+        trained.read_config(tmp_path)
+    assert str(error.value).startswith(f"{path}: ") and says in str(error.value)
 
 
 def test_python_predicts_as_the_command_does_and_refuses_other_ranges(workdir):

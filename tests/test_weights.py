@@ -172,6 +172,12 @@ def test_another_number_of_classes_is_refused_with_the_number_that_fits(kept):
     assert message.endswith("use --config.model.num_classes=10")
 
 
+def test_a_task_without_classes_is_advised_no_number_of_classes(kept):
+    arguments = "depth=14,skip=A_split,task=reconstruction"
+    message = refused(kept, recipe("cifar10", arguments, data__shape=(8, 8, 3)))
+    assert "linear.weight (10, 16), not (192, 16)" in message and "--config" not in message
+
+
 def test_tensors_that_are_left_over_missing_or_of_another_shape_are_named(kept):
     other = dict(kept) | {"extra.weight": np.zeros((2, 3), np.float32)}
     other["bn1.bias"] = np.zeros(7, np.float32)
@@ -204,6 +210,7 @@ def test_tensors_that_are_left_over_missing_or_of_another_shape_are_named(kept):
         ),
         ("torchvision", "mnist:family=lenet", {}, "has no lenet of single blocks, but resnet of b"),
         ("torchvision", "imagenet:family=vit,skip=none", {}, "not none; use skip=A"),
+        ("torchvision", "cifar10:family=vgg", {}, 'use --config.data.shape="(224, 224, 3)"'),
         ("timm", "imagenet:family=vit", {"model__width": 384}, "heads=6, not 12; use --config."),
         ("timm", "imagenet:family=vit", {"norm__epsilon": 1e-5}, "--config.norm.epsilon=1e-06"),
         ("timm", "imagenet:depth=18", {"norm__epsilon": 1e-3}, "use --config.norm.epsilon=1e-05"),

@@ -14,7 +14,7 @@ from resnet_jax.models.conv import Conv
 from resnet_jax.models.family import SMALL, Family, Layers, check_image, side
 from resnet_jax.models.heads import DenseHead, Pool
 from resnet_jax.models.layout import Layout, Row, flattened
-from resnet_jax.models.lenet import PLAIN, check_depth
+from resnet_jax.models.lenet import NO_CHOICES, check_depth
 from resnet_jax.models.merges import plain
 from resnet_jax.models.residual import Chain, Residual
 from resnet_jax.models.vgg import hidden_width
@@ -93,7 +93,7 @@ FAMILY = Family(
             default(alexnet, "dropout"), FRACTION, "rate of dropout before each hidden layer"
         ),
     },
-    switches=PLAIN,
+    switches=NO_CHOICES,
     depth=DEPTH,
     layouts=(
         Layout("torchvision", ("single",), lambda _: {"model.skip": "none"}, lambda _: _ROWS),

@@ -119,7 +119,7 @@ def build(config: Config, layers: Layers) -> Chain:
 
 
 def preset(depth: int, block: str | None, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Return DenseNet (L, 12), or DenseNet-BC of growth 32 (161 layers: 48) on large images.
+    """Return DenseNet (L, k), or DenseNet-BC of growth 32 (161 layers: 48) on large images.
 
     On small images it is BC if the depth is 6n+4 and not 40: the paper's DenseNet-40 is not BC.
     """
@@ -127,8 +127,7 @@ def preset(depth: int, block: str | None, shape: tuple[int, ...]) -> dict[str, A
     bottleneck = large or ((depth - 4) % 6 == 0 and depth != 40)
     return {
         "model.block": block or ("bottleneck" if bottleneck else "basic"),
-        "model.growth": (48 if depth == 161 else 32) if large else 12,
-    }
+    } | ({"model.growth": 48 if depth == 161 else 32} if large else {})
 
 
 _ROWS = (

@@ -57,7 +57,7 @@ class Family(Part):
     an example; a value whose key the config lacks is left out. `depth` is the depth of an argument
     that names the family alone. `layouts` are the names that other libraries give to its weights.
     `plain`: the family was published without skip connections. `unrolled`: its program holds every
-    layer, because its layers differ.
+    layer, because its layers differ. `images`: its networks take images (h, w, c) and nothing else.
     """
 
     preset: Callable[[int, str | None, tuple[int, ...]], dict[str, Any]] = _no_preset
@@ -65,6 +65,7 @@ class Family(Part):
     layouts: Sequence[Layout] = field(default_factory=tuple)
     plain: bool = False
     unrolled: bool = False
+    images: bool = True
 
 
 def _project(width: int, stride: int, changes: bool, conv: Any, norm: Any) -> Callable:
@@ -132,6 +133,16 @@ def given_stages(config: Config, layers_per_block: int, extra: int) -> tuple[int
             f"depth={config.model.depth}; choose depth={depth}"
         )
     return stages
+
+
+def check_is_image(config: Config, shape: Sequence[int]) -> None:
+    """Raise a ValueError unless an example is an image (h, w, c)."""
+    if len(shape) != 3:
+        raise ValueError(
+            f"data.shape={shape} must be (height, width, channels) for "
+            f"family={config.model.family},block={config.model.block}; "
+            "family=highway,block=dense takes any shape"
+        )
 
 
 def check_strides(shape: Sequence[int], stages: int, stem: str = "3x3") -> None:

@@ -19,7 +19,7 @@ from resnet_jax.keys import POSITIVE, Config, Key, Part, default
 from resnet_jax.models import bodies
 from resnet_jax.models.conv import Conv
 from resnet_jax.models.dense import Classifier, Dense, Flatten
-from resnet_jax.models.family import Family, Layers, check_strides, switches
+from resnet_jax.models.family import Family, Layers, check_is_image, check_strides, switches
 from resnet_jax.models.heads import Head
 from resnet_jax.models.merges import plain
 from resnet_jax.models.norm import NORMS, NoNorm
@@ -112,6 +112,7 @@ def build(config: Config, layers: Layers) -> Chain:
         if model.depth < 2:
             raise ValueError(f"depth {model.depth} is no highway of 2 or more; nearest 2 and 3")
         return dense_highway(model.depth, dtype=layers.dtype, **options)
+    check_is_image(config, layers.shape)
     check_strides(layers.shape, 3)
     return conv_highway(highway_stages(model.depth), conv=layers.conv, norm=layers.norm, **options)
 
@@ -146,4 +147,5 @@ FAMILY = Family(
     ),
     preset=preset,
     depth=19,
+    images=False,
 )

@@ -35,7 +35,7 @@ class Form(NamedTuple):
 
 
 # By the number of axes: a vector, a matrix, tokens (1, t, c), a convolution.
-PLAIN = {
+BY_AXES = {
     1: Form(lambda a: a, lambda a: a),
     2: Form(np.transpose, np.transpose),
     3: Form(lambda a: a, lambda a: a),
@@ -66,7 +66,7 @@ def flattened(size: int, axes: int = 2) -> Form:
 class Row(NamedTuple):
     """The names of one module or parameter, ours and the library's.
 
-    `kernel` is the form of the module's kernel if that is not PLAIN.
+    `kernel` is the form of the module's kernel if that is not the usual form (BY_AXES).
     """
 
     ours: str

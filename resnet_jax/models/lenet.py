@@ -60,6 +60,6 @@ def check_depth(config: Config, depth: int) -> None:
 
 
 # The choices of a family that is one plain network without norms.
-PLAIN = switches({"single": Part("a convolution")}, ("none",), ("add",), ("none",))
+NO_CHOICES = switches({"single": Part("a convolution")}, ("none",), ("add",), ("none",))
 
-FAMILY = Family("LeNet-5", build=build, switches=PLAIN, depth=DEPTH, plain=True)
+FAMILY = Family("LeNet-5", build=build, switches=NO_CHOICES, depth=DEPTH, plain=True)

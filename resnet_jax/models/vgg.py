@@ -150,8 +150,12 @@ _TIMM = (
 
 
 def _values(config: Config) -> dict[str, Any]:
-    norm = {"norm.epsilon": 1e-5} if config.norm.kind == "batch" else {}
-    return {"model.skip": "none"} | norm
+    values: dict[str, Any] = {"model.skip": "none"}
+    if config.norm.kind == "batch":
+        values["norm.epsilon"] = 1e-5
+    if side(config.data.shape) < SMALL:  # the libraries' head sees 7x7 positions
+        values["data.shape"] = (224, 224, 3)
+    return values
 
 
 def _family(summary: str, norm: str) -> Family:

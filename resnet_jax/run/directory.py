@@ -39,7 +39,7 @@ def refuse_another(workdir: AnyPath, config: Config) -> None:
     """
     config_path = workdir / "config.json"
     if config_path.exists():
-        lines = configs.differences(config, read(config_path))
+        lines = configs.differences(config, configs.from_saved(read(config_path), str(config_path)))
         if lines:
             raise ValueError(
                 f"{workdir} holds another run ({'; '.join(lines)}); use another --workdir"

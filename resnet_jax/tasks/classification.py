@@ -292,6 +292,7 @@ TASK = Task(
     prepare=prepare,
     measure=measure,
     evaluation=evaluation,
+    protocol="center",
     score="error",
     shown=".2%",
 )

@@ -133,8 +133,8 @@ class Task(Part):
     returns the function that turns a batch of the data set into the network's input and target.
     `measure(output, batch)` returns sums over the examples of the mask: `loss`, whose mean is
     minimised, `examples`, and the scores. `evaluation` is `measure` with the further scores of the
-    command `evaluate`. `score` names the column that logs, tables and figures show, and `shown` is
-    its format.
+    command `evaluate`, and `protocol` names how that command shows an example to the network.
+    `score` names the column that logs, tables and figures show, and `shown` is its format.
     """
 
     example: Callable[[Config], Example] = lambda config: Example((), 0, None)
@@ -144,6 +144,7 @@ class Task(Part):
     )
     measure: Callable[[Any, Batch], Sums] = lambda output, batch: {}
     evaluation: Callable[[Any, Batch], Sums] = lambda output, batch: {}
+    protocol: str = "whole"
     score: str = "loss"
     shown: str = ".4f"
 
@@ -157,7 +158,7 @@ def check_batches(config: Config, name: str, examples: int) -> None:
     if config.batch_size > examples:
         raise ValueError(
             f"batch_size={config.batch_size} is larger than the training split of {name}, "
-            f"{examples}; use --config.batch_size={examples} or less"
+            f"{examples}; use --config.batch_size={max(1, examples // config.chunk_steps)} or less"
         )
     most = examples // config.batch_size
     if config.chunk_steps > most:

@@ -30,8 +30,12 @@ def create(
     seed: Any, net: Any, shape: tuple[int, ...], optimizer: optax.GradientTransformation
 ) -> TrainState:
     """Return the state at step 0, drawn from `seed`; `shape` is the shape of an example's input."""
-    key = jax.random.fold_in(jax.random.key(seed), 0)
-    return begin(seed, net.init(key, jnp.zeros((1, *shape))), optimizer)
+    return begin(seed, net.init(initial_key(seed), jnp.zeros((1, *shape))), optimizer)
+
+
+def initial_key(seed: Any) -> Any:
+    """Return the random key from which a run of this seed draws its parameters."""
+    return jax.random.fold_in(jax.random.key(seed), 0)
 
 
 def begin(seed: Any, variables: Any, optimizer: optax.GradientTransformation) -> TrainState:

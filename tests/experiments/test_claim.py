@@ -104,7 +104,7 @@ def test_a_folder_of_another_run_stops_everything(small, training, tmp_path, cap
     small.main([*words, "--run=3"])
     with pytest.raises(SystemExit):
         small.main([*words, "--config.norm.momentum=0.5"])
-    assert "norm.momentum: 0.9 there, 0.5 now" in capsys.readouterr().err
+    assert "norm.momentum is 0.9 in that run and 0.5 now" in capsys.readouterr().err
 
 
 def test_help_has_the_statement_the_rule_the_flags_and_an_example(small, capsys):

@@ -64,7 +64,7 @@ def test_one_run_has_no_number_and_its_own_error(runs, training, capsys):
 def test_a_folder_of_another_run_is_refused(runs, options, finish):
     finish(runs[0])
     asked = options(8, 14, overrides={"norm.momentum": "0.5"})
-    with pytest.raises(ValueError, match="norm.momentum: 0.9 there, 0.5 now"):
+    with pytest.raises(ValueError, match="norm.momentum is 0.9 in that run and 0.5 now"):
         sweep.check([asked.run("resnet-8", ("resnet", 8), 0)])
 
 

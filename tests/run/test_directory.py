@@ -45,7 +45,7 @@ def test_a_run_keeps_its_files_in_every_kind_of_directory(workdir, digits):
     directory.refuse_another(workdir, config)
     directory.claim(workdir, config)
     directory.refuse_another(workdir, config)
-    with pytest.raises(ValueError, match="holds another run .*model.depth: 8 there, 14 now"):
+    with pytest.raises(ValueError, match="another run .*model.depth is 8 in that run and 14 now"):
         directory.refuse_another(workdir, digits(14))
     assert not checkpoint.finished(workdir, config.steps)
     directory.add_start(workdir, {"step": 0, "data_fingerprint": "a+b"})

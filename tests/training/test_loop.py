@@ -96,9 +96,9 @@ def test_a_finished_run_returns_at_once_and_may_be_given_more_steps(unbroken, tm
 @pytest.mark.parametrize(
     "changes,message",
     [
-        ({"model__depth": 14}, "model.depth: 8 there, 14 now"),
-        ({"seed": 1}, "seed: 0 there, 1 now"),
-        ({"steps": 8}, "steps: 10 there, 8 now"),
+        ({"model__depth": 14}, "model.depth is 8 in that run and 14 now"),
+        ({"seed": 1}, "seed is 0 in that run and 1 now"),
+        ({"steps": 8}, "steps is 10 in that run and 8 now"),
     ],
 )
 def test_another_run_in_the_same_directory_is_refused_by_name(unbroken, changes, message):
@@ -130,7 +130,7 @@ def test_a_run_that_broke_off_before_its_first_step_can_be_started_again(tmp_pat
         broken.setattr(state, "create", breaks)
         with pytest.raises(MemoryError):
             run(tmp_path / "run", small())
-    with pytest.raises(ValueError, match="seed: 0 there, 1 now"):
+    with pytest.raises(ValueError, match="seed is 0 in that run and 1 now"):
         train.prepare(small(seed=1), tmp_path / "run")
     assert train.prepare(small(), tmp_path / "run") is not None
 
