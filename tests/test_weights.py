@@ -174,7 +174,8 @@ def test_another_number_of_classes_is_refused_with_the_number_that_fits(kept):
 
 def test_a_task_without_classes_is_advised_no_number_of_classes(kept):
     arguments = "depth=14,skip=A_split,task=reconstruction"
-    message = refused(kept, recipe("cifar10", arguments, data__shape=(8, 8, 3)))
+    config = recipe("cifar10", arguments, model__width=4, data__shape=(8, 8, 3))
+    message = refused(kept, config)
     assert "linear.weight (10, 16), not (192, 16)" in message and "--config" not in message
 
 
