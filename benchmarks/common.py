@@ -135,7 +135,7 @@ def parser(name: str, doc: str | None, flags: str = "") -> command.Parser:
     purpose = (doc or "").partition("\n\n")[0]
     example = " ".join(filter(None, ("python -m", module, flags, "--json=FILE")))
     parser = command.Parser(module, purpose, example)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="file to write the report to")
+    parser.add_json("the report")
     return parser
 
 

@@ -4,16 +4,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from etils import epath
-
 from experiments.plan import Network, Options, argument_of, dataset_name
 from resnet_jax import cluster, command, config_file
 from resnet_jax.data import sources
+from resnet_jax.families import FAMILIES
+from resnet_jax.keys import LARGEST_STEP
+from resnet_jax.run import directory
 
+# A plan is a list of runs, each of which reads its recipe.
+MOST_SEEDS = 1000
 CONFIGS = Path(__file__).parent.parent / "configs"
 
 # What an experiment sets by flags of its own: keys of a config, and switches.
 SET_BY = {"data.name": "dataset", "model.family": "models", "model.depth": "depths"}
+SET_BY |= {"steps": "steps"}  # --steps scales the schedule, too
 SWITCH_SET_BY = {"family": "models", "depth": "depths"}
 
 
@@ -33,8 +37,9 @@ def parser(name: str, purpose: str) -> command.Parser:
     networks = flags.add_mutually_exclusive_group()
     networks.add_argument("--depths", metavar="N,...", help="layers of the networks, as 20,56,110")
     networks.add_argument("--models", metavar="FAMILY:N,...", help="networks of any families")
-    add("--seeds", type=whole(1), metavar="N", help="runs of each network")
-    add("--steps", type=whole(1), metavar="N", help="steps of a run; the schedule scales along")
+    add("--seeds", type=whole(1, MOST_SEEDS), metavar="N", help="runs of each network")
+    help_steps = "steps of a run; the schedule scales along"
+    add("--steps", type=whole(1, LARGEST_STEP), metavar="N", help=help_steps)
     add("--full", action="store_true", help="the scale of the paper")
     add("--list", action="store_true", help="print the runs and stop")
     add("--run", type=whole(0), metavar="I", help="do run I of --list, and write no report")
@@ -68,7 +73,7 @@ def options(
         named = named or depths(replaced or dataset_name(config), arguments.full)
         pairs = [(config.model.family, str(depth)) for depth in named]
     return Options(
-        epath.Path(arguments.workdir),
+        directory.at(arguments.workdir),
         recipe,
         _networks(pairs),
         switches,
@@ -122,6 +127,9 @@ def _switches(argument: str) -> dict[str, str]:
 def _networks(pairs: Sequence[tuple[str, ...]]) -> tuple[Network, ...]:
     """Return the networks of (family, depth as text), each once."""
     for family, depth in pairs:
-        if not family or not (depth.isascii() and depth.isdecimal()):
-            raise ValueError(f"{family}:{depth} is not FAMILY:DEPTH, such as resnet:20")
+        if not family:  # no colon
+            usual = FAMILIES[depth].depth if depth in FAMILIES else 20
+            raise ValueError(f"--models: {depth!r} is not FAMILY:DEPTH, such as {depth}:{usual}")
+        if not (depth.isascii() and depth.isdecimal()):
+            raise ValueError(f"{depth!r} is not a depth, in {family}:{depth}; give layers, as 20")
     return tuple(dict.fromkeys((family, int(depth)) for family, depth in pairs))

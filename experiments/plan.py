@@ -214,8 +214,9 @@ def check(runs: Sequence[Run], options: Options, task: str = "classification") -
                 f"{run.model!r} names a network and a folder: use letters, digits, . + and -"
             )
         first = models.setdefault(run.model, run)
+        # As text, because nan is not equal to itself.
         own, other = (configs.flatten(r.config) | {"seed": 0} for r in (run, first))
-        differ = [key for key in own.keys() | other.keys() if own.get(key) != other.get(key)]
+        differ = [k for k in own.keys() | other.keys() if str(own.get(k)) != str(other.get(k))]
         if differ or folders[str(run.workdir)] > 1:
             raise ValueError(
                 f"the plan has two runs of {run.name} that differ in "
@@ -227,6 +228,8 @@ def check(runs: Sequence[Run], options: Options, task: str = "classification") -
         sources.info(name, folder)
     for run in models.values():
         configs.check(run.config)
+    for run in runs:
+        configs.check_seeds(run.config)
 
 
 def _check_overrides(models: Sequence[Run], options: Options) -> None:

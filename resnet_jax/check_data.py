@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator, Sequence
 
-from etils import epath
 from tqdm import tqdm
 
 from resnet_jax import command
@@ -31,8 +30,8 @@ def main(words: Sequence[str] | None = None) -> None:
         "--workdir", help="a run's directory: say whether the data has changed since it began"
     )
     arguments = parser.read(words)
-    workdir = None if arguments.workdir is None else epath.Path(arguments.workdir)
     with command.refusals():
+        workdir = None if arguments.workdir is None else directory.at(arguments.workdir)
         config = command.load_config(arguments, arguments.data_dir)
         check(config, workdir)
 

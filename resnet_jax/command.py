@@ -20,7 +20,7 @@ import jax
 
 from resnet_jax import choices, config_file
 from resnet_jax.config_help import config_help
-from resnet_jax.keys import Config
+from resnet_jax.keys import LARGEST, Config
 from resnet_jax.run.interrupt import keyboard_interrupts
 
 Arguments = argparse.Namespace
@@ -55,13 +55,25 @@ class Parser(argparse.ArgumentParser):
             "--config.KEY=VALUE sets one of the keys below",
         )
 
-    def add_replica(self) -> None:
-        """Add --replica, for runs of several networks."""
+    def add_run(self) -> None:
+        """Add --workdir and --replica, which say which network is taken."""
+        self.add_argument("--workdir", required=True, help="the run's directory")
         self.add_argument(
             "--replica",
             type=whole(0),
             default=0,
             help="which network of a run with several replicas, from 0 (default: 0)",
+        )
+
+    def add_json(self, content: str) -> None:
+        """Add --json, the file to which the command writes its `content`."""
+        self.add_argument("--json", type=file, metavar="FILE", help=f"file to write {content} to")
+
+    def add_data(self) -> None:
+        """Add --data_dir and --data_name, which say where the data of a run is now."""
+        self.add_argument("--data_dir", help="tensorflow-datasets folder (data.dir)")
+        self.add_argument(
+            "--data_name", help="npz:PATH or folder:PATH, if the run's data has moved (data.name)"
         )
 
     def error(self, message: str) -> NoReturn:
@@ -123,8 +135,13 @@ class Parser(argparse.ArgumentParser):
         )
 
 
-def whole(lowest: int) -> Callable[[str], int]:
-    """Return the type of a flag that takes whole numbers from `lowest` on."""
+def file(text: str) -> Path:
+    """Return the path of a flag; the shell expands no `~` behind `=`."""
+    return Path(text).expanduser()
+
+
+def whole(lowest: int, largest: int = LARGEST) -> Callable[[str], int]:
+    """Return the type of a flag that takes whole numbers from `lowest` to `largest`."""
 
     def number(text: str) -> int:
         try:
@@ -133,6 +150,8 @@ def whole(lowest: int) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from error
         if value < lowest:
             raise argparse.ArgumentTypeError(f"{value} is less than {lowest}")
+        if value > largest:
+            raise argparse.ArgumentTypeError(f"{value} is more than {largest}")
         return value
 
     return number
@@ -182,6 +201,8 @@ def check_file(flag: str, path: Path, example: str) -> None:
         raise ValueError(f"{flag}={path}: there is no folder {path.parent}; make it first")
     if path.is_dir():
         raise ValueError(f"{flag}={path} is a folder; give a file, {path / example}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ValueError(f"{flag}={path}: this user may not write there; give another file")
 
 
 def use_compilation_cache() -> None:

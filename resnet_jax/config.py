@@ -26,6 +26,7 @@ from resnet_jax.choices import (
     part_of,
 )
 from resnet_jax.keys import LARGEST, LARGEST_STEP, Config, Key, Switch, check_value, nearest
+from resnet_jax.models import norm
 from resnet_jax.tasks import TASKS
 
 # Keys that may differ between two starts of a run, because they do not change what is computed.
@@ -88,6 +89,11 @@ def _check_recipe(recipe: Flat) -> None:
     for key, value in recipe.items():
         if key not in known:
             raise ValueError(f"unknown config key {key!r} in a recipe{nearest(key, known)}")
+        if key in ("model.family", "model.depth"):
+            raise ValueError(
+                f"{key}={value!r} in a recipe has no effect; choose it in the argument, such as "
+                "family=wide,depth=16"
+            )
         switches = [switch for _, switch in every_switch() if switch.key == key]
         options = tuple(dict.fromkeys(option for switch in switches for option in switch.parts))
         if options and value not in options:
@@ -133,11 +139,7 @@ def check(config: Config) -> None:
     flat, choices = flatten(config), choices_of(config)
     for name, key in keys_of_parts(choices).items():
         check_value(name, key, flat[name])
-    if config.seed + config.replicas > 2**32:
-        raise ValueError(
-            f"seed={config.seed} with replicas={config.replicas} must be below {2**32}: jax sees "
-            "32 bits, and others would repeat"
-        )
+    check_seeds(config)
     if config.dtype == "float64" and not jax.config.read("jax_enable_x64"):
         raise ValueError("dtype=float64 needs JAX_ENABLE_X64=1 in the environment")
     for key in ("eval_every", "checkpoint_every"):
@@ -156,13 +158,24 @@ def check(config: Config) -> None:
     _check_network(config)
 
 
+def check_seeds(config: Config) -> None:
+    """Raise a ValueError unless JAX can tell the seeds of all replicas apart."""
+    check_value("seed", COMMON["seed"], config.seed)
+    if config.seed + config.replicas > 2**32:
+        raise ValueError(
+            f"seed={config.seed} with replicas={config.replicas} must be below {2**32}: jax sees "
+            "32 bits, and others would repeat"
+        )
+
+
 def _check_network(config: Config) -> None:
     """Refuse a network that cannot be built, or whose arrays JAX cannot count."""
     shape = TASKS[config.task].example(config).shape
     net = families.build(config)
     example = jax.ShapeDtypeStruct((1, *shape), "float32")
-    # Groups that do not divide some layer's channels are refused here.
-    variables = jax.eval_shape(net.init, jax.random.key(0), example)
+    # Groups of a convolution that do not divide its channels are refused here, too.
+    with norm.checking_all_groups():
+        variables = jax.eval_shape(net.init, jax.random.key(0), example)
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
         if leaf.size > LARGEST:
             name = "/".join(key.key for key in path[1:])
@@ -221,7 +234,9 @@ def differences(config: Config, saved: Config) -> list[str]:
         longer = key == "steps" and isinstance(old, int) and new >= old
         # A device's share became a number when the run was created, and keeps it.
         kept = key == "norm.group_size" and new == -1 and isinstance(old, int) and old > 0
-        if old != new and key not in MAY_CHANGE and not longer and not kept:
+        # Data may move: its fingerprint says whether it is the same data.
+        moved = key == "data.name" and str(old).partition(":")[0] == str(new).partition(":")[0]
+        if old != new and key not in MAY_CHANGE and not (longer or kept or moved):
             lines.append(f"{key} is {old} in that run and {new} now")
     return lines
 

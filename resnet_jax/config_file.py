@@ -27,7 +27,7 @@ def load(spec: str, overrides: Overrides | None = None) -> Config:
         for an override that the config does not take.
     """
     path, _, argument = spec.partition(":")
-    config = read(Path(path), argument)
+    config = read(Path(path).expanduser(), argument)
     return override(config, overrides or {})
 
 

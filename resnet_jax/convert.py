@@ -11,7 +11,6 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 from jax import tree
 
 from resnet_jax import command, config_file, layouts, tensors, trained, weights
@@ -38,13 +37,20 @@ def main(words: Sequence[str] | None = None) -> None:
     names.add_argument(
         "--layout", required=True, choices=layouts.NAMES, help="the library whose names are used"
     )
-    names.add_argument("--import", dest="source", metavar="FILE", help="safetensors file to read")
-    names.add_argument("--export", dest="target", metavar="FILE", help="file to write")
-    parser.add_argument("--workdir", required=True, help="the run's directory")
-    parser.add_replica()
+    names.add_argument(
+        "--import",
+        dest="source",
+        type=command.file,
+        metavar="FILE",
+        help="safetensors file to read",
+    )
+    names.add_argument(
+        "--export", dest="target", type=command.file, metavar="FILE", help="file to write"
+    )
+    parser.add_run()
     arguments = parser.read(words)
-    workdir = epath.Path(arguments.workdir)
     with command.refusals():
+        workdir = directory.at(arguments.workdir)
         if (arguments.source is None) == (arguments.target is None):
             raise ValueError("give --import=FILE with --config, or --export=FILE")
         if arguments.source is not None:
@@ -55,12 +61,12 @@ def main(words: Sequence[str] | None = None) -> None:
                     f"--import writes a local folder, not {workdir}; copy it there after"
                 )
             config = config_file.load(arguments.config, arguments.overrides)
-            import_weights(arguments.layout, Path(arguments.source), config, Path(workdir))
+            import_weights(arguments.layout, arguments.source, config, Path(workdir))
             print(f"{workdir}: the weights of {arguments.source}, as a checkpoint of step 0")
         if arguments.target is not None:
             if arguments.config is not None or arguments.overrides:
                 raise ValueError("--export takes the config of its --workdir, and no --config")
-            target = Path(arguments.target)
+            target = arguments.target
             command.check_file("--export", target, "weights.safetensors")
             step = export_weights(arguments.layout, workdir, target, arguments.replica)
             print(f"{target}: the weights of {workdir} at step {step}")
@@ -100,7 +106,11 @@ def export_weights(layout: str, workdir: AnyPath, file: Path, replica: int = 0) 
     Raises: ValueError for a directory without a checkpoint, or a network that the layout lacks.
     """
     run = trained.load(workdir, replica=replica)
-    tensors.write(file, weights.to_tensors(run.variables, layout, run.config))
+    try:
+        named = weights.to_tensors(run.variables, layout, run.config)
+    except ValueError as error:
+        raise ValueError(f"{workdir} is no network of that layout: {error}") from None
+    tensors.write(file, named)
     return run.step
 
 

@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -31,7 +30,7 @@ def main(words: Sequence[str] | None = None) -> None:
         metavar="SIZE",
         help="a device's memory, such as 16GB or 80GiB: say which batch and depth fit (minutes)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="file to write the numbers to")
+    parser.add_json("the numbers")
     arguments = parser.read(words)
     with command.refusals():
         config = config_file.load(arguments.config, arguments.overrides)

@@ -3,10 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
-
-from etils import epath
 
 from resnet_jax import command, trained
 from resnet_jax.tasks import TASKS
@@ -22,15 +19,16 @@ def main(words: Sequence[str] | None = None) -> None:
         "Measure a run's newest checkpoint on its whole test split, every example once.",
         "python -m resnet_jax.evaluate --workdir=runs/resnet-20 --json=errors.json",
     )
-    parser.add_argument("--workdir", required=True, help="the run's directory")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="file to write the numbers to")
-    parser.add_argument("--data_dir", help="tensorflow-datasets folder (data.dir)")
-    parser.add_replica()
+    parser.add_run()
+    parser.add_json("the numbers")
+    parser.add_data()
     arguments = parser.read(words)
     with command.refusals():
         if arguments.json is not None:
             command.check_file("--json", arguments.json, "evaluation.json")
-        run = trained.load(epath.Path(arguments.workdir), arguments.data_dir, arguments.replica)
+        run = trained.load(
+            arguments.workdir, arguments.data_dir, arguments.replica, arguments.data_name
+        )
         task = TASKS[run.config.task]
         dataset = task.build(run.config)
         statistics = trained.statistics(run)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from etils import epath
 
 from resnet_jax import command, trained
 from resnet_jax.data import photographs, sources
@@ -18,13 +17,14 @@ def main(words: Sequence[str] | None = None) -> None:
         "Say what a run's newest checkpoint sees in image files.",
         "python -m resnet_jax.predict --workdir=runs/resnet-50 photograph.jpg",
     )
-    parser.add_argument("--workdir", required=True, help="the run's directory")
-    parser.add_argument("--data_dir", help="tensorflow-datasets folder (data.dir), for class names")
-    parser.add_replica()
+    parser.add_run()
+    parser.add_data()
     parser.add_argument("files", nargs="+", metavar="IMAGE", help="image files")
     arguments = parser.read(words)
     with command.refusals():
-        run = trained.load(epath.Path(arguments.workdir), arguments.data_dir, arguments.replica)
+        run = trained.load(
+            arguments.workdir, arguments.data_dir, arguments.replica, arguments.data_name
+        )
         if run.config.task != "classification":
             raise ValueError(
                 f"{run.workdir} is a run of task={run.config.task}; predict needs "
@@ -32,7 +32,8 @@ def main(words: Sequence[str] | None = None) -> None:
             )
         shape = tuple(run.config.data.shape)
         images = np.stack([photographs.read(Path(file), shape) for file in arguments.files])
-        names = _class_names(run.config, required=arguments.data_dir is not None)
+        given = arguments.data_dir is not None or arguments.data_name is not None
+        names = _class_names(run.config, required=given)
         rows = run.predict(images, check=False)
     for file, row in zip(arguments.files, rows, strict=True):
         print(f"{file}:")

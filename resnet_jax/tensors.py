@@ -31,10 +31,12 @@ IGNORED = "num_batches_tracked"
 def read(path: Path) -> dict[str, np.ndarray]:
     """Return the tensors of a file by name, as float32, without `num_batches_tracked`.
 
-    Raises: ValueError for a file of another kind (with the line that converts it), for a damaged
-        file, and for tensors that are not floating-point or not finite; OSError if the file cannot
-        be read.
+    Raises: ValueError for a file that is missing, of another kind (with the line that converts it)
+        or damaged, and for tensors that are not floating-point or not finite; OSError if the file
+        cannot be read.
     """
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}; give a safetensors file")
     data = path.read_bytes()
     if data.startswith(TORCH):
         target = path.with_suffix(".safetensors")

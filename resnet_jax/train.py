@@ -16,7 +16,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from etils import epath
 from jax.sharding import Mesh
 from tqdm import tqdm
 
@@ -75,14 +74,13 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--data_dir", help="tensorflow-datasets folder (data.dir)")
     cluster.add_flags(parser)
     arguments = parser.read(words)
-    workdir = epath.Path(arguments.workdir)
     with contextlib.ExitStack() as stack:
         with command.refusals():
             config = command.load_config(arguments, arguments.data_dir)
             stack.enter_context(cluster.join(arguments))
-            run = prepare(config, workdir)
+            run = prepare(config, arguments.workdir)
         if run is None:
-            say(f"{workdir}: finished at step {config.steps}")
+            say(f"{arguments.workdir}: finished at step {config.steps}")
         else:
             train(run)
 
@@ -94,13 +92,13 @@ def prepare(config: Config, workdir: str | directory.AnyPath) -> Run | None:
     devices that does not fit, and for a directory of another run; OSError for a directory that is
     damaged or in use.
     """
-    workdir = epath.Path(workdir)
+    workdir = directory.at(workdir)
     with Interrupt(str(workdir)):
         configs.check(config)
-        directory.refuse_without_clients(workdir)
         start.refuse_different_processes(configs.flatten(json.loads(configs.to_json(config))))
         mesh = shard.mesh(config.replicas)
         directory.refuse_another(workdir, config)
+        directory.refuse_unwritable(workdir)
         directory.refuse_in_use(workdir)
         config = start.resolved(config, workdir, mesh)
         shard.check(config, mesh)

@@ -6,12 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 from jaxtyping import Float
 
 from resnet_jax import config as configs
 from resnet_jax import families
-from resnet_jax.keys import Config
+from resnet_jax.choices import COMMON
+from resnet_jax.keys import Config, check_value
 from resnet_jax.run import checkpoint, directory
 from resnet_jax.tasks import TASKS
 from resnet_jax.training import shard
@@ -80,20 +80,25 @@ class Trained:
 
 
 def load(
-    workdir: str | directory.AnyPath, data_dir: str | None = None, replica: int = 0
+    workdir: str | directory.AnyPath,
+    data_dir: str | None = None,
+    replica: int = 0,
+    data_name: str | None = None,
 ) -> Trained:
-    """Open a run's directory; nothing is written to it. `data_dir` replaces its config's data.dir.
+    """Open a run's directory; nothing is written to it.
 
+    `data_dir` and `data_name` replace data.dir and data.name of its config, if the data has moved.
     Of a run with several replicas, the replica of seed `seed + replica` is loaded, on one device.
     The newest good checkpoint is loaded; a warning is printed if a newer checkpoint is damaged.
     Raises: ValueError if there is no run, a run that this version cannot read, no checkpoint or no
         such replica; OSError if none of the checkpoints is good.
     """
-    workdir = epath.Path(workdir)
+    workdir = directory.at(workdir)
     config = read_config(workdir)
-    if data_dir is not None and "dir" in config.data:
-        with config.unlocked():
-            config.data.dir = data_dir
+    with config.unlocked():
+        for key, value in {"dir": data_dir, "name": data_name}.items():
+            if value is not None and key in config.data:
+                config.data[key] = value
     if not 0 <= replica < config.replicas:
         raise ValueError(
             f"replica {replica} is not one of the {config.replicas} of {workdir}, which count "
@@ -126,7 +131,10 @@ def init(config: Config, seed: int = 0) -> dict[str, Any]:
 
     They are drawn by a program that is compiled quickly: for deep networks that takes a fifth of
     the time of `jax.jit(net.init)`.
+    Raises: ValueError for a config that cannot run, and for a seed that is not one.
     """
+    configs.check(config)
+    check_value("seed", COMMON["seed"], seed)
     net = families.build(config)
     shape = TASKS[config.task].example(config).shape
 

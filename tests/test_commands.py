@@ -78,6 +78,36 @@ MISTAKES = [
 ]
 
 
+ADDRESSES = {
+    "": "--workdir is empty; name a folder, such as --workdir=runs/resnet-20",
+    "s3://bucket/run": "--workdir=s3://bucket/run is neither a folder nor gs://BUCKET/FOLDER",
+    "file:///tmp/run": "--workdir=file:///tmp/run is neither a folder nor gs://BUCKET/FOLDER",
+    "gs://bucket/run": "pip install gcsfs google-cloud-storage",
+}
+
+
+@pytest.mark.parametrize("workdir", ADDRESSES)
+@pytest.mark.parametrize(
+    "name,words",
+    [
+        ("train", (f"--config={DIGITS}",)),
+        ("evaluate", ()),
+        ("predict", ("a.png",)),
+        ("convert", ("--layout=timm", "--export=a")),
+        ("check_data", (f"--config={DIGITS}",)),
+    ],
+)
+def test_a_directory_that_runs_cannot_have_is_one_line(monkeypatch, name, words, workdir):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)  # as if it were not installed
+    assert ADDRESSES[workdir] in command(name, *words, f"--workdir={workdir}").refusal
+
+
+def test_a_directory_below_a_file_is_refused(tmp_path):
+    (tmp_path / "notes").write_text("")
+    done = command("train", f"--config={DIGITS}", f"--workdir={tmp_path}/notes/run")
+    assert done.refusal.endswith(f"cannot be made, because {tmp_path}/notes is a file")
+
+
 @pytest.mark.parametrize("argument,words,message", MISTAKES)
 def test_bad_input_is_one_line_and_leaves_nothing_behind(tmp_path, argument, words, message):
     workdir = tmp_path / "run"
@@ -99,7 +129,8 @@ IMPORT = ("--layout=akamaster", f"--import={ROOT}/none.pth", f"--config={DIGITS}
         ("convert", ("--layout=keras",), "invalid choice: 'keras' (choose from "),
         ("convert", ("--layout=akamaster", "--export=a"), "holds no run"),
         ("convert", ("--layout=akamaster", "--export=a", "--config=b"), "takes the config of its"),
-        ("convert", IMPORT, "none.pth"),
+        ("convert", IMPORT, "none.pth; give a safetensors file"),
+        ("convert", (IMPORT[0], "--import=~", IMPORT[2]), f"there is no file {Path.home()}; give "),
         ("check_data", (f"--config={ROOT}/configs/mnist.py",), "'mnist' needs data.dir"),
         ("check_data", (), "the following arguments are required: --config"),
         ("evaluate", (), "holds no run"),
@@ -187,6 +218,18 @@ def test_a_data_set_of_arrays_is_trained_on_measured_and_predicted(tmp_path):
     Image.fromarray(images[0]).save(tmp_path / "image.png")
     done = command("predict", f"--workdir={workdir}", tmp_path / "image.png")
     assert done.status == 0 and {line.split()[-1] for line in done.out.splitlines()[1:]} == {*names}
+    # The data of a run may move.
+    file = file.rename(tmp_path / "moved.npz")
+    done = command("evaluate", f"--workdir={workdir}")
+    assert "own.npz does not exist" in done.refusal
+    done = command("evaluate", f"--workdir={workdir}", f"--data_name=npz:{file}")
+    assert "over 6 examples (center) at step 2" in done.out, done.err
+    image = tmp_path / "image.png"
+    done = command("predict", f"--workdir={workdir}", f"--data_name=npz:{file}", image)
+    assert {line.split()[-1] for line in done.out.splitlines()[1:]} == {*names}
+    words = [word.replace("own.npz", "moved.npz") for word in words]
+    done = command("train", *words, "--config.steps=3", f"--workdir={workdir}")
+    assert done.status == 0 and "train error" in done.out.splitlines()[-1], done.err
     # The data of a run must not change. Another process would read it again.
     for cached in (sources.load, sources._in_memory):
         cached.cache_clear()

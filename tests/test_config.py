@@ -153,7 +153,7 @@ MISTAKES = [
     ({"norm__precise": 101}, "norm.precise=101 is more than chunk_steps=100"),
     ({"eval_every": 1050}, "eval_every=1050 is not a multiple of chunk_steps=100; nearest 1000"),
     ({"optimizer__momentum": 1.0}, "optimizer.momentum=1.0 must lie in [0, 1)"),
-    ({"data__normalisation": "constants"}, "data.mean=() needs a number for each of the 3"),
+    ({"data__normalisation": "constants"}, "each needs a number for each of the 3 channels"),
     ({"data__shape": (2, 2, 3)}, "images of 2x2 are too small for 3 stages behind a 3x3 stem"),
     ({"model__stem": "7x7", "data__shape": (8, 8, 3)}, "16 pixels on each side; use model.stem="),
     ({"model__stages": (2, 2, 2)}, "has 14 layers, not depth=110; choose depth=14"),

@@ -25,7 +25,7 @@ def test_it_counts_what_the_networks_logits_say(imported):
     run = trained.load(workdir)
     means, digits = measured(run), sources.load("digits", "")
     assert len(digits.test) % config.batch_size  # the last batch is padded
-    normalisation = Normalisation.from_json(trained.statistics(run))
+    normalisation = Normalisation.from_json(trained.statistics(run), run.config.data.shape)
     image = normalise.apply(normalisation, jnp.asarray(digits.test.images))
     ranks = np.argsort(-np.asarray(jax.jit(run.net.apply)(run.variables, image)), axis=1)
     right = ranks == digits.test.labels[:, None]

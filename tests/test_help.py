@@ -224,6 +224,11 @@ def test_a_config_file_of_ones_own_works_from_any_directory(own, tmp_path):
             '{"norm.kind": "bach"}',
             "line 6: norm.kind='bach' in a recipe is not one of",
         ),
+        (
+            "base.RECIPE",
+            '{"model.depth": 20}',
+            "line 6: model.depth=20 in a recipe has no effect; choose it in the argument",
+        ),
         ("base.RECIPE", '{"steps": int("x")}', "line 6: invalid literal for int()"),
         ("import base", "import bass", "line 2: ImportError: "),
         ("get_config", "get_confog", ": AttributeError: "),

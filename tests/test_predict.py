@@ -42,7 +42,7 @@ def test_the_five_likeliest_classes_of_every_file_are_printed(imported, files):
     workdir, *_ = imported
     printed = shown(command("predict", f"--workdir={workdir}", *files).out)
     run, images = trained.load(workdir), sources.load("digits", "").test.images[:18]
-    normalisation = Normalisation.from_json(trained.statistics(run))
+    normalisation = Normalisation.from_json(trained.statistics(run), run.config.data.shape)
     image = normalise.apply(normalisation, jnp.asarray(images))
     logits = jax.jit(run.net.apply)(run.variables, image)
     assert list(printed) == files

@@ -93,6 +93,15 @@ def test_images_that_are_too_small_for_the_strides_are_refused_and_larger_ones_h
             assert "too small for" in refused("cifar10", argument, data__shape=shape)
 
 
+@pytest.mark.parametrize("groups,nearest", [(8, 4), (3, 2)])
+def test_groups_are_refused_with_the_nearest_that_divide_every_layer(groups, nearest):
+    """A DenseNet's norms have 16, 28, 40, ... channels."""
+    argument = "family=densenet,depth=7,block=basic,norm=group"
+    message = refused("cifar10", argument, norm__groups=groups)
+    assert message.endswith(f"channels; nearest that does: {nearest}")
+    recipe("cifar10", argument, check=True, norm__groups=nearest)
+
+
 def test_a_network_that_needs_larger_images_behind_its_stem_is_refused_with_the_smaller_stem():
     message = refused("cifar10", "depth=20", data__shape=(12, 12, 3), model__stem="7x7")
     assert message.endswith("need 16 pixels on each side; use model.stem=3x3")

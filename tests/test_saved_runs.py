@@ -16,6 +16,7 @@ from resnet_jax import config as configs
 from resnet_jax.run import directory, records
 from resnet_jax.tasks import TASKS
 from resnet_jax.training import shard
+from tests.in_process import command as in_process
 
 ROOT = Path(__file__).parent.parent
 # A ResNet-8 with 4 channels on digits that revision e8e0e5a trained for 110 of 240 steps and
@@ -136,13 +137,39 @@ def test_python_predicts_as_the_command_does_and_refuses_other_ranges(workdir):
     assert wrong == pytest.approx(AT_110["error"])
     levels = np.round(digits.images / (255 / 16)).astype(np.uint8)
     for images, message in (
-        (levels, "the brightest pixel of these images is 16, .* scale the images to 0..255"),
-        (digits.images / np.float32(255), "float32 from 0 to 1; this run takes uint8 .* pass "),
+        (levels, r"uint8 from 0 to 16; .* mean pixel in training was 78; .* \(255 / 16 \* images"),
+        (levels * 1.0, r"float64 from 0 to 16; this run takes uint8 .* \(255 / 16 \* images"),
+        (digits.images / np.float32(255), r"float32 from 0 to 1; .*: pass \(255 \* images\)"),
+        (digits.images / 255 - 0.5, "from -0.5 to 0.5; .* as they were before they were normali"),
+        (digits.images.astype(np.int64), r"int64 from 0 to 255; .*: pass images.round\(\).asty"),
+        (np.where(digits.images > 9, np.inf, 0), "from 0 to inf; .*: give finite numbers"),
+        (digits.images.astype(str), "images are <U3; this run takes uint8 from 0 to 255: give f"),
         (digits.images[..., 0], r"shape \(297, 8, 8\); give an array of shape \(n, 8, 8, 1\)"),
     ):
         with pytest.raises(ValueError, match=message) as error:
             run.predict(images)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["evaluate", "predict"])
+@pytest.mark.parametrize("mean", ["[0.5, 0.5]", "[NaN]", '"x"'])
+def test_damaged_statistics_are_named(workdir, name, mean):
+    path = workdir / "normalisation.json"
+    path.write_text(f'{{"mean": {mean}, "std": [1.0]}}')
+    Image.new("L", (8, 8)).save(workdir / "image.png")
+    words = [workdir / "image.png"] if name == "predict" else []
+    refusal = in_process(name, f"--workdir={workdir}", *words).refusal
+    assert refusal.startswith(f"{path} is damaged: ")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_init_refuses_what_a_run_refuses(seed):
+    with pytest.raises(ValueError, match=f"seed={seed} must not be negative and must be below"):
+        resnet_jax.init(recipe(), seed)
+    narrow = recipe().copy_and_resolve_references()
+    narrow.model.width = -4
+    with pytest.raises(ValueError, match="model.width=-4 must be positive"):
+        resnet_jax.init(narrow)
 
 
 def test_init_draws_what_a_run_of_the_seed_starts_with():

@@ -29,9 +29,20 @@ class Normalisation:
         return {"mean": self.mean.tolist(), "std": self.std.tolist()}
 
     @classmethod
-    def from_json(cls, saved: dict[str, Any]) -> "Normalisation":
-        """The normalisation that `to_json` wrote, bit for bit."""
-        return cls(np.array(saved["mean"], np.float32), np.array(saved["std"], np.float32))
+    def from_json(cls, saved: dict[str, Any], shape: Sequence[int]) -> "Normalisation":
+        """The normalisation that `to_json` wrote, bit for bit, for images of `shape` (h, w, c).
+
+        Raises: ValueError for numbers that do not fit such images, that are not finite, or that
+            images cannot be divided by.
+        """
+        mean, std = (np.array(saved[name], np.float32) for name in ("mean", "std"))
+        if mean.shape not in (tuple(shape), tuple(shape[-1:])) or std.shape != tuple(shape[-1:]):
+            raise ValueError(
+                f"mean {mean.shape} and std {std.shape} do not fit images {tuple(shape)}"
+            )
+        if not np.isfinite(mean).all() or not np.isfinite(std).all() or not (std > 0).all():
+            raise ValueError("mean and std must be finite, and std must be positive")
+        return cls(mean, std)
 
 
 def statistics(
@@ -64,9 +75,10 @@ def streamed_statistics(
         return _statistics(kind, (), channels, mean, std)
     if height is None or width is None:
         raise ValueError(
-            f"data.normalisation={kind} needs images of one size; for photographs use constants, "
-            'such as --config.data.normalisation=constants --config.data.mean="(0.485, 0.456, '
-            '0.406)" --config.data.std="(0.229, 0.224, 0.225)", the usual ones of ImageNet'
+            f"normalisation={kind} needs images of one size; for photographs choose "
+            "normalisation=constants in the config's argument, and give the usual constants of "
+            'ImageNet: --config.data.mean="(0.485, 0.456, 0.406)" '
+            '--config.data.std="(0.229, 0.224, 0.225)"'
         )
     rows = np.arange(min(BLOCK, len(records)))
     with stream.eval_batches(records, len(rows), rows, (height, width, channels)) as batches:

@@ -216,7 +216,8 @@ class Conv(nn.Module):
             both = math.gcd(channels, self.width)
             raise ValueError(
                 f"{self.groups} groups do not divide a convolution of {channels} to {self.width} "
-                f"channels; nearest that do: {nearest_divisor(both, self.groups)}"
+                "channels (model.cardinality of a bottleneck); nearest that do: "
+                f"{nearest_divisor(both, self.groups)}"
             )
         fan = "fan_in" if self.fan == "in" else "fan_out"
         he = nn.initializers.variance_scaling(2 * self.gain**2 or 1, fan, "normal")

@@ -1,7 +1,9 @@
 """Normalisations of activations, each with the ReLU that may follow it; `NORMS` is their table."""
 
+import contextlib
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -41,11 +43,7 @@ class GroupNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b *space c"]) -> Float[Array, "b *space c"]:
         """Normalise `x`; training and evaluation are the same."""
-        if x.shape[-1] % self.groups:
-            raise ValueError(
-                f"norm.groups={self.groups} does not divide {x.shape[-1]} channels; "
-                f"nearest that does: {nearest_divisor(x.shape[-1], self.groups)}"
-            )
+        _check_groups(self.groups, {x.shape[-1]})
         c, wide = x.shape[-1], wide_type(x)
         scale = self.param("scale", nn.initializers.constant(0.0 if self.zero else 1.0), (c,))
         bias = self.param("bias", nn.initializers.zeros, (c,))
@@ -55,6 +53,36 @@ class GroupNorm(nn.Module):
         y = (centred * inverse).reshape(x.shape)
         y = (y * across(scale, y) + across(bias, y)).astype(x.dtype)
         return nn.relu(y) if self.relu else y
+
+
+@contextlib.contextmanager
+def checking_all_groups() -> Iterator[None]:
+    """Refuse groups at the end, if they do not divide the channels of a GroupNorm applied within.
+
+    Raises: ValueError with the nearest number that divides the channels of all of them.
+    """
+    channels, groups = set(), 1
+
+    def look(apply, args, kwargs, context):
+        nonlocal groups
+        if not isinstance(context.module, GroupNorm):
+            return apply(*args, **kwargs)
+        groups = max(groups, context.module.groups)
+        channels.add(args[0].shape[-1])
+        return apply(*args, **kwargs) if args[0].shape[-1] % groups == 0 else args[0]
+
+    with nn.intercept_methods(look):
+        yield
+    _check_groups(groups, channels)
+
+
+def _check_groups(groups: int, channels: set[int]) -> None:
+    wrong = sorted(c for c in channels if c % groups)
+    if wrong:
+        raise ValueError(
+            f"norm.groups={groups} does not divide {wrong[0]} channels; "
+            f"nearest that does: {nearest_divisor(math.gcd(*channels), groups)}"
+        )
 
 
 class LayerNorm(nn.Module):

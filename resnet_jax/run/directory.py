@@ -32,6 +32,41 @@ LOCK = "lock"  # the file that the process of a run locks
 AnyPath = Path | epath.Path
 
 
+def at(name: str | AnyPath) -> AnyPath:
+    """Return the directory of this name: a local folder, or gs://BUCKET/FOLDER. Nothing is written.
+
+    Raises: ValueError for an empty name, for another kind of address, and if a package that
+        accesses gs:// is missing, with the command that installs it.
+    """
+    name = str(name)
+    if not name:
+        raise ValueError("--workdir is empty; name a folder, such as --workdir=runs/resnet-20")
+    if not is_remote(name):
+        return epath.Path(name).expanduser()
+    if not name.startswith("gs://"):
+        raise ValueError(f"--workdir={name} is neither a folder nor gs://BUCKET/FOLDER")
+    needed = {"gcsfs": "gcsfs", "google.cloud.storage": "google-cloud-storage"}
+    for module, package in needed.items():
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ValueError(
+                f"--workdir={name} needs {package}: pip install {' '.join(needed.values())}"
+            ) from error
+    return epath.Path(name)
+
+
+def refuse_unwritable(workdir: AnyPath) -> None:
+    """Raise a ValueError if a local `workdir` cannot be made or this user may not write to it."""
+    if is_remote(workdir):
+        return
+    nearest = next(folder for folder in (workdir, *workdir.parents) if folder.exists())
+    if not nearest.is_dir():
+        raise ValueError(f"--workdir={workdir} cannot be made, because {nearest} is a file")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ValueError(f"--workdir={workdir}: this user may not write to {nearest}")
+
+
 def refuse_another(workdir: AnyPath, config: Config) -> None:
     """Raise unless `workdir` is absent, empty, or the directory of a run with this config.
 
@@ -100,23 +135,6 @@ def _flock(workdir: AnyPath, file: Any, kind: int) -> None:
         except OSError as error:
             print(f"warning: {workdir} cannot be locked ({error}): start no second run in it")
             return
-
-
-def refuse_without_clients(workdir: AnyPath) -> None:
-    """Raise if `workdir` is in an object store and a package that accesses the store is missing.
-
-    Raises: ValueError with the command that installs the packages.
-    """
-    needed = {"gcsfs": "gcsfs", "google.cloud.storage": "google-cloud-storage"}
-    if not is_remote(workdir):
-        return
-    for module, package in needed.items():
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise ValueError(
-                f"--workdir={workdir} needs {package}: pip install {' '.join(needed.values())}"
-            ) from error
 
 
 def refuse_other_data(workdir: AnyPath, fingerprint: str) -> None:
@@ -227,6 +245,6 @@ def naming(path: AnyPath) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def is_remote(path: AnyPath) -> bool:
+def is_remote(path: str | AnyPath) -> bool:
     """Return whether `path` is in an object store, which can neither append nor rename at once."""
     return "://" in str(path)

@@ -37,11 +37,17 @@ def read(path: AnyPath) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         try:
             if line.endswith("\n"):
-                records.append(json.loads(line))
-                records[-1]["step"]  # every record has a step
+                records.append(_checked(json.loads(line)))
         except (ValueError, KeyError, TypeError) as error:
             raise OSError(f"{path}, line {number}, is damaged: {error}") from error
     return records
+
+
+def _checked(record: dict[str, Any]) -> dict[str, Any]:
+    """Return the record. Raises: KeyError or TypeError if it has no step, a whole number."""
+    if not isinstance(record["step"], int):
+        raise TypeError(f"its step is {record['step']!r}")
+    return record
 
 
 @by_first

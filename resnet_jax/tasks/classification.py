@@ -174,7 +174,7 @@ def statistics(config: Config, dataset: Dataset) -> Statistics:
 def prepare(config: Config, statistics: Statistics) -> Prepare:
     """Return the function that normalises images and, given a key, crops and flips them."""
     data = config.data
-    normalisation = Normalisation.from_json(statistics)
+    normalisation = Normalisation.from_json(statistics, tuple(data.shape))
 
     def prepare_images(key: Any, batch: Batch) -> Batch:
         images = normalise.apply(normalisation, batch.input)
@@ -196,7 +196,7 @@ def check_images(images: np.ndarray, config: Config, statistics: Statistics | No
 
     Raises: ValueError for another shape than (n, h, w, c) and another type than uint8; given the
         run's statistics also for pixels that are all darker than a quarter of the training images'
-        mean, such as 0 to 16.
+        mean, such as 0 to 16. The message says how such images become uint8 from 0 to 255.
     """
     shape = tuple(config.data.shape)
     if images.shape[1:] != shape or images.ndim != 4 or not len(images):
@@ -204,21 +204,26 @@ def check_images(images: np.ndarray, config: Config, statistics: Statistics | No
             f"images have the shape {images.shape}; give an array of shape "
             f"(n, {', '.join(map(str, shape))}) with n > 0"
         )
-    if images.dtype != np.uint8:
-        low, high = (f"{float(bound):g}" for bound in (images.min(), images.max()))
-        scaled = "(255 * images).round().astype('uint8')" if float(high) <= 1 else "uint8"
-        raise ValueError(
-            f"images are {images.dtype} from {low} to {high}; this run takes uint8 from 0 to 255: "
-            f"pass {scaled}"
-        )
-    if statistics is None:
+    darkest = 0.0 if statistics is None else 255 * float(np.mean(statistics["mean"])) / 4
+    number = images.dtype.kind in "buif"
+    low, high = (float(images.min()), float(images.max())) if number else (math.nan, math.nan)
+    if images.dtype == np.uint8 and not 0 < high < darkest:
         return
-    mean, brightest = 255 * float(np.mean(statistics["mean"])), int(images.max())
-    if 0 < brightest < mean / 4:
-        raise ValueError(
-            f"the brightest pixel of these images is {brightest}, and the mean pixel that the "
-            f"network was trained on is {mean:.0f}; scale the images to 0..255"
+    found = f"images are {images.dtype}" + (f" from {low:g} to {high:g}" if number else "")
+    if not number or not math.isfinite(high - low):
+        remedy = "give finite numbers"
+    elif low < 0 or high > 255:
+        remedy = "give the images as they were before they were normalised"
+    elif high <= 1 and images.dtype != np.uint8:
+        remedy = "pass (255 * images).round().astype('uint8')"
+    elif 0 < high < darkest:
+        remedy = (
+            f"the mean pixel in training was {4 * darkest:.0f}; if {high:g} is white, pass "
+            f"(255 / {high:g} * images).round().astype('uint8')"
         )
+    else:
+        remedy = "pass images.round().astype('uint8')"
+    raise ValueError(f"{found}; this run takes uint8 from 0 to 255: {remedy}")
 
 
 def _check(config: Config) -> None:
@@ -239,13 +244,13 @@ def _check(config: Config) -> None:
 
 
 def _check_constants(config: Config) -> None:
-    data = config.data
-    for key, values in (("data.mean", data.mean), ("data.std", data.std)):
-        if len(values) != data.shape[-1]:
-            raise ValueError(
-                f"{key}={values} needs a number for each of the {data.shape[-1]} channels if "
-                "normalisation=constants"
-            )
+    data, channels = config.data, config.data.shape[-1]
+    if len(data.mean) != channels or len(data.std) != channels:
+        raise ValueError(
+            f"data.mean={data.mean} and data.std={data.std} with normalisation=constants: each "
+            f"needs a number for each of the {channels} channels; set both --config.data.mean and "
+            "--config.data.std"
+        )
     if not all(value > 0 for value in data.std):
         raise ValueError(
             f"data.std={data.std} must hold positive numbers: pixels are divided by it"

@@ -43,9 +43,27 @@ def test_a_constant_channel_is_not_divided():
 @pytest.mark.parametrize("kind", ["per_pixel", "channel"])
 def test_json_keeps_every_bit(kind):
     before = normalise.statistics(kind, IMAGES)
-    after = normalise.Normalisation.from_json(json.loads(json.dumps(before.to_json())))
+    after = normalise.Normalisation.from_json(
+        json.loads(json.dumps(before.to_json())), IMAGES.shape[1:]
+    )
     np.testing.assert_array_equal(before.mean, after.mean, strict=True)
     np.testing.assert_array_equal(before.std, after.std, strict=True)
+
+
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        ({"mean": [0.5]}, r"mean \(1,\) and std \(3,\) do not fit images \("),
+        ({"std": [1.0, 1.0]}, "do not fit images"),
+        ({"std": [1.0, 0.0, 1.0]}, "std must be positive"),
+        ({"mean": [0.5, float("nan"), 0.5]}, "must be finite"),
+        ({"std": [1.0, float("inf"), 1.0]}, "must be finite"),
+    ],
+)
+def test_saved_numbers_that_images_cannot_be_normalised_by_are_refused(change, message):
+    saved = normalise.statistics("channel", IMAGES).to_json() | change
+    with pytest.raises(ValueError, match=message):
+        normalise.Normalisation.from_json(saved, IMAGES.shape[1:])
 
 
 @pytest.mark.parametrize(

@@ -270,7 +270,7 @@ def test_photographs_take_constants_alone():
     store = ArrayRecords([(Path("unread"), 7)])
     records = Records("photographs", "train", store, (None, None, 3), 3)
     for kind in ("per_pixel", "channel"):
-        with pytest.raises(ValueError, match=f"data.normalisation={kind} needs images of one size"):
+        with pytest.raises(ValueError, match=f"normalisation={kind} needs images of one size"):
             normalise.streamed_statistics(kind, records)
     computed = normalise.streamed_statistics("constants", records, (0.5, 0.4, 0.3), (0.2, 0.2, 0.1))
     np.testing.assert_allclose(computed.mean, [0.5, 0.4, 0.3])

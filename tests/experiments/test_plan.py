@@ -106,6 +106,20 @@ def test_a_model_is_one_network(options):
         plan.check([], asked)
 
 
+@pytest.mark.parametrize(
+    "overrides,message",
+    [
+        ({"seed": "4294967295"}, "seed=4294967296 must not be negative and must be below"),
+        ({"optimizer.learning_rate": "nan"}, "optimizer.learning_rate=nan must be finite"),
+    ],
+)
+def test_values_are_refused_before_the_first_run(options, overrides, message):
+    asked = options(8, overrides=overrides, seeds_per_model=2)
+    runs = [asked.run("net", ("resnet", 8), seed) for seed in asked.seeds(1)]
+    with pytest.raises(ValueError, match=message):
+        plan.check(runs, asked)
+
+
 def test_data_that_is_missing_is_said_before_anything_runs(options):
     asked = options(20, recipe=CONFIGS / "cifar10.py")
     with pytest.raises(ValueError, match="'cifar10' needs data.dir"):

@@ -45,7 +45,7 @@ def test_records_after_the_restored_step_are_cut_and_half_a_line_is_not_read(tmp
     assert records.read(tmp_path / "none.jsonl") == []
 
 
-@pytest.mark.parametrize("line", ["{{", "[1]", '{"loss": 1}', "3"])
+@pytest.mark.parametrize("line", ["{{", "[1]", '{"loss": 1}', "3", '{"step": "2"}'])
 def test_a_line_that_is_no_record_is_named(tmp_path, line):
     path = tmp_path / "metrics.jsonl"
     path.write_text(f'{{"step": 1}}\n{line}\n')
