@@ -237,7 +237,9 @@ def differences(config: Config, saved: Config) -> list[str]:
         # Data may move: its fingerprint says whether it is the same data.
         moved = key == "data.name" and str(old).partition(":")[0] == str(new).partition(":")[0]
         if old != new and key not in MAY_CHANGE and not (longer or kept or moved):
-            lines.append(f"{key} is {old} in that run and {new} now")
+            # The end of a cosine follows the number of steps, which alone was asked for.
+            kept_by = f": keep it by --config.{key}={old}" if key == "schedule.end" else ""
+            lines.append(f"{key} is {old} in that run and {new} now{kept_by}")
     return lines
 
 

@@ -11,6 +11,7 @@ from etils import epath
 from fsspec.implementations.memory import MemoryFileSystem
 
 from resnet_jax.run import checkpoint, directory, records
+from tests.recipes import recipe
 
 
 class Store(MemoryFileSystem):
@@ -129,6 +130,14 @@ def test_a_run_that_was_killed_before_its_config_was_written_can_start(tmp_path,
     directory.refuse_another(tmp_path, digits(8))
     directory.claim(tmp_path, digits(8))
     assert not (tmp_path / "config.json.tmp").exists()
+
+
+def test_a_longer_cosine_is_another_run_unless_its_end_is_kept(tmp_path):
+    load = lambda **changes: recipe("digits", "depth=8,schedule=cosine", **changes)
+    directory.claim(tmp_path, load(steps=100, schedule__end=100))
+    with pytest.raises(ValueError, match="100 in that run and 200 now: keep it by --config.sch"):
+        directory.refuse_another(tmp_path, load(steps=200, schedule__end=200))
+    directory.refuse_another(tmp_path, load(steps=200, schedule__end=100))
 
 
 def test_a_directory_that_holds_something_else_is_refused(tmp_path, digits):
