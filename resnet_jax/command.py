@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import difflib
+import itertools
 import os
 import platform
 import shlex
@@ -12,7 +13,6 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
-from itertools import filterfalse, pairwise
 from pathlib import Path
 from typing import NoReturn
 
@@ -89,7 +89,7 @@ class Parser(argparse.ArgumentParser):
         """Return the config that stands on the command line with --help, if it can be read."""
         overrides, others = config_file.split(self._words)
         specs = [word.partition("=")[2] for word in others if word.startswith("--config=")]
-        specs += [after for word, after in pairwise(others) if word == "--config"]
+        specs += [after for word, after in itertools.pairwise(others) if word == "--config"]
         with contextlib.suppress(ValueError, OSError):
             return config_file.load(specs[-1], overrides) if specs else None
         return None
@@ -102,6 +102,10 @@ class Parser(argparse.ArgumentParser):
         words = sys.argv[1:] if words is None else list(words)
         self._words = words
         overrides, others = config_file.split(words) if self.takes_config else ({}, words)
+        # A misspelt flag is said before the flag that it leaves missing.
+        for word in itertools.takewhile(lambda word: word != "--", others):
+            if word.startswith("--") and word.partition("=")[0] not in self._option_string_actions:
+                fail(self._explain(word))
         arguments, unknown = self.parse_known_intermixed_args(others)
         if unknown:
             fail(self._explain(unknown[0]))
@@ -119,7 +123,7 @@ class Parser(argparse.ArgumentParser):
         flags = [flag for action in self._actions for flag in action.option_strings]
         known = {flag.lstrip("-"): flag for flag in flags if flag.startswith("--")}
         if self.takes_config:
-            keys = list(filterfalse(choices.switch_of, choices.all_keys()))
+            keys = list(itertools.filterfalse(choices.switch_of, choices.all_keys()))
             known = {key.rpartition(".")[2]: f"--config.{key}" for key in reversed(keys)} | known
         last = name.rpartition(".")[2]
         # For example lr for learning_rate.

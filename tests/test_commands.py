@@ -122,6 +122,7 @@ IMPORT = ("--layout=akamaster", f"--import={ROOT}/none.pth", f"--config={DIGITS}
 @pytest.mark.parametrize(
     "name,words,message",
     [
+        ("train", ("--confg=x",), "unknown flag --confg; nearest: --config"),
         ("train", (), "the following arguments are required: --config; see python -m resnet_jax."),
         ("convert", ("--layout=akamaster", "--import=a"), "--import needs --config"),
         ("convert", ("--layout=akamaster",), "give --import=FILE with --config, or --export=FILE"),
