@@ -193,7 +193,7 @@ def report(
     print("\n".join(f"{key} = {show(value)}" for key, value in ratios.items()))
     print(f"load average {before} before, {load_average()} after", flush=True)
     if file is not None:
-        file.write_text(json.dumps(result, indent=2) + "\n")
+        file.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -223,7 +223,7 @@ def device() -> str:
 
 def _cpu_model() -> str:
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = info.read_text("utf-8").splitlines() if info.exists() else []
     models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(models, platform.processor() or platform.machine())
 

@@ -89,7 +89,11 @@ class Start:
         for index in range(scenario.processes):
             address = f"--coordinator_address=127.0.0.1:{port}"
             cluster = (address, f"--num_processes={scenario.processes}", f"--process_id={index}")
-            with self._log.open("w") if index == 0 else open(os.devnull, "w") as output:
+            with (
+                self._log.open("w", encoding="utf-8")
+                if index == 0
+                else open(os.devnull, "w", encoding="utf-8") as output
+            ):
                 process = subprocess.Popen(
                     [*self.words, *(cluster if scenario.processes > 1 else ())],
                     env=environment,
@@ -101,7 +105,7 @@ class Start:
 
     def output(self) -> str:
         """Return what process 0 has printed."""
-        return self._log.read_text()
+        return self._log.read_text("utf-8")
 
     def lives(self) -> bool:
         """Return whether process 0 has not ended."""
@@ -225,7 +229,7 @@ def _save_is_cut(workdir: Path) -> bool:
 
 def same(workdir: Path, other: Path) -> bool:
     """Return whether two runs ended with the same bits."""
-    logs = [(run / "metrics.jsonl").read_text() for run in (workdir, other)]
+    logs = [(run / "metrics.jsonl").read_text("utf-8") for run in (workdir, other)]
     states = [jax.tree.leaves(trained.load(run).state) for run in (workdir, other)]
     numbers = lambda a: np.asarray(jax.random.key_data(a) if _is_key(a) else a)
     equal = (np.array_equal(numbers(a), numbers(b)) for a, b in zip(*states, strict=True))

@@ -112,6 +112,9 @@ def _detected() -> Cluster | None:
 
     kinds = (k for k in ClusterEnv._cluster_types if not k.opt_in_only_method)
     kind = next((k for k in kinds if k.is_env_present()), None)
+    # The shell that salloc opens is a step of one task, beside the tasks of its job.
+    if kind is not None and kind.name == "slurm" and os.environ.get("SLURM_STEP_NUM_TASKS") == "1":
+        return None
     if kind is None or (processes := kind.get_process_count()) == 1:
         return None
     port = os.environ.get("JAX_COORDINATOR_PORT")

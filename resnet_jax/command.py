@@ -22,8 +22,15 @@ from resnet_jax import choices, config_file
 from resnet_jax.config_help import config_help
 from resnet_jax.keys import LARGEST, Config
 from resnet_jax.run.interrupt import keyboard_interrupts
+from resnet_jax.run.output import keep_running
 
 Arguments = argparse.Namespace
+
+OUT_OF_MEMORY = (
+    "there is not enough memory; make --config.batch_size smaller or set --config.remat=block or "
+    "sqrt, ask `python -m resnet_jax.describe --memory=16GB` what fits, and give each of several "
+    "runs on one GPU its share by XLA_CLIENT_MEM_FRACTION"
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -140,8 +147,14 @@ class Parser(argparse.ArgumentParser):
 
 
 def file(text: str) -> Path:
-    """Return the path of a flag; the shell expands no `~` behind `=`."""
-    return Path(text).expanduser()
+    """Return the path of a flag; the shell expands no `~` behind `=`.
+
+    Raises: argparse.ArgumentTypeError if `~` stands for a home directory that does not exist.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error}") from error
 
 
 def whole(lowest: int, largest: int = LARGEST) -> Callable[[str], int]:
@@ -174,12 +187,24 @@ def load_config(arguments: Arguments, data_dir: str | None = None) -> Config:
 
 def run(main: Callable[[], None]) -> None:
     """Call a command's `main`; what it raises becomes one line and a status that is not 0."""
+    keep_running()
     with keyboard_interrupts():
         try:
             use_compilation_cache()
             main()
         except (FloatingPointError, OSError) as error:  # a run diverged; data or a disk failed
             fail(str(error), status=1)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            fail(f"{OUT_OF_MEMORY} ({str(error).splitlines()[0]})", status=1)
+        except MemoryError as error:
+            fail(f"{OUT_OF_MEMORY} ({error})", status=1)
+        except RuntimeError as error:
+            if "Unable to initialize backend" not in str(error):
+                raise
+            named = os.environ.get("JAX_PLATFORMS", "")
+            fail(f"JAX_PLATFORMS={named}: {error}; unset JAX_PLATFORMS to use what JAX finds")
         except KeyboardInterrupt:
             fail("interrupted", 128 + signal.SIGINT)
 
@@ -210,10 +235,15 @@ def check_file(flag: str, path: Path, example: str) -> None:
 
 
 def use_compilation_cache() -> None:
-    """Keep compiled programs between runs, in JAX_COMPILATION_CACHE_DIR if it is set."""
+    """Keep compiled programs between runs, in JAX_COMPILATION_CACHE_DIR if it is set.
+
+    A user without a home directory, as in some containers, has no cache unless XDG_CACHE_HOME or
+    JAX_COMPILATION_CACHE_DIR names a folder.
+    """
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        jax.config.update("jax_compilation_cache_dir", str(home / "resnet_jax" / "xla"))
+        cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        if not cache.startswith("~"):
+            jax.config.update("jax_compilation_cache_dir", f"{cache}/resnet_jax/xla")
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
@@ -243,11 +273,18 @@ def versions() -> dict[str, str]:
 
 
 def revision() -> str:
-    """Return the git revision of this checkout, marked if files differ from it; '' without git."""
+    """Return the git revision of this checkout, marked if files differ from it.
+
+    The revision is empty without git, and if the package is not part of a checkout of its own: it
+    may be installed in an environment within another project's repository.
+    """
     git = lambda *words: subprocess.run(
         ("git", *words), cwd=Path(__file__).parent, capture_output=True, text=True, check=False
     ).stdout.strip()
     try:
+        root = git("rev-parse", "--show-toplevel")
+        if not root or Path(root).resolve() != Path(__file__).resolve().parent.parent:
+            return ""
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
     except OSError:
         return ""

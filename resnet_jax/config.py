@@ -22,6 +22,7 @@ from resnet_jax.choices import (
     choose,
     chosen_parts,
     every_switch,
+    explain_unknown,
     keys_of_parts,
     part_of,
 )
@@ -131,6 +132,23 @@ def _typed(name: str, key: Key, value: Any) -> Any:
     return value
 
 
+def check_keys(config: Config) -> None:
+    """Refuse a config that does not have exactly the keys of its parts, with values of their types.
+
+    `make` returns no such config; a config file may change what `make` returns.
+    Raises: ValueError with the key, and the nearest key if it is unknown.
+    """
+    flat, choices = flatten(config), choices_of(config)
+    keys = keys_of_parts(choices)
+    own = {*keys, *(choice.switch.key for choice in choices)}
+    for key in flat.keys() - own:
+        raise ValueError(explain_unknown(key, tuple(own), choices))
+    for key in own - flat.keys():
+        raise ValueError(f"the config lacks {key}, a key of its parts")
+    for name, key in keys.items():
+        _typed(name, key, flat[name])
+
+
 def check(config: Config) -> None:
     """Refuse what cannot run, in one line, before anything is compiled or written.
 
@@ -173,8 +191,10 @@ def _check_network(config: Config) -> None:
     shape = TASKS[config.task].example(config).shape
     net = families.build(config)
     example = jax.ShapeDtypeStruct((1, *shape), "float32")
+    # The share of a device is not known yet (-1): start.resolved makes it a number.
+    group = config.norm.group_size if "group_size" in config.norm else 0
     # Groups of a convolution that do not divide its channels are refused here, too.
-    with norm.checking_all_groups():
+    with norm.checking_norms(group if group > 0 else config.batch_size):
         variables = jax.eval_shape(net.init, jax.random.key(0), example)
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
         if leaf.size > LARGEST:

@@ -3,6 +3,7 @@
 import ast
 import difflib
 import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,7 @@ def load(spec: str, overrides: Overrides | None = None) -> Config:
         for an override that the config does not take.
     """
     path, _, argument = spec.partition(":")
-    config = read(Path(path).expanduser(), argument)
+    config = read(Path(os.path.expanduser(path)), argument)
     return override(config, overrides or {})
 
 
@@ -54,6 +55,10 @@ def read(path: Path, argument: str) -> Config:
             f"{path}: get_config returned {type(config).__name__}; it must return what "
             "resnet_jax.config.make returns"
         )
+    try:
+        configs.check_keys(config)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     return config.lock()
 
 

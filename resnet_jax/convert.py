@@ -15,6 +15,7 @@ from jax import tree
 
 from resnet_jax import command, config_file, layouts, tensors, trained, weights
 from resnet_jax import config as configs
+from resnet_jax.adapt import Head, adapt
 from resnet_jax.data import normalise
 from resnet_jax.keys import Config
 from resnet_jax.run import directory
@@ -47,6 +48,11 @@ def main(words: Sequence[str] | None = None) -> None:
     names.add_argument(
         "--export", dest="target", type=command.file, metavar="FILE", help="file to write"
     )
+    parser.add_argument(
+        "--new_head",
+        action="store_true",
+        help="start the classifier anew, to fine-tune an import on other classes",
+    )
     parser.add_run()
     arguments = parser.read(words)
     with command.refusals():
@@ -61,9 +67,16 @@ def main(words: Sequence[str] | None = None) -> None:
                     f"--import writes a local folder, not {workdir}; copy it there after"
                 )
             config = config_file.load(arguments.config, arguments.overrides)
-            import_weights(arguments.layout, arguments.source, config, Path(workdir))
+            # Whoever names a number of classes wants a head for it, as in timm.
+            head = "fit" if "model.num_classes" in arguments.overrides else "keep"
+            head = "new" if arguments.new_head else head
+            notes = import_weights(arguments.layout, arguments.source, config, Path(workdir), head)
+            for note in notes:
+                print(note)
             print(f"{workdir}: the weights of {arguments.source}, as a checkpoint of step 0")
         if arguments.target is not None:
+            if arguments.new_head:
+                raise ValueError("--new_head is for --import")
             if arguments.config is not None or arguments.overrides:
                 raise ValueError("--export takes the config of its --workdir, and no --config")
             target = arguments.target
@@ -72,18 +85,23 @@ def main(words: Sequence[str] | None = None) -> None:
             print(f"{target}: the weights of {workdir} at step {step}")
 
 
-def import_weights(layout: str, file: Path, config: Config, workdir: Path) -> None:
+def import_weights(
+    layout: str, file: Path, config: Config, workdir: Path, head: Head = "keep"
+) -> list[str]:
     """Make `workdir` a run of `config` at step 0 with the weights of `file`: whole or not at all.
 
+    The result tells what was changed in the file's tensors (adapt.py).
     Raises: ValueError for a directory that is not empty, a config that cannot run, a file that is
         no safetensors, and tensors that do not fit.
     """
     if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
         raise ValueError(f"{workdir} is not empty; import into a new --workdir")
+    directory.refuse_unwritable(workdir)
     configs.check(config)
     if config.replicas > 1:
         raise ValueError(f"replicas={config.replicas} of the same weights; import with replicas=1")
-    variables = weights.from_tensors(tensors.read(file), layout, config)
+    adapted, notes = adapt(tensors.read(file), layout, config, head)
+    variables = weights.from_tensors(adapted, layout, config)
     state = states.begin(config.seed, tree.map(jnp.asarray, variables), optimizer(config))
     workdir.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=workdir.parent, prefix=f"{workdir.name}.tmp") as folder:
@@ -98,6 +116,7 @@ def import_weights(layout: str, file: Path, config: Config, workdir: Path) -> No
         with Checkpoints(made, Found(None, {}, [])) as checkpoints:
             checkpoints.save(0, state)
         made.replace(workdir)
+    return notes
 
 
 def export_weights(layout: str, workdir: AnyPath, file: Path, replica: int = 0) -> int:

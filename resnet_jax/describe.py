@@ -42,7 +42,7 @@ def main(words: Sequence[str] | None = None) -> None:
     print(text(description))
     if arguments.json is not None:
         with command.refusals():
-            arguments.json.write_text(json.dumps(description, indent=2) + "\n")
+            arguments.json.write_text(json.dumps(description, indent=2) + "\n", "utf-8")
 
 
 def describe(config: Config, limit: int | None = None) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def main(words: Sequence[str] | None = None) -> None:
     if arguments.json is not None:
         with command.refusals():
             written = {"step": run.step, **measured}
-            arguments.json.write_text(json.dumps(written, indent=2) + "\n")
+            arguments.json.write_text(json.dumps(written, indent=2) + "\n", "utf-8")
 
 
 def evaluate(run: trained.Trained, dataset: Dataset, statistics: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from resnet_jax.choices import switch_of
 from resnet_jax.config import flatten
 from resnet_jax.families import FAMILIES
 from resnet_jax.keys import Config
-from resnet_jax.models.layout import LEAVES, Form, Row
+from resnet_jax.models.layout import LEAVES, Form, Layout, Row
 
 NAMES = tuple(
     dict.fromkeys(layout.library for family in FAMILIES.values() for layout in family.layouts)
@@ -19,7 +19,12 @@ NAMES = tuple(
 
 
 def rows(library: str, config: Config) -> Sequence[Row]:
-    """Return the names that a library gives to the config's network.
+    """Return the names that a library gives to the config's network. Raises: as `find`."""
+    return find(library, config).rows(config)
+
+
+def find(library: str, config: Config) -> Layout:
+    """Return the layout of the config's network in a library.
 
     Raises: ValueError for a network that the library lacks, or that it has with other values.
     """
@@ -48,7 +53,7 @@ def rows(library: str, config: Config) -> Sequence[Row]:
             + _and(f"{key}={value}, not {flat.get(key, 'none')}" for key, value in wrong)
             + f"; use {' '.join(_remedy(key, value) for key, value in wrong)}"
         )
-    return layout.rows(config)
+    return layout
 
 
 def _remedy(key: str, value: object) -> str:

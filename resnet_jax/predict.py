@@ -36,7 +36,9 @@ def main(words: Sequence[str] | None = None) -> None:
         names = _class_names(run.config, required=given)
         rows = run.predict(images, check=False)
     for file, row in zip(arguments.files, rows, strict=True):
-        print(f"{file}:")
+        turned = photographs.is_turned(Path(file))
+        note = " (not turned upright, as in training: its EXIF orientation is ignored)"
+        print(f"{file}:{note if turned else ''}")
         for label in np.argsort(-row, kind="stable")[:5]:
             print(f"  {np.exp(row[label]):7.2%}  {names[label]}")
 

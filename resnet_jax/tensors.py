@@ -15,13 +15,16 @@ from safetensors.numpy import save
 
 # The first bytes of a file of torch.save: a zip archive since 2020, a pickle before.
 TORCH = (b"PK\x03\x04", b"\x80")
-# The command that turns such a file into a safetensors file if torch is installed; weights_only
-# keeps torch from running anything.
+# The command that turns such a file into a safetensors file if torch is installed. weights_only
+# keeps torch from running anything; training scripts save their arguments, a Namespace, beside the
+# weights, and wrappers put words before the names (DDP, torch.compile, Lightning).
 CONVERT = (
-    """python -c "import sys, torch; from safetensors.torch import save_file; """
+    """python -c "import argparse, re, sys, torch; from safetensors.torch import save_file; """
+    """torch.serialization.add_safe_globals([argparse.Namespace]); """
     """w = torch.load(sys.argv[1], map_location='cpu', weights_only=True); """
-    """w = w.get('state_dict', w); save_file({k.removeprefix('module.'): """
-    """v.contiguous().clone() for k, v in w.items()}, sys.argv[2])" """
+    """w = next((w[k] for k in ('state_dict', 'model', 'net') if k in w), w); """
+    """save_file({re.sub(r'^((module|_orig_mod|model)[.])+', '', k): v.contiguous().clone() """
+    """for k, v in w.items()}, sys.argv[2])" """
 )
 FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": jnp.bfloat16}
 # PyTorch's count of batches, which is neither read nor needed.

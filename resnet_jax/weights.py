@@ -41,7 +41,7 @@ def to_tensors(variables: Any, layout: str, config: Config) -> dict[str, np.ndar
 
     Raises: ValueError for a network that the layout lacks.
     """
-    leaves = _leaves(variables)
+    leaves = leaves_of(variables)
     tensors = {}
     for name, slot in _slots(leaves, rows(layout, config)).items():
         leaf = np.asarray(leaves[slot.path])
@@ -55,12 +55,8 @@ def from_tensors(tensors: Tensors, layout: str, config: Config) -> Any:
     Raises: ValueError for a network that the layout lacks, and for tensors that are missing, left
         over or of another shape, with their names and the config's value that would fit.
     """
-    names = rows(layout, config)
-    net = families.build(config)
-    image = jax.ShapeDtypeStruct((1, *TASKS[config.task].example(config).shape), "float32")
-    made = jax.eval_shape(net.init, jax.random.key(0), image)
-    shapes = {name: made[name] for name in ("params", "batch_stats") if name in made}
-    leaves = _leaves(shapes)
+    shapes, names = _shapes(config), rows(layout, config)
+    leaves = leaves_of(shapes)
     slots = _slots(leaves, names)
     _refuse_misfits(tensors, {name: slot.shape for name, slot in slots.items()}, names, config)
     parts: dict[tuple[str, ...], list[np.ndarray]] = {}
@@ -71,7 +67,22 @@ def from_tensors(tensors: Tensors, layout: str, config: Config) -> Any:
     return jax.tree.unflatten(jax.tree.structure(shapes), values)
 
 
-def _leaves(variables: Any) -> dict[tuple[str, ...], Any]:
+def slots(layout: str, config: Config) -> dict[str, Slot]:
+    """Return the places of `layout`'s tensors in the config's network, by the tensors' names.
+
+    Raises: ValueError for a network that the layout lacks.
+    """
+    return _slots(leaves_of(_shapes(config)), rows(layout, config))
+
+
+def _shapes(config: Config) -> Any:
+    """Return the shapes of the network's variables."""
+    image = jax.ShapeDtypeStruct((1, *TASKS[config.task].example(config).shape), "float32")
+    made = jax.eval_shape(families.build(config).init, jax.random.key(0), image)
+    return {name: made[name] for name in ("params", "batch_stats") if name in made}
+
+
+def leaves_of(variables: Any) -> dict[tuple[str, ...], Any]:
     """Return every leaf by its path: ('params', 'stage1', 'layers', 'body', 'conv1', 'kernel')."""
     leaves = jax.tree_util.tree_flatten_with_path(variables)[0]
     return {tuple(str(key.key) for key in path): leaf for path, leaf in leaves}
@@ -137,7 +148,7 @@ def _remedy(tensors: Tensors, wanted, names: Sequence[Row], config: Config) -> s
     classes_alone = all(theirs[:1] + ours[1:] == theirs for theirs, ours in misfits)
     fits = len(pairs) == len(wanted) == len(tensors) and len(heads) == 1 and classes_alone
     if fits and "num_classes" in config.model:
-        return f"; use --config.model.num_classes={heads.pop()}"
+        return f"; use --new_head, or --config.model.num_classes={heads.pop()}"
     return ""
 
 

@@ -90,7 +90,7 @@ def test_an_import_may_go_into_an_empty_directory_and_into_no_other(imported, tm
 def test_an_import_that_fails_leaves_nothing(imported, tmp_path, monkeypatch):
     _, config, file = imported
     other = changed(config, {"model.num_classes": 7})
-    with pytest.raises(ValueError, match="use --config.model.num_classes=10"):
+    with pytest.raises(ValueError, match="use --new_head, or --config.model.num_classes=10$"):
         convert.import_weights("akamaster", file, other, tmp_path / "run")
 
     def full(*_):

@@ -169,7 +169,7 @@ def test_other_blocks_are_not_mistaken_for_another_depth():
 def test_another_number_of_classes_is_refused_with_the_number_that_fits(kept):
     message = refused(kept, small(model__num_classes=100))
     assert "linear.weight (10, 16), not (100, 16)" in message
-    assert message.endswith("use --config.model.num_classes=10")
+    assert message.endswith("; use --new_head, or --config.model.num_classes=10")
 
 
 def test_a_task_without_classes_is_advised_no_number_of_classes(kept):

@@ -1,5 +1,7 @@
 """Examples in array_record files, as tfds writes them."""
 
+import contextlib
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,12 +13,21 @@ from jaxtyping import Int
 from resnet_jax.data import example
 from resnet_jax.data.records import Store, one_line
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
+# Files that a process may open beside its record files.
+SPARE_FILES = 256
+
 
 class ArrayRecords(Store):
     """The examples of a split in `record_files`: (path, number of examples) in order."""
 
     def __init__(self, record_files: Sequence[tuple[Path, int]]):
         self.record_files = record_files
+        allow_open_files(len(record_files))
         self._ends = np.cumsum([count for _, count in record_files])
         self._readers: dict[int, Any] = {}
         self._lock = threading.Lock()
@@ -70,6 +81,29 @@ class ArrayRecords(Store):
             if file not in self._readers:
                 self._readers[file] = _reader(*self.record_files[file])
             return self._readers[file]
+
+
+def allow_open_files(count: int) -> None:
+    """Let this process open `count` files beside those that are open, all at the same time.
+
+    Linux usually allows 1,024 files, and more if a process asks for them.
+    Raises: ValueError with the command that allows more, if the process may not ask for so many.
+    """
+    if resource is None:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Checkpoints, pipes and XLA's threads need some, too.
+    needed = count + SPARE_FILES
+    with contextlib.suppress(OSError):
+        needed += len(os.listdir("/dev/fd"))
+    if soft == resource.RLIM_INFINITY or needed <= soft:
+        return
+    if hard != resource.RLIM_INFINITY and needed > hard:
+        raise ValueError(
+            f"it has {count} record files, and this process may open {hard} files; allow more with "
+            f"`ulimit -n {needed}` before the command"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def _reader(path: Path, count: int) -> Any:

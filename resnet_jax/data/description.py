@@ -86,7 +86,7 @@ def _fill(template: str, names: dict[str, str]) -> str:
 def _load(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises: ValueError for any other content; OSError."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path.name}: {error}") from error
     if not isinstance(content, dict):

@@ -61,6 +61,10 @@ class ImageFiles(Store):
         files = [(self._root / self._paths[index]).read_bytes() for index in indices.tolist()]
         return self._labels[indices], files
 
+    def labels(self, indices: Int[np.ndarray, "n"]) -> np.ndarray:
+        """Labels of these examples; no file is read."""
+        return self._labels[indices]
+
     def place(self, index: int) -> str:
         """The path of an example."""
         return str(self._root / self._paths[index])

@@ -2,8 +2,12 @@
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+# The file with the limit of a control group of version 2, and the key of what processes hold.
+V2 = ("memory.max", "anon")
 
 
 def device_limit(device: Any) -> int | None:
@@ -15,15 +19,50 @@ def device_limit(device: Any) -> int | None:
 
 
 def host_memory() -> int | None:
-    """The host's memory in bytes that is available now; None if it is unknown."""
+    """The memory in bytes that this process may still take; None if it is unknown.
+
+    It is what the host has available, or less in a container or a job whose memory is limited.
+    """
+    known = [bytes_ for bytes_ in (_available(), *_control_groups()) if bytes_ is not None]
+    return min(known, default=None)
+
+
+def _available() -> int | None:
+    """The host's memory that is available now."""
     try:
-        meminfo = Path("/proc/meminfo").read_text()
+        meminfo = Path("/proc/meminfo").read_text("utf-8")
         return 1024 * int(re.findall(r"MemAvailable:\s*(\d+) kB", meminfo)[0])
     except (OSError, IndexError):  # not Linux
         try:
             return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         except (AttributeError, ValueError):  # Windows
             return None
+
+
+def _control_groups(root: Path = Path("/")) -> Iterator[int]:
+    """What the control groups of this process, from its own to the root's, leave it of memory.
+
+    A line of /proc/self/cgroup is `0::PATH` (version 2) or `N:memory:PATH` (version 1). In a
+    container PATH may be the host's, and the container's own group is then the root.
+    """
+    try:
+        lines = (root / "proc/self/cgroup").read_text("utf-8").splitlines()
+    except OSError:  # not Linux
+        return
+    for _, controllers, path in (line.split(":", 2) for line in lines if line.count(":") >= 2):
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        top = root / "sys/fs/cgroup" / ("memory" if controllers else "")
+        limit_file, used_key = ("memory.limit_in_bytes", "rss") if controllers else V2
+        own = top / path.lstrip("/")
+        for folder in filter(lambda folder: folder.is_relative_to(top), (own, *own.parents)):
+            try:
+                limit = int((folder / limit_file).read_text("utf-8"))
+                stat = (folder / "memory.stat").read_text("utf-8")
+            except (OSError, ValueError):  # no such group here, or "max"
+                continue
+            used = re.search(rf"^(?:total_)?{used_key} (\d+)$", stat, re.MULTILINE)
+            yield max(0, limit - int(used[1] if used else 0))
 
 
 def fits(dataset_bytes: int, limit_bytes: int | None) -> bool:

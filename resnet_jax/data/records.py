@@ -13,6 +13,8 @@ from resnet_jax.data.images import decode, decode_exactly, decode_usual, usual
 
 # The bytes of images to read at a time: larger blocks use more memory and keep consumers waiting.
 READ_BYTES = 12 << 20
+# The examples whose labels are read at a time.
+LABELS = 256
 
 Images = UInt8[np.ndarray, "b h w c"]
 Labelled = tuple[Images, Int32[np.ndarray, "b"]]
@@ -37,6 +39,10 @@ class Store(abc.ABC):
     @abc.abstractmethod
     def read(self, indices: Int[np.ndarray, "n"]) -> tuple[np.ndarray, Sequence[bytes]]:
         """Labels and image files of these examples. Raises: any Exception if one is damaged."""
+
+    def labels(self, indices: Int[np.ndarray, "n"]) -> np.ndarray:
+        """Labels of these examples. Raises: any Exception if an example is damaged."""
+        return self.read(indices)[0]
 
     @abc.abstractmethod
     def place(self, index: int) -> str:
@@ -105,6 +111,21 @@ class Records:
             images = self._decode(numbers, part.start, group, fit, together)
             batches.append((images, labels[part].astype(np.int32)))
         return batches
+
+    def labels(self, indices: Int[np.ndarray, "n"]) -> Int32[np.ndarray, "n"]:
+        """Labels of these examples; those outside the classes are left out.
+
+        Raises: ValueError with split, index and file if an example is damaged.
+        """
+        blocks = [indices[i : i + LABELS] for i in range(0, len(indices), LABELS)]
+        read = np.concatenate([self._only_labels(block) for block in blocks])
+        return read[(read >= 0) & (read < self._num_classes)].astype(np.int32)
+
+    def _only_labels(self, indices: Int[np.ndarray, "n"]) -> np.ndarray:
+        try:
+            return np.asarray(self.store.labels(indices))
+        except Exception:  # `_fetch` finds out which example it is
+            return self._fetch(indices).labels
 
     def _decode(
         self,

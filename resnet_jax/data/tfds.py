@@ -3,11 +3,16 @@
 Such a folder is the default: it loads every data.name without a colon that is not in the table.
 """
 
+import contextlib
+import dataclasses
 import difflib
 import hashlib
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+
+import numpy as np
 
 from resnet_jax.data import description, memory
 from resnet_jax.data.array_records import ArrayRecords
@@ -15,6 +20,9 @@ from resnet_jax.data.dataset import DatasetInfo, Source
 from resnet_jax.data.description import NAME
 from resnet_jax.data.images import MODES
 from resnet_jax.data.records import Records
+
+# The label of an example without a label.
+UNLABELLED = -1
 
 
 def find(name: str, data_dir: str) -> Source:
@@ -28,6 +36,7 @@ def find(name: str, data_dir: str) -> Source:
         described = description.read(folder)
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder} is damaged ({error}); {_prepare(name, data_dir)}") from error
+    described = dataclasses.replace(described, files=_labelled(described.files))
     info = _info(name, data_dir, described)
 
     def examples(split: str) -> Records:
@@ -42,13 +51,27 @@ def find(name: str, data_dir: str) -> Source:
         path = folder / "label.labels.txt"
         if not path.is_file():
             return ()
-        names = tuple(path.read_text(errors="replace").split("\n")[: info.num_classes])
+        names = tuple(path.read_text("utf-8", "replace").split("\n")[: info.num_classes])
         return names if len(names) == info.num_classes else ()
 
     def fingerprint() -> str:
         return _fingerprint(info, data_dir, folder, described)
 
     return Source(info, examples, class_names, fingerprint)
+
+
+def _labelled(files: Mapping[str, list]) -> Mapping[str, list]:
+    """The splits, without a test split whose examples have no labels.
+
+    tfds writes the label -1 if there is none, as in ImageNet's test split. Errors are then measured
+    on the validation split.
+    """
+    with contextlib.suppress(Exception):  # a file that is missing or damaged is named later
+        store = ArrayRecords(files["test"])
+        few = np.unique(np.linspace(0, len(store) - 1, 3).astype(np.int64))
+        if (np.asarray(store.labels(few)) == UNLABELLED).all():
+            return {split: of_split for split, of_split in files.items() if split != "test"}
+    return files
 
 
 def _info(name: str, data_dir: str, described: description.Description) -> DatasetInfo:

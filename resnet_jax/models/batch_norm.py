@@ -9,6 +9,7 @@ There is no train flag: a network normalises by the batch if its caller lets `ba
 """
 
 import functools
+import math
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -124,6 +125,14 @@ def _backward(epsilon, relu, span, saved, cotangents):
 normalise.defvjp(_forward, _backward)
 
 
+# A norm of one number subtracts the number from itself: nothing of the input is left.
+ONE_NUMBER = (
+    "a norm over one number for each channel gives the same output for every input; {}, use larger "
+    "images or use norm=none"
+)
+MORE_EXAMPLES = "make batch_size and norm.group_size larger"
+
+
 class BatchNorm(nn.Module):
     """Batch normalisation, followed by a ReLU if `relu`.
 
@@ -164,6 +173,9 @@ class BatchNorm(nn.Module):
             return (nn.relu(y) if self.relu else y)[0].astype(x.dtype)
         # Initialisation sees one example, whatever the group size is.
         size, span = (x.shape[0], None) if self.is_initializing() else self._group(x.shape[0])
+        numbers = size * (span.size if span else 1) * math.prod(x.shape[1:-1])
+        if numbers == 1 and not self.is_initializing():
+            raise ValueError(ONE_NUMBER.format(MORE_EXAMPLES))
         groups = x.reshape((x.shape[0] // size, size) + x.shape[1:])
         y, batch_mean, batch_variance = normalise(  # pyright: ignore[reportGeneralTypeIssues]
             groups, scale, bias, self.epsilon, self.relu, span

@@ -79,10 +79,12 @@ class Layout(NamedTuple):
 
     `values(config)` are the config values that the library's networks have: with others the same
     weights would fit and compute something else. `rows(config)` are the names, some of which depend
-    on the depth.
+    on the depth. `old` turns names that the library had before into today's: pairs of a regular
+    expression and its replacement.
     """
 
     library: str
     blocks: tuple[str, ...]
     values: Callable[[Config], Mapping[str, Any]]
     rows: Callable[[Config], Sequence[Row]]
+    old: Sequence[tuple[str, str]] = ()

@@ -20,7 +20,7 @@ from resnet_jax.keys import (
     Part,
     nearest_divisor,
 )
-from resnet_jax.models.batch_norm import BatchNorm, across
+from resnet_jax.models.batch_norm import MORE_EXAMPLES, ONE_NUMBER, BatchNorm, across
 from resnet_jax.models.dtypes import wide_type
 
 
@@ -45,6 +45,8 @@ class GroupNorm(nn.Module):
         """Normalise `x`; training and evaluation are the same."""
         _check_groups(self.groups, {x.shape[-1]})
         c, wide = x.shape[-1], wide_type(x)
+        if math.prod(x.shape[1:]) == self.groups:
+            raise ValueError(ONE_NUMBER.format("make norm.groups smaller"))
         scale = self.param("scale", nn.initializers.constant(0.0 if self.zero else 1.0), (c,))
         bias = self.param("bias", nn.initializers.zeros, (c,))
         parts = x.astype(wide).reshape(x.shape[0], -1, self.groups, c // self.groups)
@@ -56,15 +58,19 @@ class GroupNorm(nn.Module):
 
 
 @contextlib.contextmanager
-def checking_all_groups() -> Iterator[None]:
-    """Refuse groups at the end, if they do not divide the channels of a GroupNorm applied within.
+def checking_norms(examples: int) -> Iterator[None]:
+    """Refuse the norms that are applied within, if a run could not apply them.
 
-    Raises: ValueError with the nearest number that divides the channels of all of them.
+    A network that is initialised sees one example; batch norm will see `examples` at a time.
+    Raises: ValueError for a batch norm over one number, and at the end for groups that do not
+        divide the channels of some GroupNorm, with the nearest number that divides all.
     """
     channels, groups = set(), 1
 
     def look(apply, args, kwargs, context):
         nonlocal groups
+        if isinstance(context.module, BatchNorm) and examples * math.prod(args[0].shape[1:-1]) == 1:
+            raise ValueError(ONE_NUMBER.format(MORE_EXAMPLES))
         if not isinstance(context.module, GroupNorm):
             return apply(*args, **kwargs)
         groups = max(groups, context.module.groups)
@@ -100,6 +106,8 @@ class LayerNorm(nn.Module):
     def __call__(self, x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
         """Normalise `x`; training and evaluation are the same."""
         c, wide = x.shape[-1], wide_type(x)
+        if c == 1:
+            raise ValueError(ONE_NUMBER.format("make model.width larger"))
         scale = self.param("scale", nn.initializers.ones, (c,), wide)
         bias = self.param("bias", nn.initializers.zeros, (c,), wide)
         centred = x.astype(wide) - x.astype(wide).mean(-1, keepdims=True)

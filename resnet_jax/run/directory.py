@@ -42,7 +42,10 @@ def at(name: str | AnyPath) -> AnyPath:
     if not name:
         raise ValueError("--workdir is empty; name a folder, such as --workdir=runs/resnet-20")
     if not is_remote(name):
-        return epath.Path(name).expanduser()
+        try:
+            return epath.Path(name).expanduser()
+        except RuntimeError as error:  # there is no home directory
+            raise ValueError(f"--workdir={name}: {error}") from error
     if not name.startswith("gs://"):
         raise ValueError(f"--workdir={name} is neither a folder nor gs://BUCKET/FOLDER")
     needed = {"gcsfs": "gcsfs", "google.cloud.storage": "google-cloud-storage"}
@@ -60,6 +63,11 @@ def refuse_unwritable(workdir: AnyPath) -> None:
     """Raise a ValueError if a local `workdir` cannot be made or this user may not write to it."""
     if is_remote(workdir):
         return
+    if wrong := sorted(set("[]*?") & set(str(workdir.absolute()))):
+        raise ValueError(
+            f"--workdir={workdir}: the path has {' '.join(wrong)}, and Orbax would restore no "
+            "checkpoint from it; use another name"
+        )
     nearest = next(folder for folder in (workdir, *workdir.parents) if folder.exists())
     if not nearest.is_dir():
         raise ValueError(f"--workdir={workdir} cannot be made, because {nearest} is a file")
@@ -97,7 +105,9 @@ def locked(workdir: AnyPath) -> Iterator[None]:
         yield
         return
     lock = workdir / LOCK
-    with open(lock, "a+") as file:  # epath's `open` has no mode "a+"
+    with open(
+        lock, "a+", encoding="utf-8", errors="replace"
+    ) as file:  # epath's `open` has no mode "a+"
         _flock(workdir, file, fcntl.LOCK_EX)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         holder = f"process {os.getpid()} on {socket.gethostname()} since {now}\n"
@@ -113,7 +123,7 @@ def refuse_in_use(workdir: AnyPath) -> None:
     Raises: BlockingIOError that names the process which holds the lock.
     """
     if fcntl is not None and not is_remote(workdir) and (workdir / LOCK).exists():
-        with (workdir / LOCK).open() as file:
+        with (workdir / LOCK).open(encoding="utf-8", errors="replace") as file:
             _flock(workdir, file, fcntl.LOCK_SH)
 
 
@@ -210,7 +220,7 @@ def write(path: AnyPath, text: str) -> None:
     """
     if is_remote(path):  # an object store replaces a whole object or nothing
         with naming(path):
-            path.write_text(text)
+            path.write_bytes(text.encode())
         return
     temporary = path.with_suffix(path.suffix + ".tmp")
     to_disk(temporary, "w", text)
@@ -228,7 +238,7 @@ def to_disk(path: AnyPath, mode: Literal["w", "a"], text: str) -> None:
 
     Raises: OSError that names the file.
     """
-    with naming(path), path.open(mode) as file:
+    with naming(path), path.open(mode, encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

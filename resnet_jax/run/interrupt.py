@@ -1,4 +1,6 @@
-"""SIGTERM and SIGINT: the first asks a run to save and end, the second ends the run at once.
+"""SIGTERM, SIGINT and SIGHUP: the first asks a run to save and end, the second ends it at once.
+
+The system sends SIGHUP if the terminal of a run is closed; a run under nohup ignores it.
 
 Python calls a signal handler in the main thread, between two of its instructions. The main thread
 may be inside the compiler or a long step for minutes. A thread of `Interrupt` receives the signal
@@ -15,7 +17,9 @@ import sys
 import threading
 from collections.abc import Iterator
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Windows has no SIGHUP.
+HANGUP = getattr(signal, "SIGHUP", signal.SIGTERM)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, HANGUP)
 
 
 def end_silently(package: str) -> None:
@@ -56,11 +60,12 @@ def keyboard_interrupts() -> Iterator[None]:
 
 
 class Interrupt(contextlib.AbstractContextManager):
-    """A context that receives SIGTERM and SIGINT.
+    """A context that receives SIGTERM, SIGINT and SIGHUP.
 
     Before `begin` is called, nothing can be saved, and a signal ends the process. After `begin`,
     the first signal is only noted in `received`, and the second signal ends the process. The
-    process ends with status 128 + the signal's number: 143 after SIGTERM, 130 after SIGINT.
+    process ends with status 128 + the signal's number: 143 after SIGTERM, 130 after SIGINT, 129
+    after SIGHUP.
 
     Signals that the parent process ignores stay ignored. Only the main thread of a program can
     receive signals; in other threads the context does nothing.

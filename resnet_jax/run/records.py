@@ -20,7 +20,7 @@ def append(path: AnyPath, records: Iterable[dict[str, Any]]) -> None:
         to_disk(path, "a", lines)
         return
     with naming(path):
-        earlier_lines = path.read_text() if path.exists() else ""
+        earlier_lines = read_bytes(path).decode() if path.exists() else ""
     write(path, earlier_lines + lines)
 
 

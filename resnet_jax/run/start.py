@@ -107,6 +107,7 @@ def resolved(config: Config, workdir: AnyPath, mesh: Mesh) -> Config:
 
     The number is a device's share of the batch at the run's first start. It fixes the mathematics,
     whatever devices the run is resumed on.
+    Raises: ValueError if a network cannot be normalised by so few examples.
     """
     if shard.group_size(config) != -1:
         return config
@@ -116,6 +117,7 @@ def resolved(config: Config, workdir: AnyPath, mesh: Mesh) -> Config:
     if saved.exists():
         number = configs.flatten(directory.read(saved))["norm.group_size"]
         config.norm.group_size = number if number > 0 else config.norm.group_size
+    configs.check(config)
     return config.lock()
 
 

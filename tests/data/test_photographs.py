@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_jax.data import photographs
+from resnet_jax.data import images, photographs
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (80, 80, 3)).astype(np.uint8)
@@ -75,11 +75,32 @@ def test_16_bits_become_8(tmp_path):
     np.testing.assert_array_equal(resized[..., 0], pixels >> 8)
 
 
-def test_a_photograph_is_turned_upright(tmp_path):
+@pytest.mark.parametrize("form", ["png", "jpeg"])
+def test_the_exif_orientation_is_ignored_as_in_a_data_set_and_can_be_told(tmp_path, form):
     exif = Image.Exif()
     exif[0x0112] = 6  # EXIF orientation: the viewer must turn the image by 90 degrees
-    path = save(tmp_path / "a.png", COLOUR[:8, :8], exif=exif)
-    np.testing.assert_array_equal(photographs.read(path, (8, 8, 3)), np.rot90(COLOUR[:8, :8], -1))
+    path = save(tmp_path / f"a.{form}", COLOUR[:8, :12], exif=exif)
+    seen = photographs.read(path, (8, 12, 3))
+    np.testing.assert_array_equal(seen, images.decode(path.read_bytes(), 3))
+    assert photographs.is_turned(path)
+    assert not photographs.is_turned(save(tmp_path / f"b.{form}", COLOUR[:8, :8]))
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_pixels_of_unknown_range_are_refused(tmp_path, kind):
+    path = save(tmp_path / "a.tif", RNG.integers(0, 256, (8, 8)).astype(kind))
+    with pytest.raises(ValueError, match="of unknown range; save it with 8 bits"):
+        photographs.read(path, (8, 8, 1))
+
+
+@pytest.mark.parametrize("size", [(4000, 3), (3, 4000)])
+def test_the_centre_of_a_strip_is_what_the_whole_strip_would_show(size, monkeypatch):
+    """Resized whole, the strip of 4000 x 3 pixels would have 114,688 x 86."""
+    pixels = RNG.integers(0, 256, (*size, 3)).astype(np.uint8)
+    part = photographs.fit_pixels(pixels, (64, 64, 3)).astype(int)
+    monkeypatch.setattr(photographs, "THIN", 10**6)
+    whole = photographs.fit_pixels(pixels, (64, 64, 3)).astype(int)
+    assert abs(part - whole).max() <= 2
 
 
 def test_what_cannot_be_read_is_one_line_with_its_name(tmp_path):

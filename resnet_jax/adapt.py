@@ -1,0 +1,95 @@
+"""Tensors as people have them, brought to the names and shapes of a layout's network.
+
+Files come with names that a library used before, with the prefix of a wrapper before every name,
+with positions for images of another size, and with a head for other classes (fine-tuning).
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Literal
+
+import jax
+import numpy as np
+
+from resnet_jax import layouts, trained, weights
+from resnet_jax.keys import Config
+from resnet_jax.weights import Slot, Tensors
+
+# What becomes of the file's head: it is kept, replaced if its classes are others, or replaced.
+Head = Literal["keep", "fit", "new"]
+
+
+def adapt(
+    tensors: Tensors, layout: str, config: Config, head: Head = "keep"
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return the tensors by today's names and in the network's shapes, and what was changed.
+
+    Tensors that still do not fit are left as they are; `weights.from_tensors` refuses them.
+    Raises: ValueError for a network that the layout lacks.
+    """
+    slots = weights.slots(layout, config)
+    tensors, notes = dict(tensors), []
+    for pattern, today in layouts.find(layout, config).old:
+        tensors = {re.sub(pattern, today, name): tensor for name, tensor in tensors.items()}
+    if prefix := _prefix(tensors, slots):
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+        notes.append(f"the prefix {prefix} of all names was taken off")
+    for name in (name for name, slot in slots.items() if slot.path[-1] == "positions"):
+        if name in tensors and _is_grid(tensors[name].shape, slots[name].shape):
+            notes.append(f"{name} {tensors[name].shape} was interpolated to {slots[name].shape}")
+            tensors[name] = interpolated(tensors[name], config)
+    replaced = _of_head(slots)
+    fits = all(name in tensors and tensors[name].shape == slots[name].shape for name in replaced)
+    if head == "new" or (head == "fit" and not fits):
+        tensors |= _fresh(replaced, slots, config)
+        outputs = slots[replaced[0]].shape[0]
+        notes.append(f"{' and '.join(replaced)} start anew, for {outputs} outputs")
+    return tensors, notes
+
+
+def _prefix(tensors: Tensors, slots: Mapping[str, Slot]) -> str:
+    """Return the words with dots that stand before every name, or "" if the names need none off.
+
+    Wrappers add them: module. (DDP), _orig_mod. (torch.compile), model. (Lightning).
+    """
+    if not tensors or any(name in slots for name in tensors):
+        return ""
+    ends = [name.removesuffix(own) for own in slots for name in tensors if name.endswith(f".{own}")]
+    prefix = min(ends, key=len, default="")
+    return prefix if all(name.startswith(prefix) for name in tensors) else ""
+
+
+def _is_grid(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Return whether these are a class token and a square grid, for an image of another size."""
+    same_channels = len(shape) == 3 and shape[::2] == wanted[::2]
+    return same_channels and shape != wanted and math.isqrt(shape[1] - 1) ** 2 == shape[1] - 1 > 0
+
+
+def interpolated(positions: np.ndarray, config: Config) -> np.ndarray:
+    """Return a Vision Transformer's positions (1, 1 + n^2, c) for the config's image.
+
+    The first position is the class token's and stays. The others are an n x n grid, which is
+    resized to the grid of the config's patches by bicubic interpolation (a = -0.5, antialiased).
+    Source: Dosovitskiy et al. 2020, arXiv:2010.11929, sec. 3.2, which does not say which 2D
+    interpolation is meant: timm's is bicubic too, the authors' code is linear.
+    """
+    side, channels = math.isqrt(positions.shape[1] - 1), positions.shape[2]
+    rows, columns = (pixels // config.model.patch for pixels in config.data.shape[:2])
+    grid = positions[:, 1:].reshape(1, side, side, channels)
+    resized = np.asarray(jax.image.resize(grid, (1, rows, columns, channels), "bicubic"))
+    moved = resized.reshape(1, rows * columns, channels)
+    return np.concatenate([positions[:, :1], moved], axis=1)
+
+
+def _of_head(slots: Mapping[str, Slot]) -> list[str]:
+    """Return the names of the last layer's tensors, the classifier's."""
+    paths = [slot.path[:-1] for slot in slots.values() if slot.path[1] == "head"]
+    return [name for name, slot in slots.items() if paths and slot.path[:-1] == max(paths)]
+
+
+def _fresh(names: list[str], slots: Mapping[str, Slot], config: Config) -> dict[str, np.ndarray]:
+    """Return these tensors as a run of the config starts with them."""
+    leaves = weights.leaves_of(trained.init(config, config.seed))
+    ours = {name: np.asarray(leaves[slots[name].path]) for name in names}
+    return {name: slots[name].form.to_library(leaf) for name, leaf in ours.items()}

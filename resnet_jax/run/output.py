@@ -1,0 +1,43 @@
+"""Standard output and standard error that end no run.
+
+The reader of a pipe may leave (`| head`, a `tee` that Ctrl-C ends first), a terminal may be closed,
+and a file's name may have bytes that the locale cannot show.
+"""
+
+import errno
+import io
+import sys
+
+# The errors of a pipe without a reader, and of a terminal that is closed.
+GONE = (errno.EPIPE, errno.EIO)
+
+
+class _Descriptor(io.FileIO):
+    """A file descriptor; what is written after its reader has left is dropped."""
+
+    def write(self, data, /) -> int | None:
+        """Write `data`. Raises: OSError for another reason, such as a full disk."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
+            return memoryview(data).nbytes
+
+
+def keep_running() -> None:
+    """Let this process go on if nobody reads its output, or if the locale lacks a character.
+
+    A character that the locale lacks is shown as a backslash and its number.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        # A test or a notebook has streams of its own, and a process may have none.
+        if stream is not None and stream is getattr(sys, f"__{name}__"):
+            stream.flush()
+            file = io.BufferedWriter(_Descriptor(stream.fileno(), "w", closefd=False))
+            buffered = stream.line_buffering
+            lenient = io.TextIOWrapper(
+                file, stream.encoding, "backslashreplace", line_buffering=buffered
+            )
+            setattr(sys, name, lenient)

@@ -1,0 +1,46 @@
+"""Output that nobody reads, and characters that a locale lacks, end no command."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+COUNT = """
+from resnet_jax.run.output import keep_running
+keep_running()
+for i in range(100_000):
+    print(i)
+import sys
+print("done", file=sys.stderr)
+"""
+
+
+def test_a_process_goes_on_if_the_reader_of_its_pipe_has_left():
+    words = (sys.executable, "-c", COUNT)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as counts:
+        assert counts.stdout and counts.stderr and counts.stdout.readline() == b"0\n"
+        counts.stdout.close()
+        assert counts.stderr.read() == b"done\n"
+        assert counts.wait(60) == 0
+
+
+def test_a_full_disk_is_still_an_error():
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run(
+            (sys.executable, "-c", COUNT),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode != 0 and "No space left on device" in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+def test_any_name_is_shown_somehow(encoding):
+    say = "from resnet_jax.run.output import keep_running\nkeep_running()\nprint('caf\\udce9 ± ✓')"
+    strict = os.environ | {"PYTHONIOENCODING": f"{encoding}:strict"}
+    done = subprocess.run((sys.executable, "-c", say), env=strict, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode(encoding).startswith("caf\\udce9 ")

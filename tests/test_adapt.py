@@ -1,0 +1,114 @@
+"""Weights as people have them: old names, prefixes, other classes and other image sizes."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from resnet_jax import convert, tensors, trained, weights
+from resnet_jax.adapt import adapt, interpolated
+from tests.recipes import recipe
+from tests.smallest import altered, shapes
+from tests.test_weights import FOLDER, VIT, fixture, numbers, same
+
+
+@pytest.fixture(scope="module")
+def config():
+    return recipe("cifar10_akamaster", "depth=8", model__width=4)
+
+
+@pytest.fixture(scope="module")
+def kept(config):
+    return weights.to_tensors(numbers(shapes(config)[1]), "akamaster", config)
+
+
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "module._orig_mod.", "model.", "backbone.net."]
+)
+def test_a_prefix_of_all_names_is_taken_off_and_told(config, kept, prefix):
+    wrapped = {prefix + name: tensor for name, tensor in kept.items()}
+    adapted, notes = adapt(wrapped, "akamaster", config)
+    same(adapted, kept)
+    assert notes == [f"the prefix {prefix} of all names was taken off"]
+
+
+def test_tensors_that_fit_stay_as_they_are(config, kept):
+    adapted, notes = adapt(kept, "akamaster", config)
+    same(adapted, kept)
+    assert notes == []
+
+
+def test_a_prefix_of_some_names_stays(config, kept):
+    some = {f"module.{name}" if "conv" in name else f"other.{name}": a for name, a in kept.items()}
+    assert adapt(some, "akamaster", config) == (some, [])
+
+
+def test_torchvisions_first_names_of_a_densenet_are_todays():
+    layout, config, today, *_ = fixture(FOLDER / "torchvision_densenet.safetensors")
+    pattern = r"(denselayer\d+\.(?:norm|conv))([12]\.)"
+    first = {re.sub(pattern, r"\1.\2", name): tensor for name, tensor in today.items()}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in first
+    same(adapt(first, layout, config)[0], today)
+
+
+@pytest.mark.parametrize("head", ["fit", "new"])
+def test_a_head_for_other_classes_starts_as_a_run_of_the_seed_does(config, kept, head):
+    other = altered(config, **{"model.num_classes": 3, "seed": 5})
+    adapted, notes = adapt(kept, "akamaster", other, head)
+    assert notes == ["linear.bias and linear.weight start anew, for 3 outputs"]
+    fresh = trained.init(other, seed=5)["params"]["head"]["dense"]
+    imported = weights.from_tensors(adapted, "akamaster", other)
+    jax.tree.map(np.testing.assert_array_equal, imported["params"]["head"]["dense"], fresh)
+    body = lambda named: {name: a for name, a in named.items() if not name.startswith("linear.")}
+    same(body(adapted), body(kept))
+
+
+def test_a_head_that_fits_is_replaced_only_if_a_new_head_is_asked_for(config, kept):
+    assert adapt(kept, "akamaster", config, "fit") == (kept, [])
+    assert (
+        adapt(kept, "akamaster", config, "new")[0]["linear.weight"] != kept["linear.weight"]
+    ).all()
+
+
+def test_the_last_layer_alone_of_a_head_of_three_starts_anew():
+    layout, config, kept, *_ = fixture(FOLDER / "torchvision_vgg.safetensors")
+    other = altered(config, **{"model.num_classes": 9})
+    adapted, notes = adapt(kept, layout, other, "fit")
+    assert notes == ["classifier.6.bias and classifier.6.weight start anew, for 9 outputs"]
+    weights.from_tensors(adapted, layout, other)
+
+
+def test_positions_are_interpolated_to_the_images_grid():
+    layout, config, kept, *_ = fixture(VIT)
+    name, patch = "encoder.pos_embedding", config.model.patch
+    for height, width in ((64, 64), (48, 32)):
+        larger = altered(config, **{"data.shape": (height, width, 3)})
+        adapted, (note,) = adapt(kept, layout, larger)
+        tokens = 1 + height * width // patch**2
+        assert adapted[name].shape == (1, tokens, kept[name].shape[2])
+        assert note == f"{name} {kept[name].shape} was interpolated to {adapted[name].shape}"
+        np.testing.assert_array_equal(adapted[name][:, 0], kept[name][:, 0])
+        weights.from_tensors(adapted, layout, larger)
+
+
+def test_interpolated_positions_keep_a_ramp():
+    """Between the edges, a bicubic curve through points of a line is that line."""
+    config = altered(recipe("imagenet", "family=vit,depth=1"), **{"data.shape": (384, 384, 3)})
+    at = lambda n: (np.arange(n) + 0.5) / n
+    ramp = np.repeat(at(14), 14)[None, :, None].astype(np.float32)
+    moved = interpolated(np.concatenate([np.zeros((1, 1, 1), np.float32), ramp], 1), config)
+    rows = moved[0, 1:, 0].reshape(24, 24)
+    np.testing.assert_allclose(rows[3:-3], np.repeat(at(24), 24).reshape(24, 24)[3:-3], atol=1e-5)
+
+
+def test_an_import_tells_what_it_changed_and_train_goes_on(imported, tmp_path):
+    _, config, file = imported
+    wrapped = {f"module.{name}": tensor for name, tensor in tensors.read(file).items()}
+    tensors.write(tmp_path / "w.safetensors", wrapped)
+    other = altered(config, **{"model.num_classes": 3})
+    arguments = "akamaster", tmp_path / "w.safetensors", other, tmp_path / "run"
+    notes = convert.import_weights(*arguments, head="fit")
+    assert [note.split()[0] for note in notes] == ["the", "linear.bias"]
+    run = trained.load(tmp_path / "run")
+    assert run.step == 0 and run.config.model.num_classes == 3
