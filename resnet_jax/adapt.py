@@ -84,8 +84,7 @@ def interpolated(positions: np.ndarray, config: Config) -> np.ndarray:
 
 def _of_head(slots: Mapping[str, Slot]) -> list[str]:
     """Return the names of the last layer's tensors, the classifier's."""
-    paths = [slot.path[:-1] for slot in slots.values() if slot.path[1] == "head"]
-    return [name for name, slot in slots.items() if paths and slot.path[:-1] == max(paths)]
+    return [name for name, slot in slots.items() if slot.path[1:3] == ("head", "dense")]
 
 
 def _fresh(names: list[str], slots: Mapping[str, Slot], config: Config) -> dict[str, np.ndarray]:

@@ -6,11 +6,13 @@ import difflib
 import itertools
 import os
 import platform
+import re
 import shlex
 import signal
 import subprocess
 import sys
 import textwrap
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -26,6 +28,8 @@ from resnet_jax.run.output import keep_running
 
 Arguments = argparse.Namespace
 
+# What XLA says if a device or the host has no memory left.
+NO_MEMORY = re.compile("RESOURCE_EXHAUSTED|out of memory", re.IGNORECASE)
 OUT_OF_MEMORY = (
     "there is not enough memory; make --config.batch_size smaller or set --config.remat=block or "
     "sqrt, ask `python -m resnet_jax.describe --memory=16GB` what fits, and give each of several "
@@ -50,6 +54,8 @@ class Parser(argparse.ArgumentParser):
         )
         self.takes_config = False
         self._words: list[str] = []
+        # Its flags are read before argparse sees them (`_expanded`).
+        self.add_argument("--flagfile", metavar="FILE", help="a file with a flag in each line")
 
     def add_config(self, required: bool = True) -> None:
         """Add --config, and the overrides of its keys."""
@@ -106,7 +112,7 @@ class Parser(argparse.ArgumentParser):
 
         Raises: SystemExit, after one line that says what is wrong.
         """
-        words = sys.argv[1:] if words is None else list(words)
+        words = list(self._expanded(sys.argv[1:] if words is None else words))
         self._words = words
         overrides, others = config_file.split(words) if self.takes_config else ({}, words)
         # A misspelt flag is said before the flag that it leaves missing.
@@ -118,6 +124,21 @@ class Parser(argparse.ArgumentParser):
             fail(self._explain(unknown[0]))
         arguments.overrides = overrides
         return arguments
+
+    def _expanded(self, words: Sequence[str]) -> Iterator[str]:
+        """Yield the words, with the flags of a file in the place of --flagfile=FILE."""
+        waiting = list(words)
+        while waiting:
+            name, equals, path = (word := waiting.pop(0)).partition("=")
+            if name != "--flagfile":
+                yield word
+                continue
+            path = path if equals else waiting.pop(0) if waiting else ""
+            try:
+                lines = file(path).read_text("utf-8").splitlines()
+            except (OSError, ValueError, argparse.ArgumentTypeError) as error:
+                self.error(f"--flagfile={path}: {error}")
+            yield from (line.strip() for line in lines if line.strip() and line[0] != "#")
 
     def _explain(self, word: str) -> str:
         if not word.startswith("-"):
@@ -194,17 +215,17 @@ def run(main: Callable[[], None]) -> None:
             main()
         except (FloatingPointError, OSError) as error:  # a run diverged; data or a disk failed
             fail(str(error), status=1)
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            fail(f"{OUT_OF_MEMORY} ({str(error).splitlines()[0]})", status=1)
-        except MemoryError as error:
-            fail(f"{OUT_OF_MEMORY} ({error})", status=1)
-        except RuntimeError as error:
-            if "Unable to initialize backend" not in str(error):
+        except (RuntimeError, AssertionError, MemoryError) as error:
+            said = (str(error).splitlines() or [""])[0]
+            if isinstance(error, MemoryError) or NO_MEMORY.search(said):
+                fail(f"{OUT_OF_MEMORY} ({said})", status=1)
+            if not traceback.extract_tb(error.__traceback__)[-1].filename.endswith("xla_bridge.py"):
                 raise
             named = os.environ.get("JAX_PLATFORMS", "")
-            fail(f"JAX_PLATFORMS={named}: {error}; unset JAX_PLATFORMS to use what JAX finds")
+            fail(
+                f"JAX finds no device for JAX_PLATFORMS={named!r}{': ' * bool(said)}{said}; unset "
+                "JAX_PLATFORMS to use what JAX finds"
+            )
         except KeyboardInterrupt:
             fail("interrupted", 128 + signal.SIGINT)
 

@@ -29,6 +29,9 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 SPACES = MODES | {1: "GRAY"}
 
 JPEG = b"\xff\xd8"  # the first bytes of a JPEG file
+# A warning of the JPEG library about a file whose image is complete: bytes between its data and the
+# end marker, as some cameras and editors write them. Every other program decodes such files.
+HARMLESS = re.compile(r"extraneous bytes before marker 0xd9$")
 # The number of channels of a JPEG, by the colour space in its header.
 JPEG_CHANNELS = {"Gray": 1, "YCbCr": 3, "RGB": 3, "CMYK": 4, "YCCK": 4}
 
@@ -75,7 +78,7 @@ def decode(data: bytes, channels: int) -> UInt8[np.ndarray, "h w c"]:
     if data.startswith(JPEG):
         height, width, _ = _jpeg_shape(data)
         _check_pixels(height, width)
-        return simplejpeg.decode_jpeg(data, SPACES[channels])
+        return _decode_jpeg(data, channels)
     image = open_image(io.BytesIO(data))
     _shape(image)
     return _pixels(image, channels)
@@ -91,7 +94,7 @@ def decode_exactly(
     """
     if data.startswith(JPEG):
         _check_shape(_jpeg_shape(data), shape, convert)
-        return simplejpeg.decode_jpeg(data, SPACES[shape[-1]])
+        return _decode_jpeg(data, shape[-1])
     image = open_image(io.BytesIO(data))
     _check_shape(_shape(image), shape, convert)
     return _pixels(image, shape[-1])
@@ -142,6 +145,17 @@ def _check_shape(actual: tuple[int, ...], wanted: tuple[int, ...], convert: bool
         _check_pixels(*actual[:2])
     if actual[:2] != wanted[:2] or (actual != wanted and not convert):
         raise ValueError(f"its image is {actual}, not {wanted}")
+
+
+def _decode_jpeg(data: bytes, channels: int) -> UInt8[np.ndarray, "h w c"]:
+    """The pixels of a JPEG. Raises: ValueError if some of its data are missing or damaged."""
+    try:
+        return simplejpeg.decode_jpeg(data, SPACES[channels])
+    except ValueError as error:
+        # A later, worse warning is only seen if decoding stops at the first.
+        if not HARMLESS.search(str(error)):
+            raise
+        return simplejpeg.decode_jpeg(data, SPACES[channels], strict=False)
 
 
 def _jpeg_shape(data: bytes) -> tuple[int, int, int]:

@@ -74,8 +74,8 @@ def fit(image: Image.Image, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "h
         if size[0] * size[1] <= THIN * width * height:
             image = image.resize(size, Image.Resampling.BILINEAR).crop(box)
         else:
-            back = 2 * (image.width / size[0], image.height / size[1])
-            part = tuple(edge * share for edge, share in zip(box, back, strict=True))
+            x, y = image.width / size[0], image.height / size[1]
+            part = (x * box[0], y * box[1], x * box[2], y * box[3])
             image = image.resize((width, height), Image.Resampling.BILINEAR, part)
     return np.asarray(image).reshape(height, width, channels)
 

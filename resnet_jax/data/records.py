@@ -112,7 +112,7 @@ class Records:
             batches.append((images, labels[part].astype(np.int32)))
         return batches
 
-    def labels(self, indices: Int[np.ndarray, "n"]) -> Int32[np.ndarray, "n"]:
+    def labels(self, indices: Int[np.ndarray, "n"]) -> Int32[np.ndarray, "m"]:
         """Labels of these examples; those outside the classes are left out.
 
         Raises: ValueError with split, index and file if an example is damaged.

@@ -123,7 +123,7 @@ def refuse_in_use(workdir: AnyPath) -> None:
     Raises: BlockingIOError that names the process which holds the lock.
     """
     if fcntl is not None and not is_remote(workdir) and (workdir / LOCK).exists():
-        with (workdir / LOCK).open(encoding="utf-8", errors="replace") as file:
+        with (workdir / LOCK).open(encoding="utf-8") as file:
             _flock(workdir, file, fcntl.LOCK_SH)
 
 
