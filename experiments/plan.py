@@ -225,7 +225,8 @@ def check(runs: Sequence[Run], options: Options, task: str = "classification") -
     _check_overrides(tuple(models.values()), options)
     data = [run.config.data for run in models.values() if "name" in run.config.data]
     for name, folder in dict.fromkeys((keys.name, keys.dir) for keys in data):
-        sources.info(name, folder)
+        if not sources.info(name, folder).splits.get("train"):
+            raise ValueError(f"{name} has no split train, and the claim trains networks")
     for run in models.values():
         configs.check(run.config)
     for run in runs:

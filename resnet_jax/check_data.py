@@ -45,9 +45,7 @@ def check(config: Config, workdir: directory.AnyPath | None = None) -> None:
     if config.task != "classification":
         raise ValueError(f"task={config.task} has no data set to check")
     info = sources.info(config.data.name, config.data.dir)
-    splits = {
-        split: sources.records(info, config.data.dir, split) for split in ("train", info.test_split)
-    }
+    splits = {split: sources.records(info, config.data.dir, split) for split in info.used_splits}
     began = time.perf_counter()
     with tqdm(total=sum(map(len, splits.values())), unit="image", disable=None) as bar:
         scans = {split: scan.scan(examples, bar.update) for split, examples in splits.items()}
@@ -82,7 +80,8 @@ def _unfit(config: Config, info: sources.DatasetInfo) -> Iterator[str]:
     """Yield what training would refuse about this config with this data set."""
     try:
         classification.check_fits(config, info)
-        check_batches(config, info.name, info.splits["train"])
+        if info.splits.get("train"):
+            check_batches(config, info.name, info.splits["train"])
     except ValueError as error:
         yield str(error)
 

@@ -106,6 +106,10 @@ def prepare(config: Config, workdir: str | directory.AnyPath) -> Run | None:
             return None
         task = TASKS[config.task]
         dataset = task.build(config)
+        if dataset.train is None:
+            raise ValueError(
+                f"{config.data.name} has no split train; evaluate --data_name measures a run on it"
+            )
         directory.refuse_other_data(workdir, dataset.fingerprint)
         statistics = task.statistics(config, dataset)
         facts = {"data's fingerprint": dataset.fingerprint, "data.stream": dataset.streamed}

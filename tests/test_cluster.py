@@ -143,3 +143,15 @@ def test_processes_that_finish_say_goodbye_and_end_nobody():
     for pair in watched:
         for connection in pair:
             connection.close()
+
+
+def test_a_command_typed_into_the_shell_of_salloc_is_a_single_process(monkeypatch):
+    """The shell is a step of one task, and keeps the number of tasks of its job."""
+    job = {"JOB_ID": "1234", "STEP_NODELIST": "localhost", "NTASKS": "4", "PROCID": "0"}
+    job |= {"LOCALID": "0", "STEP_NUM_NODES": "1", "STEP_NUM_TASKS": "1"}
+    for name, value in job.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert from_flags() is None
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    several = from_flags()
+    assert several is not None and several.processes == 4

@@ -1,6 +1,7 @@
 """The words of a command that is refused or done: one line, its status, nothing left behind."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -194,6 +195,103 @@ def test_weights_go_in_are_measured_and_come_out_again(imported, tmp_path):
     assert done.status == 0 and out.read_bytes() == file.read_bytes(), done.err
 
 
+def test_the_flags_of_a_file_stand_for_themselves(tmp_path):
+    file = tmp_path / "flags"
+    file.write_text("# a run\n--config.model.width=3\n\n--config.batch_size=x\n")
+    words = (f"--config={DIGITS}", f"--workdir={tmp_path}/run")
+    for flag in ([f"--flagfile={file}"], ["--flagfile", file]):
+        assert "--config.batch_size=x is not a whole" in command("train", *words, *flag).refusal
+    assert "/none: " in command("train", *words, f"--flagfile={tmp_path}/none").refusal
+
+
+@pytest.mark.parametrize("name", ["lr=0.1,stages=[1,1]", "what?", "*"])
+def test_a_path_from_which_no_checkpoint_could_be_restored_is_refused(tmp_path, name):
+    workdir = tmp_path / name / "run"
+    done = command("train", f"--config={DIGITS}", f"--workdir={workdir}")
+    assert "Orbax would restore no checkpoint from it" in done.refusal
+    assert not (tmp_path / name).exists()
+
+
+NAMED = "resnet_jax.describe", f"--config={DIGITS}:depth=8"
+
+
+def test_a_backend_that_does_not_exist_is_one_line(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    done = subprocess.run(
+        (sys.executable, "-m", *NAMED), capture_output=True, text=True, check=False
+    )
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert last.startswith("error: JAX finds no device for JAX_PLATFORMS='cuda'"), last
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 9 GiB"),
+        RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore"),
+        RuntimeError("INTERNAL: Error dispatching computation: Out of memory allocating 9 bytes."),
+    ],
+)
+def test_too_little_memory_is_one_line_that_says_what_helps(capsys, error):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        commands.run(main)
+    line = capsys.readouterr().err
+    assert end.value.code == 1 and line.count("\n") == 1
+    assert "not enough memory; make --config.batch_size smaller" in line
+    assert str(error).splitlines()[0] in line
+
+
+def test_another_error_is_no_lack_of_memory_and_no_lack_of_devices():
+    def main():
+        raise RuntimeError("a defect")
+
+    with pytest.raises(RuntimeError, match="a defect"):
+        commands.run(main)
+
+
+def test_a_user_without_a_home_has_no_cache_and_no_error(tmp_path):
+    code = "from resnet_jax import command; import jax; command.use_compilation_cache()\n"
+    code += "print(jax.config.jax_compilation_cache_dir)"
+    unset = ("HOME", "XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR")
+    alone = {name: value for name, value in os.environ.items() if name not in unset}
+    # pwd knows no such user.
+    code = f"import os, pwd\ndef none(_): raise KeyError\npwd.getpwuid = none\n{code}"
+    for more, cache in (({}, "None"), ({"XDG_CACHE_HOME": "/c"}, "/c/resnet_jax/xla")):
+        done = subprocess.run(
+            (sys.executable, "-c", code),
+            env=alone | more,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stdout == f"{cache}\n", done.stderr
+
+
+def test_the_revision_is_none_of_a_repository_around_an_environment(tmp_path):
+    installed = tmp_path / "thesis" / ".venv" / "packages"
+    shutil.copytree(ROOT / "resnet_jax", installed / "resnet_jax")
+    git = lambda *words: subprocess.run(
+        ("git", "-c", "user.name=a", "-c", "user.email=a@b", *words), cwd=tmp_path / "thesis"
+    )
+    (tmp_path / "thesis" / ".gitignore").write_text(".venv\n")
+    for words in (("init", "-q"), ("add", "."), ("commit", "-qm", "thesis")):
+        assert git(*words).returncode == 0
+    code = "from resnet_jax import command; print(command.__file__, repr(command.revision()))"
+    done = subprocess.run(
+        (sys.executable, "-c", code),
+        env=os.environ | {"PYTHONPATH": str(installed)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == f"{installed}/resnet_jax/command.py ''\n", done.stderr
+
+
 def test_a_data_set_of_arrays_is_trained_on_measured_and_predicted(tmp_path):
     random, file, workdir = np.random.default_rng(0), tmp_path / "own.npz", tmp_path / "run"
     images = random.integers(0, 256, (20, 6, 6), np.uint8)
@@ -231,6 +329,13 @@ def test_a_data_set_of_arrays_is_trained_on_measured_and_predicted(tmp_path):
     words = [word.replace("own.npz", "moved.npz") for word in words]
     done = command("train", *words, "--config.steps=3", f"--workdir={workdir}")
     assert done.status == 0 and "train error" in done.out.splitlines()[-1], done.err
+    # A network can be measured on a test split alone, and not trained.
+    np.savez(tmp_path / "only.npz", x_test=images[10:], y_test=labels[10:])
+    done = command("evaluate", f"--workdir={workdir}", f"--data_name=npz:{tmp_path}/only.npz")
+    assert "over 10 examples (center) at step 3" in done.out, done.err
+    only = [word.replace("moved.npz", "only.npz") for word in words]
+    done = command("train", *only, f"--workdir={tmp_path}/other")
+    assert "only.npz has no split train; evaluate --data_name measures a run" in done.refusal
     # The data of a run must not change. Another process would read it again.
     for cached in (sources.load, sources._in_memory):
         cached.cache_clear()

@@ -232,6 +232,24 @@ def test_a_config_file_of_ones_own_works_from_any_directory(own, tmp_path):
         ("base.RECIPE", '{"steps": int("x")}', "line 6: invalid literal for int()"),
         ("import base", "import bass", "line 2: ImportError: "),
         ("get_config", "get_confog", ": AttributeError: "),
+        (
+            "    return make(choose(argument, depth=8), base.RECIPE)",
+            "    config = make(choose(argument, depth=8), base.RECIPE).unlock()\n"
+            "    config.optimizer.learnig_rate = 0.5\n    return config",
+            "unknown config key --config.optimizer.learnig_rate; nearest: --config.optimizer.l",
+        ),
+        (
+            "    return make(choose(argument, depth=8), base.RECIPE)",
+            "    config = make(choose(argument, depth=8), base.RECIPE).unlock()\n"
+            "    config.model.patch = 4\n    return config",
+            "model.patch is a key of family=vit; this config has family=resnet",
+        ),
+        (
+            "    return make(choose(argument, depth=8), base.RECIPE)",
+            "    config = make(choose(argument, depth=8), base.RECIPE).unlock()\n"
+            "    del config.steps\n    return config",
+            ": the config lacks steps",
+        ),
         ('(argument="")', "()", ": TypeError: get_config() takes 0 positional arguments but 1 was"),
         ("return make", "return dict", ": "),
         (

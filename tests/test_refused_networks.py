@@ -102,6 +102,21 @@ def test_groups_are_refused_with_the_nearest_that_divide_every_layer(groups, nea
     recipe("cifar10", argument, check=True, norm__groups=nearest)
 
 
+@pytest.mark.parametrize(
+    "argument,changes",
+    [
+        ("family=vgg_bn,depth=11", {"batch_size": 1}),
+        ("family=vgg_bn,depth=11", {"norm__group_size": 1}),
+        ("family=vgg_bn,depth=11,norm=group", {"model__width": 8, "norm__groups": 64}),
+        ("family=vit,depth=1", {"model__width": 1, "model__heads": 1}),
+    ],
+)
+def test_norms_over_one_number_are_refused_before_a_run(argument, changes):
+    """VGG's last images on digits have one pixel."""
+    message = refused("digits", argument, **changes)
+    assert message.startswith("a norm over one number for each channel gives the same output")
+
+
 def test_a_network_that_needs_larger_images_behind_its_stem_is_refused_with_the_smaller_stem():
     message = refused("cifar10", "depth=20", data__shape=(12, 12, 3), model__stem="7x7")
     assert message.endswith("need 16 pixels on each side; use model.stem=3x3")

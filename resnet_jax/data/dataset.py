@@ -38,7 +38,8 @@ Examples = Records | Split
 class DatasetInfo:
     """The description of a data set: shape (h, w, c) of an image, and examples in each split.
 
-    Height and width are None if images differ in size; such a data set can only be streamed.
+    Height and width are None if images differ in size; such a data set can only be streamed. A data
+    set without the split `train` can be evaluated on, and not trained on.
     """
 
     name: str
@@ -52,6 +53,11 @@ class DatasetInfo:
         """The split that errors are measured on: `test`, or `validation` if there is no `test`."""
         return "test" if self.splits.get("test") else "validation"
 
+    @property
+    def used_splits(self) -> tuple[str, ...]:
+        """The splits that are read: `train`, if there is one, and the test split."""
+        return ("train", self.test_split) if self.splits.get("train") else (self.test_split,)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
@@ -63,7 +69,7 @@ class Dataset:
     """
 
     info: DatasetInfo
-    train: Examples
+    train: Any  # Examples; None if the data set has only a test split
     test: Examples
     fingerprint: str
     streamed: bool = False

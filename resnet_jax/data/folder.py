@@ -6,6 +6,9 @@ The layout is that of torchvision's ImageFolder:
 
 The classes are the folders of `train`, sorted by name. Images may lie in folders below CLASS.
 Files of other types and names that begin with a dot are ignored.
+
+A folder may also hold one split alone, PATH/test/CLASS/IMAGE or PATH/CLASS/IMAGE, which is the test
+split: a network can be measured on it, and not trained.
 """
 
 import functools
@@ -24,8 +27,9 @@ from resnet_jax.data.dataset import DatasetInfo, Source
 from resnet_jax.data.records import Records, Store, one_line
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
-# The folders that may hold the test split; the first with folders of classes is used.
-TEST_FOLDERS = {"test": "test", "val": "validation", "validation": "validation"}
+# The folders that may hold the test split; the first with folders of classes is used. The folder
+# itself is the last of them.
+TEST_FOLDERS = {"test": "test", "val": "validation", "validation": "validation", ".": "test"}
 THREADS = 32  # most of them wait for the file system
 BLOCK = 64  # headers that a thread reads at a time
 
@@ -121,38 +125,47 @@ def _scan(root: Path) -> Scan:
     """The content of a folder. Raises: ValueError for another layout; OSError."""
     if not root.is_dir():
         raise ValueError(f"{root} is not a folder; give the folder that holds train/CLASS/IMAGE")
-    classes = _folders(root / "train")
-    if not classes:
-        raise ValueError(
-            f"{root} has no folder train with a folder for each class; it needs "
-            f"train/CLASS/IMAGE, and its folders are: {', '.join(_folders(root)) or 'none'}"
-        )
-    test_folder = next((test for test in TEST_FOLDERS if _folders(root / test)), None)
+    named = (name for name in TEST_FOLDERS if name != ".")
+    test_folder = next((name for name in named if _folders(root / name)), None)
+    train_classes = _folders(root / "train")
+    if test_folder is None and not train_classes and _is_split(root):
+        test_folder = "."
     if test_folder is None:
+        lacks = "test, val or validation" if train_classes else "train"
         raise ValueError(
-            f"{root} has no folder test, val or validation with a folder for each class; it needs "
-            f"test/CLASS/IMAGE, and its folders are: {', '.join(_folders(root))}"
+            f"{root} has no folder {lacks} with a folder for each class; it needs "
+            f"train/CLASS/IMAGE and test/CLASS/IMAGE, and its folders are: "
+            f"{', '.join(_folders(root)) or 'none'}"
         )
-    test_classes = _folders(root / test_folder)
-    unknown = sorted(set(test_classes) - set(classes))
+    classes = train_classes or _folders(root / test_folder)
+    unknown = sorted(set(_folders(root / test_folder)) - set(classes))
     if unknown:
         raise ValueError(
             f"class {unknown[0]!r} of {root / test_folder} is not a class of {root / 'train'}, "
             f"which has {len(classes)}; remove its folder or add training images"
         )
+    splits = {}
     with ThreadPoolExecutor(THREADS) as pool:
-        train = _list(pool, root, "train", classes)
-        empty = sorted(set(range(len(classes))) - set(train.labels))
-        if empty:
-            raise ValueError(
-                f"class {classes[empty[0]]!r} of {root / 'train'} has no image file "
-                f"({', '.join(SUFFIXES)}); add images or remove its folder"
-            )
-        test = _list(pool, root, test_folder, classes)
+        if train_classes:
+            splits["train"] = train = _list(pool, root, "train", classes)
+            empty = sorted(set(range(len(classes))) - set(train.labels))
+            if empty:
+                raise ValueError(
+                    f"class {classes[empty[0]]!r} of {root / 'train'} has no image file "
+                    f"({', '.join(SUFFIXES)}); add images or remove its folder"
+                )
+        splits[TEST_FOLDERS[test_folder]] = test = _list(pool, root, test_folder, classes)
         if not test.paths:
             raise ValueError(f"{root / test_folder} has no image file ({', '.join(SUFFIXES)})")
-        shape = _shape(pool, root, train.paths + test.paths)
-    return Scan(classes, {"train": train, TEST_FOLDERS[test_folder]: test}, shape)
+        shape = _shape(pool, root, [path for split in splits.values() for path in split.paths])
+    return Scan(classes, splits, shape)
+
+
+def _is_split(root: Path) -> bool:
+    """Whether a folder holds folders of classes itself: each of its folders holds image files."""
+    names = _folders(root)
+    holds = lambda name: any(f.name.lower().endswith(SUFFIXES) for f in (root / name).iterdir())
+    return bool(names) and not {"train", *TEST_FOLDERS} & {*names} and all(map(holds, names))
 
 
 def _folders(folder: Path) -> tuple[str, ...]:

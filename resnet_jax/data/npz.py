@@ -3,7 +3,7 @@
 PATH is an .npz file, or a folder with x_train.npy and so on. Images are uint8 of shape (n, h, w) or
 (n, h, w, c) with c of 1, 3 or 4; labels are integers of shape (n,) or (n, 1). The number of classes
 is 1 + the largest label of both splits. An optional array `class_names` holds a string for each
-class.
+class. The arrays of the training split may be missing if a network is only measured on the others.
 
 An .npz file is read whole into the host's memory. The images of a folder are memory-mapped, so that
 streaming (data.stream) reads only what it needs; the fingerprint reads all of them once at start.
@@ -45,12 +45,13 @@ def find(path: str, data_dir: str) -> Source:
 def _find(name: str, file: Path) -> Source:
     arrays = _arrays(file)
     missing = [key for key in ARRAYS if key not in arrays]
-    if missing:
+    if missing and missing != ["x_train", "y_train"]:
         raise ValueError(
             f"{file} lacks {', '.join(missing)}; its arrays are {', '.join(arrays) or 'none'}"
         )
-    shapes = {split: _image_shape(file, f"x_{split}") for split in ("train", "test")}
-    labels = {split: _labels(file, f"y_{split}") for split in ("train", "test")}
+    splits = ("test",) if missing else ("train", "test")
+    shapes = {split: _image_shape(file, f"x_{split}") for split in splits}
+    labels = {split: _labels(file, f"y_{split}") for split in splits}
     for split, (count, *_) in shapes.items():
         if count != len(labels[split]):
             raise ValueError(
@@ -59,15 +60,15 @@ def _find(name: str, file: Path) -> Source:
             )
         if count == 0:
             raise ValueError(f"x_{split} is empty; both splits need examples")
-    (_, height, width, channels), test = shapes["train"], shapes["test"]
-    if test[1:] != (height, width, channels):
+    height, width, channels = shapes[splits[0]][1:]
+    if (test := shapes["test"])[1:] != (height, width, channels):
         raise ValueError(
             f"the images of x_train are {(height, width, channels)} and those of x_test are "
             f"{test[1:]}; both splits need images of the same shape"
         )
     num_classes = 1 + max(int(split_labels.max()) for split_labels in labels.values())
-    splits = {split: len(split_labels) for split, split_labels in labels.items()}
-    info = DatasetInfo(name, "", (height, width, channels), num_classes, splits)
+    counts = {split: len(split_labels) for split, split_labels in labels.items()}
+    info = DatasetInfo(name, "", (height, width, channels), num_classes, counts)
     names = _class_names(file, num_classes) if "class_names" in arrays else ()
 
     def examples(split: str) -> Split:

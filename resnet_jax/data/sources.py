@@ -69,7 +69,9 @@ def records(about: DatasetInfo, data_dir: str, split: str) -> Examples:
     if source.fingerprint is not None:
         return source.examples(split)
     whole = _in_memory(about.name, data_dir)
-    return whole.train if split == "train" else whole.test
+    examples = whole.train if split == "train" else whole.test
+    assert examples is not None, "the split is one of info.used_splits"
+    return examples
 
 
 def fingerprint(about: DatasetInfo, data_dir: str) -> str:
@@ -106,7 +108,7 @@ def dataset(name: str, data_dir: str, stream: str) -> Dataset:
     if source.fingerprint is None:
         return dataclasses.replace(_in_memory(name, data_dir), streamed=True)
     digest = source.fingerprint()
-    train, test = (source.examples(split) for split in ("train", source.info.test_split))
+    train, test = _splits(source)
     return Dataset(source.info, train, test, digest, streamed=True)
 
 
@@ -128,7 +130,7 @@ def load(name: str, data_dir: str) -> Dataset:
     if source.fingerprint is None:
         return _in_memory(name, data_dir)
     files = source.fingerprint() + "+"  # first, because it refuses missing files quickly
-    train, test = (_decode(source.examples(split)) for split in ("train", source.info.test_split))
+    train, test = (encoded and _decode(encoded) for encoded in _splits(source))
     return Dataset(source.info, train, test, files + _content(source.info, train, test))
 
 
@@ -136,8 +138,14 @@ def load(name: str, data_dir: str) -> Dataset:
 def _in_memory(name: str, data_dir: str) -> Dataset:
     """A data set whose loader gives decoded images, read once in a process."""
     source = find(name, data_dir)
-    train, test = (source.examples(split) for split in ("train", source.info.test_split))
+    train, test = _splits(source)
     return Dataset(source.info, train, test, _content(source.info, train, test))
+
+
+def _splits(source: Source) -> tuple[Any, Any]:
+    """The training split, None if there is none, and the test split."""
+    train = source.examples("train") if source.info.splits.get("train") else None
+    return train, source.examples(source.info.test_split)
 
 
 def _content(about: DatasetInfo, train: Any, test: Any) -> str:
@@ -147,10 +155,11 @@ def _content(about: DatasetInfo, train: Any, test: Any) -> str:
     """
     digest = hashlib.blake2b(digest_size=16)
     name, _, _ = about.name.partition(":")
-    digest.update(repr((name, about.version, len(train), len(test))).encode())
-    for array in (train.images, train.labels, test.images, test.labels):
-        array.flags.writeable = False
-        digest.update(array.data)
+    digest.update(repr((name, about.version, len(train or ()), len(test))).encode())
+    for split in filter(None, (train, test)):
+        for array in (split.images, split.labels):
+            array.flags.writeable = False
+            digest.update(array.data)
     return digest.hexdigest()
 
 
@@ -179,5 +188,5 @@ def _bytes(about: DatasetInfo) -> int | None:
     if height is None or width is None:
         return None
     copies = jax.local_device_count() if jax.local_devices()[0].platform == "cpu" else 1
-    count = about.splits["train"] + about.splits[about.test_split]
+    count = sum(about.splits[split] for split in about.used_splits)
     return copies * count * height * width * channels

@@ -87,11 +87,11 @@ def _info(name: str, data_dir: str, described: description.Description) -> Datas
             f"data set {name!r} has no image called 'image' with a class called 'label', but "
             f"{', '.join(described.features)}; only image classification can be trained"
         )
-    if not splits.get("train") or not (splits.get("test") or splits.get("validation")):
+    if splits.get("train") == 0 or not (splits.get("test") or splits.get("validation")):
         counts = ", ".join(f"{split} ({n} examples)" for split, n in splits.items())
         raise ValueError(
-            f"data set {name!r} has the splits {counts or 'none'}; "
-            "it needs examples in train, and in test or validation"
+            f"data set {name!r} has the labelled splits {counts or 'none'}; it needs examples in "
+            "test or validation, and in train if a network is trained on it"
         )
     height, width, channels = described.shape if len(described.shape) == 3 else (-1, -1, -1)
     if described.dtype != "uint8" or channels not in MODES:
@@ -116,7 +116,7 @@ def _fingerprint(
     digest.update(repr((info.name, info.version, sorted(info.splits.items()))).encode())
     for file in ("dataset_info.json", "features.json"):
         digest.update((folder / file).read_bytes())
-    for split in ("train", info.test_split):
+    for split in info.used_splits:
         for path, count in described.files[split]:
             if not path.is_file():
                 raise ValueError(

@@ -110,7 +110,8 @@ def dataset(config: Config) -> Dataset:
     name, shape = config.data.name, tuple(config.data.shape)
     info = sources.info(name, config.data.dir)
     check_fits(config, info)
-    check_batches(config, name, info.splits["train"])
+    if info.splits.get("train"):
+        check_batches(config, name, info.splits["train"])
     loaded = sources.dataset(name, config.data.dir, config.data.stream)
     split = (
         (lambda images: ImageStream(images, shape))
@@ -118,7 +119,7 @@ def dataset(config: Config) -> Dataset:
         else (lambda images: Arrays(images.images, images.labels))
     )
     return Dataset(
-        split(loaded.train),
+        split(loaded.train) if loaded.train is not None else None,
         split(loaded.test),
         loaded.fingerprint,
         chance_error(loaded),
@@ -129,14 +130,16 @@ def dataset(config: Config) -> Dataset:
 def chance_error(loaded: sources.Dataset) -> float:
     """Return the error of always naming the largest class of the training split.
 
-    The labels of a streamed data set are counted too, or of COUNTED examples of a large one.
+    Without a training split it is that of the test split. The labels of a streamed data set are
+    counted too, or of COUNTED examples of a large one.
     """
-    if isinstance(loaded.train, sources.Split):
-        labels = loaded.train.labels
+    examples = loaded.test if loaded.train is None else loaded.train
+    if isinstance(examples, sources.Split):
+        labels = examples.labels
     else:
-        count = len(loaded.train)
+        count = len(examples)
         few = count if count <= COUNTED_WHOLE else COUNTED
-        labels = loaded.train.labels(np.linspace(0, count - 1, few).astype(np.int64))
+        labels = examples.labels(np.linspace(0, count - 1, few).astype(np.int64))
     return 1 - float(np.bincount(labels, minlength=1).max()) / max(1, len(labels))
 
 
@@ -169,6 +172,14 @@ def statistics(config: Config, dataset: Dataset) -> Statistics:
     constants = ()
     if data.normalisation == "constants":
         constants = tuple(data.mean), tuple(data.std)
+    if train is None and not constants:
+        raise ValueError(
+            f"{data.name} has no split train, from which normalisation={data.normalisation} is "
+            "computed; choose normalisation=constants in the config's argument"
+        )
+    if train is None:
+        none = np.zeros((0, *data.shape), np.uint8)
+        return normalise.statistics(data.normalisation, none, *constants).to_json()
     if isinstance(train, Arrays):
         return normalise.statistics(data.normalisation, train.input, *constants).to_json()
     images: Any = train.examples

@@ -103,7 +103,8 @@ class Dataset:
     """A data set as the training code takes it.
 
     `fingerprint` changes with its content. `test_split` is the name of the split that is measured.
-    `chance` is the score of the best constant prediction.
+    `chance` is the score of the best constant prediction. `train` is None if the data set has only
+    a test split.
     """
 
     train: Any  # Arrays, Generated or Streamed; a Protocol cannot be checked at run time
@@ -115,7 +116,7 @@ class Dataset:
     @property
     def streamed(self) -> bool:
         """Whether the data set is read while it is trained on."""
-        return not isinstance(self.train, Arrays | Generated)
+        return not isinstance(self.test, Arrays | Generated)
 
 
 # (key, batch) -> batch: the network's input, and the target that it is measured by. The key is the

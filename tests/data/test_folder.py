@@ -134,7 +134,7 @@ def test_a_home_folder_is_expanded(tmp_path, monkeypatch):
     [
         ({}, "/images is not a folder"),
         ({"train/0.png": noise(8, 8)}, "no folder train with a folder for each class"),
-        ({"ant/0.png": noise(8, 8)}, "no folder train .*and its folders are: ant"),
+        ({"a/ant/0.png": noise(8, 8)}, "no folder train .*and its folders are: a"),
         ({"train/ant/0.png": noise(8, 8)}, "no folder test, val or validation .*test/CLASS/IMAGE"),
         (tree(*SIZE) | {"test/cat/0.png": noise(8, 8)}, "class 'cat' of .*/test is not a class"),
         (tree(*SIZE) | {"train/cat/0.txt": b""}, "class 'cat' of .*/train has no image file"),
@@ -155,6 +155,18 @@ def test_another_layout_or_a_damaged_header_is_refused_in_one_line(tmp_path, ima
     with pytest.raises(ValueError, match=f"data set 'folder:.*{message}") as error:
         sources.info(name, "")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("inside", ["test/", "val/", ""])
+def test_a_folder_may_hold_one_split_alone(tmp_path, inside):
+    images = {f"{inside}{name}/{i}.png": noise(8, 8) for name in ("ant", "bee") for i in range(3)}
+    name = write(tmp_path / "images", images)
+    info = sources.info(name, "")
+    assert (info.num_classes, info.splits) == (2, {info.test_split: 6})
+    for how in ("never", "always"):
+        loaded = sources.dataset(name, "", how)
+        assert loaded.train is None and len(loaded.test) == 6
+    assert sources.class_names(name, "") == ("ant", "bee")
 
 
 def test_a_name_without_a_path_is_refused():

@@ -203,3 +203,21 @@ def test_a_damaged_file_is_pixels_or_an_exception(form, draw):
             assert images.decode_usual([data], shape).shape == (1, *shape)
     except Exception as error:
         assert not isinstance(error, MemoryError)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+def test_a_jpeg_with_bytes_before_its_end_marker_is_decoded_as_pillow_decodes_it(options):
+    good = encoded(noise(16, 24, 3), "jpeg", **options)
+    data = good[:-2] + bytes(200) + good[-2:]
+    pixels = np.asarray(Image.open(io.BytesIO(data)))
+    for decoded in (images.decode(data, 3), images.decode_exactly(data, (16, 24, 3))):
+        np.testing.assert_array_equal(decoded, simplejpeg.decode_jpeg(good, "RGB"))
+        assert abs(decoded.astype(int) - pixels).max() <= 1
+
+
+def test_a_jpeg_that_lacks_data_is_refused_with_and_without_an_end_marker():
+    good = encoded(noise(64, 96, 3), "jpeg")
+    half = good[: len(good) // 2]
+    for data in (half, half + good[-2:], half + bytes(50) + good[-2:], good[:-2]):
+        with pytest.raises(ValueError, match="(?i)premature end"):
+            images.decode(data, 3)

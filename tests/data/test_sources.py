@@ -1,5 +1,6 @@
 import dataclasses
 import importlib.util
+import io
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -14,7 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_jax.data import sources
+from resnet_jax.data import array_records, sources
+from resnet_jax.tasks import classification
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (2100, 6, 4, 1)).astype(np.uint8)
@@ -198,9 +201,9 @@ def test_images_that_differ_in_size_cannot_be_held_as_one_array(folder):
         ),
         (
             "dataset_info.json",
-            '"train"',
+            '"test"',
             '"extra"',
-            r"extra \(2050 examples\).*it needs examples in",
+            r"train \(2050 examples\), extra \(.*it needs examples in",
         ),
         (
             "dataset_info.json",
@@ -315,3 +318,72 @@ def test_a_real_data_set_has_the_statistics_it_is_known_for():
     known = normalise.statistics("channel", cifar.train.images)
     np.testing.assert_allclose(known.mean, [0.4914, 0.4822, 0.4465], atol=0.003)
     np.testing.assert_allclose(known.std, [0.2470, 0.2435, 0.2616], atol=0.003)
+
+
+@pytest.mark.parametrize("stream", ["never", "always"])
+def test_errors_are_measured_on_the_validation_split_if_the_test_split_has_no_labels(
+    tmp_path, write_tfds, stream
+):
+    file = io.BytesIO()
+    Image.fromarray(RNG.integers(0, 256, (6, 6, 3)).astype(np.uint8)).save(file, "png")
+    rows = lambda *labels: [[(file.getvalue(), label) for label in labels]]
+    splits = {"train": rows(0, 1, 2), "validation": rows(2, 1), "test": rows(-1, -1, -1, -1)}
+    write_tfds(tmp_path, "places", splits, (6, 6, 3))
+    loaded = sources.dataset("places", str(tmp_path), stream)
+    assert (loaded.info.test_split, len(loaded.test)) == ("validation", 2)
+    write_tfds(tmp_path, "alone", {"train": rows(0, 1), "test": rows(-1, -1)}, (6, 6, 3))
+    with pytest.raises(ValueError, match="has the labelled splits train .2 examples.; it needs"):
+        sources.info("alone", str(tmp_path))
+
+
+@pytest.mark.parametrize("stream", ["never", "always"])
+def test_chance_is_the_error_of_the_largest_class_however_data_is_read(
+    tmp_path, write_tfds, stream
+):
+    file = io.BytesIO()
+    Image.fromarray(RNG.integers(0, 256, (6, 6, 3)).astype(np.uint8)).save(file, "png")
+    rows = [[(file.getvalue(), int(i == 0)) for i in range(40)]]
+    write_tfds(tmp_path, "fraud", {"train": rows, "test": rows}, (6, 6, 3))
+    loaded = sources.dataset("fraud", str(tmp_path), stream)
+    assert loaded.streamed == (stream == "always")
+    assert classification.chance_error(loaded) == pytest.approx(1 / 40)
+
+
+def test_chance_of_a_large_streamed_split_is_estimated(tmp_path, write_tfds, monkeypatch):
+    monkeypatch.setattr(classification, "COUNTED_WHOLE", 100)
+    monkeypatch.setattr(classification, "COUNTED", 60)
+    file = io.BytesIO()
+    Image.fromarray(RNG.integers(0, 256, (6, 6, 3)).astype(np.uint8)).save(file, "png")
+    # In the order of their classes, as some data sets are.
+    rows = [[(file.getvalue(), int(i >= 150)) for i in range(200)]]
+    write_tfds(tmp_path, "sorted", {"train": rows, "test": rows}, (6, 6, 3))
+    loaded = sources.dataset("sorted", str(tmp_path), "always")
+    assert classification.chance_error(loaded) == pytest.approx(0.25, abs=0.02)
+
+
+def test_a_split_of_many_record_files_may_open_them_all(monkeypatch):
+    usual = array_records.resource.getrlimit(array_records.resource.RLIMIT_NOFILE)
+    asked = []
+    limits = lambda soft, hard: monkeypatch.setattr(
+        array_records,
+        "resource",
+        SimpleNamespace(
+            RLIMIT_NOFILE=0,
+            RLIM_INFINITY=-1,
+            getrlimit=lambda _: (soft, hard),
+            setrlimit=lambda _, limit: asked.append(limit),
+        ),
+    )
+    limits(1024, 4096)
+    array_records.allow_open_files(10)
+    assert not asked
+    array_records.allow_open_files(1088)
+    ((soft, hard),) = asked
+    assert 1088 + array_records.SPARE_FILES <= soft <= hard == 4096
+    limits(1024, 1100)
+    with pytest.raises(ValueError, match="has 1088 record files, and this process may open 1100"):
+        array_records.allow_open_files(1088)
+    limits(-1, -1)
+    array_records.allow_open_files(10**6)
+    monkeypatch.undo()
+    assert array_records.resource.getrlimit(array_records.resource.RLIMIT_NOFILE) == usual

@@ -186,3 +186,27 @@ def test_a_shift_adds_one_number_to_all_elements():
     assert [a.shape for a in jax.tree.leaves(variables)] == [()]
     moved = Shift(relu=True).apply({"params": {"bias": jnp.float32(-0.5)}}, x)
     assert jnp.array_equal(moved, nn.relu(x - 0.5))
+
+
+@pytest.mark.parametrize(
+    "norm,shape",
+    [
+        (BatchNorm(), (1, 1, 1, 4)),
+        (BatchNorm(group_size=1), (3, 1, 1, 4)),
+        (BatchNorm(), (1, 4)),
+        (GroupNorm(groups=4), (3, 1, 1, 4)),
+        (LayerNorm(), (3, 5, 1)),
+    ],
+)
+def test_a_norm_over_one_number_is_refused(norm, shape):
+    """Nothing of the input would be left; PyTorch refuses batch norm of one value a channel."""
+    with pytest.raises(ValueError, match="a norm over one number for each channel gives the same"):
+        norm.init_with_output(jax.random.key(0), jnp.ones(shape))
+        variables = norm.init(jax.random.key(0), jnp.ones(shape))
+        norm.apply(variables, jnp.ones(shape), mutable=["batch_stats"])
+
+
+def test_a_norm_over_two_numbers_is_none_of_them():
+    for norm, shape in ((BatchNorm(), (1, 2, 1, 4)), (BatchNorm(group_size=2), (4, 1, 1, 4))):
+        variables = norm.init(jax.random.key(0), jnp.ones(shape))
+        norm.apply(variables, jnp.ones(shape), mutable=["batch_stats"])

@@ -15,11 +15,14 @@ from resnet_jax.run.interrupt import Interrupt
 
 
 @pytest.fixture(autouse=True)
-def sigint_is_not_ignored():
-    """Under nohup and cron SIGINT is ignored, also in all child processes."""
-    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
+def no_signal_is_ignored():
+    """In the background, under nohup and cron some are ignored, also in all child processes."""
+    usual = {number: signal.SIG_DFL for number in interrupt.SIGNALS}
+    usual[signal.SIGINT] = signal.default_int_handler
+    earlier = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
-    signal.signal(signal.SIGINT, earlier)
+    for number, handler in earlier.items():
+        signal.signal(number, handler)
 
 
 def start(program, *words, **options):
