@@ -263,8 +263,10 @@ def use_compilation_cache() -> None:
     """
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        if not cache.startswith("~"):
-            jax.config.update("jax_compilation_cache_dir", f"{cache}/resnet_jax/xla")
+        with contextlib.suppress(OSError):  # a home that cannot be written
+            if not cache.startswith("~"):
+                Path(cache, "resnet_jax", "xla").mkdir(parents=True, exist_ok=True)
+                jax.config.update("jax_compilation_cache_dir", f"{cache}/resnet_jax/xla")
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 

@@ -158,8 +158,14 @@ def check(config: Config) -> None:
     for name, key in keys_of_parts(choices).items():
         check_value(name, key, flat[name])
     check_seeds(config)
-    if config.dtype == "float64" and not jax.config.read("jax_enable_x64"):
+    x64 = jax.config.read("jax_enable_x64")
+    if config.dtype == "float64" and not x64:
         raise ValueError("dtype=float64 needs JAX_ENABLE_X64=1 in the environment")
+    if config.dtype != "float64" and x64:
+        raise ValueError(
+            f"dtype={config.dtype} with JAX_ENABLE_X64=1 in the environment, which would make all "
+            "parameters float64: unset it, or set --config.dtype=float64"
+        )
     for key in ("eval_every", "checkpoint_every"):
         if flat[key] % config.chunk_steps:
             near = max(1, round(flat[key] / config.chunk_steps)) * config.chunk_steps

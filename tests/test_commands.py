@@ -212,6 +212,13 @@ def test_a_path_from_which_no_checkpoint_could_be_restored_is_refused(tmp_path, 
     assert not (tmp_path / name).exists()
 
 
+def test_a_path_of_other_bytes_than_utf_8_is_refused(tmp_path):
+    workdir = tmp_path / os.fsdecode(b"caf\xe9")
+    done = command("train", f"--config={DIGITS}", f"--workdir={workdir}")
+    assert "is not UTF-8, and Orbax would save no checkpoint there" in done.refusal
+    assert not workdir.exists()
+
+
 NAMED = "resnet_jax.describe", f"--config={DIGITS}:depth=8"
 
 
@@ -260,7 +267,12 @@ def test_a_user_without_a_home_has_no_cache_and_no_error(tmp_path):
     alone = {name: value for name, value in os.environ.items() if name not in unset}
     # pwd knows no such user.
     code = f"import os, pwd\ndef none(_): raise KeyError\npwd.getpwuid = none\n{code}"
-    for more, cache in (({}, "None"), ({"XDG_CACHE_HOME": "/c"}, "/c/resnet_jax/xla")):
+    kept = f"{tmp_path}/resnet_jax/xla"
+    for more, cache in (
+        ({}, "None"),
+        ({"XDG_CACHE_HOME": str(tmp_path)}, kept),
+        ({"XDG_CACHE_HOME": "/proc"}, "None"),
+    ):
         done = subprocess.run(
             (sys.executable, "-c", code),
             env=alone | more,

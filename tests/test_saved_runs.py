@@ -172,6 +172,21 @@ def test_init_refuses_what_a_run_refuses(seed):
         resnet_jax.init(narrow)
 
 
+def test_the_generator_that_the_environment_names_changes_no_run():
+    drawn = resnet_jax.init(recipe(), seed=3)
+    with jax.default_prng_impl("rbg"):
+        again = resnet_jax.init(recipe(), seed=3)
+    jax.tree.map(np.testing.assert_array_equal, drawn, again)
+
+
+def test_types_that_the_environment_names_are_refused_unless_the_config_names_them(x64):
+    with pytest.raises(ValueError, match="dtype=float32 with JAX_ENABLE_X64=1 in the environment"):
+        configs.check(recipe())
+    double = recipe().copy_and_resolve_references()
+    double.dtype = "float64"
+    configs.check(double)
+
+
 def test_init_draws_what_a_run_of_the_seed_starts_with():
     """The dense highway sows gains, which once changed the last bits of what is drawn."""
     config = config_file.load(f"{ROOT}/configs/digits.py:family=highway,block=dense,depth=4")

@@ -69,11 +69,12 @@ def checking_norms(examples: int) -> Iterator[None]:
 
     def look(apply, args, kwargs, context):
         nonlocal groups
-        if isinstance(context.module, BatchNorm) and examples * math.prod(args[0].shape[1:-1]) == 1:
+        norm = context.module if context.method_name == "__call__" else None
+        if isinstance(norm, BatchNorm) and examples * math.prod(args[0].shape[1:-1]) == 1:
             raise ValueError(ONE_NUMBER.format(MORE_EXAMPLES))
-        if not isinstance(context.module, GroupNorm):
+        if not isinstance(norm, GroupNorm):
             return apply(*args, **kwargs)
-        groups = max(groups, context.module.groups)
+        groups = max(groups, norm.groups)
         channels.add(args[0].shape[-1])
         return apply(*args, **kwargs) if args[0].shape[-1] % groups == 0 else args[0]
 

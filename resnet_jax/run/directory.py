@@ -68,6 +68,14 @@ def refuse_unwritable(workdir: AnyPath) -> None:
             f"--workdir={workdir}: the path has {' '.join(wrong)}, and Orbax would restore no "
             "checkpoint from it; use another name"
         )
+    try:
+        str(workdir).encode()
+    except UnicodeEncodeError as error:
+        shown = os.fsencode(str(workdir))
+        raise ValueError(
+            f"--workdir={shown!r} is not UTF-8, and Orbax would save no checkpoint there; use "
+            "another name"
+        ) from error
     nearest = next(folder for folder in (workdir, *workdir.parents) if folder.exists())
     if not nearest.is_dir():
         raise ValueError(f"--workdir={workdir} cannot be made, because {nearest} is a file")

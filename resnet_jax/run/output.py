@@ -6,7 +6,9 @@ and a file's name may have bytes that the locale cannot show.
 
 import errno
 import io
+import os
 import sys
+from pathlib import Path
 
 # The errors of a pipe without a reader, and of a terminal that is closed.
 GONE = (errno.EPIPE, errno.EIO)
@@ -32,8 +34,9 @@ def keep_running() -> None:
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        # A test or a notebook has streams of its own, and a process may have none.
-        if stream is not None and stream is getattr(sys, f"__{name}__"):
+        if stream is None:  # it was closed before the process started
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - stays
+        elif stream is getattr(sys, f"__{name}__"):  # a test or a notebook has streams of its own
             stream.flush()
             file = io.BufferedWriter(_Descriptor(stream.fileno(), "w", closefd=False))
             buffered = stream.line_buffering

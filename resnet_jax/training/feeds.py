@@ -26,6 +26,7 @@ from resnet_jax.data.stream import cores
 from resnet_jax.keys import Config
 from resnet_jax.tasks.task import Arrays, Batch, Dataset, Generated, Streamed
 from resnet_jax.training import shard
+from resnet_jax.training.state import root_key
 from resnet_jax.training.step import Fetch
 
 
@@ -106,7 +107,7 @@ def generated(
     seed and the split's name: it depends neither on the number of devices nor on other steps.
     """
     number = 2 if name == "train" else 3
-    keys = [jax.random.fold_in(jax.random.key(seed), number) for seed in seeds]
+    keys = [jax.random.fold_in(root_key(seed), number) for seed in seeds]
     data = np.stack([np.asarray(jax.random.key_data(key)) for key in keys])
     source = shard.place(mesh, shard.EACH, data if len(seeds) > 1 else data[0])
     make = jax.vmap(split.generate)

@@ -33,9 +33,17 @@ def create(
     return begin(seed, net.init(initial_key(seed), jnp.zeros((1, *shape))), optimizer)
 
 
+def root_key(seed: Any) -> Any:
+    """Return the random key from which all keys of a run follow.
+
+    The generator is named, so that JAX_DEFAULT_PRNG_IMPL in the environment changes no run.
+    """
+    return jax.random.key(seed, impl="threefry2x32")
+
+
 def initial_key(seed: Any) -> Any:
     """Return the random key from which a run of this seed draws its parameters."""
-    return jax.random.fold_in(jax.random.key(seed), 0)
+    return jax.random.fold_in(root_key(seed), 0)
 
 
 def begin(seed: Any, variables: Any, optimizer: optax.GradientTransformation) -> TrainState:
@@ -46,7 +54,7 @@ def begin(seed: Any, variables: Any, optimizer: optax.GradientTransformation) ->
         params=params,
         batch_stats=variables.get("batch_stats", {}),
         opt_state=optimizer.init(params),
-        key=jax.random.fold_in(jax.random.key(seed), 1),
+        key=jax.random.fold_in(root_key(seed), 1),
         skipped=jnp.zeros((), jnp.int32),
     )
 
