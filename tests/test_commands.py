@@ -260,27 +260,20 @@ def test_another_error_is_no_lack_of_memory_and_no_lack_of_devices():
         commands.run(main)
 
 
-def test_a_user_without_a_home_has_no_cache_and_no_error(tmp_path):
-    code = "from resnet_jax import command; import jax; command.use_compilation_cache()\n"
-    code += "print(jax.config.jax_compilation_cache_dir)"
-    unset = ("HOME", "XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR")
-    alone = {name: value for name, value in os.environ.items() if name not in unset}
-    # pwd knows no such user.
-    code = f"import os, pwd\ndef none(_): raise KeyError\npwd.getpwuid = none\n{code}"
-    kept = f"{tmp_path}/resnet_jax/xla"
-    for more, cache in (
-        ({}, "None"),
-        ({"XDG_CACHE_HOME": str(tmp_path)}, kept),
-        ({"XDG_CACHE_HOME": "/proc"}, "None"),
-    ):
-        done = subprocess.run(
-            (sys.executable, "-c", code),
-            env=alone | more,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.stdout == f"{cache}\n", done.stderr
+def test_a_user_without_a_home_has_no_cache_and_no_error(tmp_path, monkeypatch):
+    def none(_):
+        raise KeyError
+
+    monkeypatch.setattr("pwd.getpwuid", none)
+    for name in ("HOME", "XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    set_options = {}
+    monkeypatch.setattr(commands.jax.config, "update", set_options.__setitem__)
+    for folder, cache in ((None, None), ("/proc", None), (tmp_path, f"{tmp_path}/resnet_jax/xla")):
+        if folder is not None:
+            monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+        commands.use_compilation_cache()
+        assert set_options.get("jax_compilation_cache_dir") == cache
 
 
 def test_the_revision_is_none_of_a_repository_around_an_environment(tmp_path):

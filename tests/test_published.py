@@ -70,7 +70,7 @@ PUBLISHED = [
 
 @pytest.mark.parametrize("name,argument,changes,count", PUBLISHED)
 def test_parameters_and_depth_are_the_published_networks(name, argument, changes, count):
-    config = recipe(name, argument, check=True, **changes)
+    config = recipe(name, argument, **changes)
     net, variables, logits = shapes(config)
     assert parameters(variables) == count
     assert logits.shape == (1, config.model.num_classes)
@@ -119,8 +119,7 @@ def test_a_plain_twin_has_the_parameters_of_option_a_in_every_form_and_shape(fam
     argument = f"family={family},block={block},depth={layers + (4 if family == 'wide' else 2)}"
     changes = TINY | {"model__width": 8, "model__stages": (2, 1)}
     twin, option_a = (
-        shapes(recipe("digits", f"{argument},skip={skip}", check=True, **changes))
-        for skip in ("none", "A")
+        shapes(recipe("digits", f"{argument},skip={skip}", **changes)) for skip in ("none", "A")
     )
     assert twin[1]["params"] == option_a[1]["params"]
     assert measure.layers(option_a[0], option_a[1]["params"]) == layers + 2
@@ -144,7 +143,7 @@ VARIANTS = [
 )
 def test_every_variant_is_one_value_at_any_depth(changes):
     for argument in ("depth=56", "depth=110", "family=ladder,depth=66"):
-        recipe("cifar10", argument, check=True, **changes)
+        families.build(recipe("cifar10", argument, **changes))
     config = recipe("digits", "depth=8", check=True, **TINY, **changes)
     net, variables, logits = shapes(config)
     assert measure.layers(net, variables["params"]) == 8 and logits.shape == (1, 3)
