@@ -52,6 +52,16 @@ def test_torchvisions_first_names_of_a_densenet_are_todays():
     same(adapt(first, layout, config)[0], today)
 
 
+def test_torchvisions_first_names_of_a_transformer_are_todays():
+    layout, config, today, *_ = fixture(VIT)
+    first = {
+        re.sub(r"mlp\.([03])\.", lambda m: f"mlp.linear_{1 + (m[1] == '3')}.", name): tensor
+        for name, tensor in today.items()
+    }
+    assert "encoder.layers.encoder_layer_0.mlp.linear_2.bias" in first
+    same(adapt(first, layout, config)[0], today)
+
+
 @pytest.mark.parametrize("head", ["fit", "new"])
 def test_a_head_for_other_classes_starts_as_a_run_of_the_seed_does(config, kept, head):
     other = altered(config, **{"model.num_classes": 3, "seed": 5})

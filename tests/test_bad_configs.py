@@ -10,7 +10,6 @@ import io
 import itertools
 import json
 import os
-import time
 from pathlib import Path
 from unittest import mock
 
@@ -31,8 +30,6 @@ from tests.recipes import recipe
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = int(os.environ.get("RESNET_JAX_EXAMPLES", "0"))
-# A refusal that takes so many seconds of a core is no answer to a typing error.
-SLOW = 30
 
 # --- what a command does with its words
 
@@ -43,7 +40,6 @@ def refused_or_built(words, workdir):
     The command is `train`, which stops when it would begin to write.
     """
     out, err = io.StringIO(), io.StringIO()
-    began = time.process_time()
     with (
         mock.patch.object(train, "prepare", prepare),
         mock.patch.object(train, "train", lambda config: build(config)),
@@ -59,7 +55,6 @@ def refused_or_built(words, workdir):
             assert len(line.splitlines()) == 1 and line.endswith("\n"), line
             assert "Traceback" not in line
             assert not out.getvalue() and not workdir.exists()
-            assert time.process_time() - began < SLOW, line
             return line
     assert not out.getvalue() + err.getvalue() and not workdir.exists()
     return None

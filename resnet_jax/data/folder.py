@@ -104,7 +104,7 @@ def find(path: str, data_dir: str) -> Source:
         listing = scan.splits[split]
         keep = memory.may_keep(sum(listing.sizes), len(listing.paths))
         store = ImageFiles(root, listing)
-        return Records(name, split, store, scan.shape, len(scan.classes), keep, convert=True)
+        return Records(name, split, store, scan.shape, len(scan.classes), keep)
 
     return Source(info, examples, lambda: scan.classes, lambda: _fingerprint(scan))
 

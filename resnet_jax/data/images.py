@@ -84,19 +84,18 @@ def decode(data: bytes, channels: int) -> UInt8[np.ndarray, "h w c"]:
     return _pixels(image, channels)
 
 
-def decode_exactly(
-    data: bytes, shape: tuple[int, int, int], convert: bool = False
-) -> UInt8[np.ndarray, "h w c"]:
-    """The pixels of an image of shape (h, w, c); an image of another shape is not decoded.
+def decode_exactly(data: bytes, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "h w c"]:
+    """The pixels of an image of height h and width w, converted to c channels.
 
-    With `convert` the file may have other channels, which are converted.
-    Raises: ValueError with both shapes if they differ, and as `decode` does.
+    An image of another size is not decoded. Channels are converted, as tensorflow-datasets and
+    torchvision do it, because data sets of colours have a few grey or CMYK images.
+    Raises: ValueError with both shapes if the sizes differ, and as `decode` does.
     """
     if data.startswith(JPEG):
-        _check_shape(_jpeg_shape(data), shape, convert)
+        _check_shape(_jpeg_shape(data), shape)
         return _decode_jpeg(data, shape[-1])
     image = open_image(io.BytesIO(data))
-    _check_shape(_shape(image), shape, convert)
+    _check_shape(_shape(image), shape)
     return _pixels(image, shape[-1])
 
 
@@ -139,11 +138,10 @@ def _check_pixels(height: int, width: int) -> None:
         raise ValueError(TOO_LARGE)
 
 
-def _check_shape(actual: tuple[int, ...], wanted: tuple[int, ...], convert: bool) -> None:
-    """Refuse an image of another shape; with `convert` only its size counts, and MAX_PIXELS."""
-    if convert:
-        _check_pixels(*actual[:2])
-    if actual[:2] != wanted[:2] or (actual != wanted and not convert):
+def _check_shape(actual: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    """Refuse an image of another height or width, or of more than MAX_PIXELS."""
+    _check_pixels(*actual[:2])
+    if actual[:2] != wanted[:2]:
         raise ValueError(f"its image is {actual}, not {wanted}")
 
 

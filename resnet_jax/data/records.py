@@ -70,18 +70,15 @@ class Records:
         shape: tuple[int | None, int | None, int],
         num_classes: int,
         keep: bool = False,
-        convert: bool = False,
     ):
         """Make a split of the examples in `store`.
 
         keep: image files stay in memory, encoded, after they have been read.
-        convert: images of other channels are converted to those of `shape`, not refused.
         """
         self.shape = shape
         self.name = f"data set {name!r}, split {split!r}"
         self.store = store
         self._num_classes = num_classes
-        self._convert = convert
         self._kept = [b""] * (len(self) if keep else 0)
         self._is_kept = np.zeros(len(self._kept), bool)
         self._usual = np.zeros(len(self._kept), bool)
@@ -145,7 +142,7 @@ class Records:
         for position, (index, file) in enumerate(zip(indices, files, strict=True), first):
             try:
                 if fit is None:
-                    images.append(decode_exactly(file, shape, self._convert))
+                    images.append(decode_exactly(file, shape))
                 else:
                     images.append(fit(position, decode(file, shape[-1])))
             except Exception as error:  # every codec raises its own types

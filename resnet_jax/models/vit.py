@@ -228,6 +228,8 @@ def _values(config: Config) -> dict[str, Any]:
     return values | ({"model.heads": _HEADS[width]} if width in _HEADS else {})
 
 
+_OLD_NAMES = ((r"\.mlp\.linear_1\.", ".mlp.0."), (r"\.mlp\.linear_2\.", ".mlp.3."))
+
 FAMILY = Family(
     "Vision Transformers",
     build=build,
@@ -248,7 +250,8 @@ FAMILY = Family(
     preset=preset,
     depth=12,
     layouts=(
-        Layout("torchvision", ("transformer",), _values, _torchvision),
+        # torchvision's own files still have the names of its first version.
+        Layout("torchvision", ("transformer",), _values, _torchvision, old=_OLD_NAMES),
         Layout("timm", ("transformer",), _values, _timm),
     ),
 )
