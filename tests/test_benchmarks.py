@@ -177,7 +177,7 @@ def test_a_report_is_complete_and_a_ratio_that_was_not_measured_is_null(
     path = tmp_path / "report.json"
     flags = ["--depths=8", "--peer_depths=8,29", "--family=vgg", "--rounds=1"]
     compile_vs_depth.main([f"--json={path}", *flags])
-    report = json.loads(path.read_text())
+    report = json.loads(path.read_text("utf-8"))
     assert set(report) == {"benchmark", "device", "versions", "load_average", "rows", "ratios"}
     assert report["benchmark"] == "compile_vs_depth"
     assert report["ratios"] == {"compile_1202_over_20": None, "compile_vgg_319_over_16": 1.0}

@@ -97,7 +97,7 @@ def flip(folder, rows):
 
 
 def edit(folder, name, old, new):
-    text = (folder / name).read_text()
+    text = (folder / name).read_text("utf-8")
     assert old in text
     (folder / name).write_text(text.replace(old, new))
 
@@ -112,10 +112,7 @@ EXAMPLES = {
     "smaller": ((encoded(8, 9, 3), 1), r"its image is \(8, 9, 3\), not \(8, 10, 3\)"),
     "turned": ((encoded(10, 8, 3), 1), r"its image is \(10, 8, 3\), not \(8, 10, 3\)"),
     "larger png": ((encoded(9, 10, 3, form="png"), 1), r"is \(9, 10, 3\), not \(8, 10, 3\)"),
-    "grey": ((encoded(8, 10, 1), 1), r"its image is \(8, 10, 1\), not \(8, 10, 3\)"),
-    "grey png": ((encoded(8, 10, 1, form="png"), 1), r"is \(8, 10, 1\), not \(8, 10, 3\)"),
-    "alpha": ((encoded(8, 10, 4, form="png"), 1), r"is \(8, 10, 4\), not \(8, 10, 3\)"),
-    "huge": ((header(60_000, 60_000), 1), r"is \(60000, 60000, 3\), not \(8, 10, 3\)"),
+    "huge": ((header(60_000, 60_000), 1), "its image is too large; at most 89,478,485 pixels"),
     "label": ((encoded(*SHAPE), 3), r"its label 3 is not in 0\.\.2"),
     "negative": ((encoded(*SHAPE), -1), r"its label -1 is not in 0\.\.2"),
 }

@@ -82,7 +82,7 @@ def test_an_open_door_is_seen(source):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_door_is_open(path):
-    assert not list(doors(path.read_text()))
+    assert not list(doors(path.read_text("utf-8")))
 
 
 def test_numbers_may_be_loaded():
@@ -90,5 +90,5 @@ def test_numbers_may_be_loaded():
 
 
 def test_only_a_config_file_is_run():
-    running = [path for path in FILES if any(word in path.read_text() for word in RUNNERS)]
+    running = [path for path in FILES if any(word in path.read_text("utf-8") for word in RUNNERS)]
     assert [path.name for path in running] == ["config_file.py"]

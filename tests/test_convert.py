@@ -71,7 +71,7 @@ def test_constants_of_normalisation_are_saved_without_the_data(imported, tmp_pat
     config = recipe("digits", "depth=14,skip=A_split,normalisation=constants", **changes)
     file = imported[2]
     convert.import_weights("akamaster", file, config, tmp_path / "new" / "run")
-    saved = json.loads((tmp_path / "new" / "run" / "normalisation.json").read_text())
+    saved = json.loads((tmp_path / "new" / "run" / "normalisation.json").read_text("utf-8"))
     assert saved == {"mean": [0.5], "std": [0.25]}
 
 
@@ -132,7 +132,7 @@ def test_a_directory_without_a_checkpoint_is_not_exported(imported, tmp_path):
 def test_a_config_that_this_version_cannot_read_is_one_line(imported, tmp_path, change, says):
     workdir = tmp_path / "run"
     shutil.copytree(imported[0], workdir)
-    saved = json.loads((workdir / "config.json").read_text())
+    saved = json.loads((workdir / "config.json").read_text("utf-8"))
     change(saved)
     (workdir / "config.json").write_text(json.dumps(saved))
     with pytest.raises(ValueError, match=says) as error:
@@ -142,7 +142,7 @@ def test_a_config_that_this_version_cannot_read_is_one_line(imported, tmp_path, 
 
 def test_a_key_that_a_saved_config_lacks_takes_its_default(imported, tmp_path):
     shutil.copytree(imported[0], tmp_path / "run")
-    saved = json.loads((tmp_path / "run" / "config.json").read_text())
+    saved = json.loads((tmp_path / "run" / "config.json").read_text("utf-8"))
     del saved["norm"]["momentum"], saved["nonfinite"]
     (tmp_path / "run" / "config.json").write_text(json.dumps(saved))
     assert trained.load(tmp_path / "run").config == imported[1]

@@ -175,7 +175,7 @@ def said(tmp_path_factory):
     file = tmp_path_factory.mktemp("describe") / "described.json"
     done = command("describe", *SMALL, f"--json={file}")
     assert (done.status, done.err) == (0, "")
-    return done.out, json.loads(file.read_text())
+    return done.out, json.loads(file.read_text("utf-8"))
 
 
 def test_the_command_writes_raw_numbers(said):

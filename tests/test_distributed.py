@@ -100,7 +100,7 @@ def test_two_processes_compute_what_a_single_process_computes(tmp_path, alone):
     assert [status for status, *_ in ended] == [0, 0], ended
     assert "starts at step 0" in ended[0][1] and "starts" not in ended[1][1]
     assert_same_but_for_rounding(tmp_path / "two", alone)
-    (entry,) = json.loads((tmp_path / "two" / "run.json").read_text())
+    (entry,) = json.loads((tmp_path / "two" / "run.json").read_text("utf-8"))
     assert entry["devices"] == ["cpu:cpu"] * 2
 
 

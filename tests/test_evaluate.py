@@ -63,7 +63,7 @@ def test_the_masks_of_an_evaluation_cover_every_example_once():
 def test_the_command_writes_what_it_prints_and_names_the_step(imported, tmp_path):
     workdir, file = imported[0], tmp_path / "measured.json"
     done = command("evaluate", f"--workdir={workdir}", f"--json={file}")
-    written = json.loads(file.read_text())
+    written = json.loads(file.read_text("utf-8"))
     facts = {"step", "split", "examples", "protocol"}
     assert written.keys() == facts | {"loss", "error", "error_top5"} and written["step"] == 0
     assert done.status == 0 and f"test error {written['error']:.2%}" in done.out

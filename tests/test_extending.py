@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs" / "extending.md").read_text()
+PAGE = (ROOT / "docs" / "extending.md").read_text("utf-8")
 SECTIONS = {
     title: body for title, body in re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.M | re.S)
 }
@@ -32,7 +32,7 @@ def apply(piece, root):
         return match[1]
     match = re.fullmatch(r"# (\S+), (below|above): (.*)", place)
     assert match, f"{place} does not say where the piece goes"
-    lines = (root / match[1]).read_text().splitlines(keepends=True)
+    lines = (root / match[1]).read_text("utf-8").splitlines(keepends=True)
     (at,) = (i for i, line in enumerate(lines) if line.strip() == match[3])
     lines.insert(at + (match[2] == "below"), code)
     (root / match[1]).write_text("".join(lines))

@@ -118,7 +118,7 @@ def test_determinism_is_a_config_value_and_part_of_a_runs_identity():
 
 
 def test_every_flag_that_the_documentation_names_is_one_of_xlas():
-    text = (Path(__file__).parents[1] / "docs" / "flags.md").read_text()
+    text = (Path(__file__).parents[1] / "docs" / "flags.md").read_text("utf-8")
     flags = set(re.findall(r"`(xla_\w+=[^`]*)`", text))
     assert len(flags) > 10
     lowered = jax.jit(lambda x: x + 1).lower(jnp.ones(3))

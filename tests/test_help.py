@@ -27,7 +27,7 @@ WITH_CONFIG = ("train", "describe", "check_data", "convert")
 def runs_a_command(path):
     """Return whether a module ends with `command.run(main)`, and so is a command."""
     return "command.run(main)" in {
-        ast.unparse(node) for node in ast.walk(ast.parse(path.read_text()))
+        ast.unparse(node) for node in ast.walk(ast.parse(path.read_text("utf-8")))
     }
 
 

@@ -94,7 +94,7 @@ def test_describe_says_what_fits_and_recommends_the_fastest_policy_that_does(
     file, config = tmp_path / "described.json", "--config=configs/digits.py:depth=14"
     changes = ("--config.batch_size=64", "--config.norm.group_size=0")
     describe.main([config, *changes, f"--json={file}", "--memory=200KB"])
-    described, printed = json.loads(file.read_text()), capsys.readouterr().out
+    described, printed = json.loads(file.read_text("utf-8")), capsys.readouterr().out
     assert described["memory_bytes"] == 200_000
     assert "recommended" in printed and "largest batch" in printed and "largest depth" in printed
     assert described["recommended"] == "block"

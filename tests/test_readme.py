@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text("utf-8")
 
 
 def test_the_ten_lines_of_python_do_what_the_page_says(tmp_path, monkeypatch):
@@ -45,7 +45,7 @@ def test_files_and_pages_that_the_readme_names_are_there():
 @pytest.mark.slow  # a minute: pytest -m slow tests/test_readme.py
 def test_the_notebook_runs(monkeypatch):
     monkeypatch.chdir(ROOT)
-    cells = json.loads((ROOT / "docs" / "quickstart.ipynb").read_text())["cells"]
+    cells = json.loads((ROOT / "docs" / "quickstart.ipynb").read_text("utf-8"))["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     small = {"STEPS = 300": "STEPS = 30", "DEPTH = 20": "DEPTH = 8"}
     names: dict = {}

@@ -45,7 +45,7 @@ def recipe():
 
 def test_evaluate_measures_what_the_revision_measured(workdir, tmp_path, capsys):
     evaluate.main([f"--workdir={workdir}", f"--json={tmp_path / 'errors.json'}"])
-    measured = json.loads((tmp_path / "errors.json").read_text())
+    measured = json.loads((tmp_path / "errors.json").read_text("utf-8"))
     assert {name: measured[name] for name in AT_110} == pytest.approx(AT_110, abs=1e-4)
     assert "at step 110" in capsys.readouterr().out
 
@@ -81,7 +81,7 @@ def test_train_goes_on(workdir):
 
 
 def test_a_saved_config_is_today_s_config(workdir):
-    saved = json.loads((workdir / "config.json").read_text())
+    saved = json.loads((workdir / "config.json").read_text("utf-8"))
     assert "patch" in saved["model"], "e8e0e5a saved the keys of every part"
     restored = configs.from_saved(saved)
     assert not configs.differences(recipe(), restored)

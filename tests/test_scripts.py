@@ -108,7 +108,9 @@ class Machine:
         """Return the words of each call of a fake program."""
         path = self.state / program
         return (
-            [shlex.split(line) for line in path.read_text().splitlines()] if path.exists() else []
+            [shlex.split(line) for line in path.read_text("utf-8").splitlines()]
+            if path.exists()
+            else []
         )
 
 
@@ -311,7 +313,7 @@ def commands_of(page):
 
 
 def test_every_command_of_the_page_is_one(machine, tmp_path, capsys):
-    commands = commands_of((ROOT / "docs" / "sweeps.md").read_text())
+    commands = commands_of((ROOT / "docs" / "sweeps.md").read_text("utf-8"))
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
     (tmp_path / "programs" / "python").symlink_to("experiment")
     ours = [c for c in commands if "scripts/" in c or c.startswith("gcloud")]

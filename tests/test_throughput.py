@@ -116,7 +116,7 @@ def test_a_command_ends_in_time_and_reports_what_it_has(tmp_path):
     command = [sys.executable, "-m", "benchmarks.throughput", *words]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    report = json.loads(file.read_text())
+    report = json.loads(file.read_text("utf-8"))
     assert report["benchmark"] == "throughput" and set(report["ratios"].values()) == {None}
     (row,) = (row for row in report["rows"] if row["program"] == "ours")
     assert row["step_ms"] is None and row["why"].startswith(timed.OUT_OF_TIME)
@@ -144,7 +144,7 @@ def test_a_command_that_breaks_reports_what_it_has_and_fails(breaks, tmp_path, c
     file = tmp_path / "report.json"
     with pytest.raises(KeyError, match="an unexpected error"):
         breaks([f"--json={file}", "--seconds=99"])
-    assert json.loads(file.read_text())["rows"] == [{"program": "ours", "step_ms": 3.0}]
+    assert json.loads(file.read_text("utf-8"))["rows"] == [{"program": "ours", "step_ms": 3.0}]
     assert capsys.readouterr().out.endswith("closed\n")
 
 
@@ -294,7 +294,7 @@ def test_a_sweep_reports_its_depths_with_the_batch_and_options_of_its_flags(stub
     file = tmp_path / "report.json"
     flags = ("--depths=8,14", "--batch=2", "--dtype=float32", "--xla_option=a=1", "--rounds=1")
     depth_sweep.main([*flags, f"--json={file}"])
-    report = json.loads(file.read_text())
+    report = json.loads(file.read_text("utf-8"))
     assert report["rows"][0]["options"] == "a=1"
     (scan,) = (r for r in report["rows"] if (r.get("depth"), r["program"]) == (8, "scan"))
     assert scan["images_per_s"] == pytest.approx(2 / 16e-3)  # the stub's steps with options

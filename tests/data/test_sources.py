@@ -42,7 +42,7 @@ def edited(folder, tmp_path, name, file, old, new):
     """The root of a copy of a data set in which `old` is replaced in a description file."""
     shutil.copytree(Path(folder) / name, tmp_path / name)
     path = tmp_path / name / "1.0.0" / file
-    text = path.read_text()
+    text = path.read_text("utf-8")
     changed = json.dumps(json.loads(text)).replace(old, new)
     assert changed != json.dumps(json.loads(text))
     path.write_text(changed)
@@ -251,7 +251,7 @@ def test_the_newest_version_is_taken(folder, tmp_path):
     for version in ("1.0.0", "9.0.0", "10.0.0", "incomplete.11.0.0"):
         shutil.copytree(Path(folder) / "colour" / "1.0.0", tmp_path / "colour" / version)
         path = tmp_path / "colour" / version / "dataset_info.json"
-        path.write_text(path.read_text().replace('"1.0.0"', f'"{version}"'))
+        path.write_text(path.read_text("utf-8").replace('"1.0.0"', f'"{version}"'))
     assert sources.info("colour", str(tmp_path)).version == "10.0.0"
 
 

@@ -222,7 +222,7 @@ def test_a_run_of_replicas_records_each_seed_and_each_can_be_opened(tmp_path):
     assert prepared.config.norm.group_size == 4
     train.train(prepared)
     assert train.prepare(config, tmp_path) is None
-    assert json.loads((tmp_path / "config.json").read_text())["norm"]["group_size"] == 4
+    assert json.loads((tmp_path / "config.json").read_text("utf-8"))["norm"]["group_size"] == 4
     lines = records.read(tmp_path / "metrics.jsonl")
     assert {(r["step"], r["split"], r["seed"]) for r in lines} >= {(8, "test", 5), (8, "test", 6)}
     assert len(lines) == 2 * (4 + 2)

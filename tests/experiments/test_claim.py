@@ -74,7 +74,7 @@ def test_a_small_file_is_a_whole_experiment(small, training, tmp_path, capsys):
     assert "holds: 17.5% with 16 channels, 30.0% with 4." in said
     files = {path.name for path in (tmp_path / "runs").iterdir() if path.is_file()}
     assert files == {"results.json", "table.md", "figure.png", "report.html"}
-    results = json.loads((tmp_path / "runs" / "results.json").read_text())
+    results = json.loads((tmp_path / "runs" / "results.json").read_text("utf-8"))
     assert results["verdict"]["holds"] is True
     assert [row["n"] for row in results["summary"]] == [2, 2]
     assert results["runs"][0]["changes"] == ["steps=40", "model.width=4"]
@@ -149,9 +149,9 @@ def test_a_claim_measures_columns_of_its_own_and_draws_them(options, finish):
     results = claim.conclude(own, asked, runs)
     assert results["verdict"] == {"holds": True, "rule": "layers > 7", "says": "They have."}
     assert [row["layers_mean"] for row in results["summary"]] == [8, 8]
-    assert "| 8.0 |" in " ".join((asked.workdir / "table.md").read_text().split())
+    assert "| 8.0 |" in " ".join((asked.workdir / "table.md").read_text("utf-8").split())
     assert (asked.workdir / "layers.png").read_bytes().startswith(b"\x89PNG")
-    assert "<h2>Layers</h2>" in (asked.workdir / "report.html").read_text()
+    assert "<h2>Layers</h2>" in (asked.workdir / "report.html").read_text("utf-8")
 
 
 def test_a_claim_without_trained_runs_has_no_curves(options):
@@ -165,7 +165,7 @@ def test_a_claim_without_trained_runs_has_no_curves(options):
     )  # fmt: skip
     assert claim.conclude(own, asked, [run])["verdict"]["holds"] is None
     assert not (asked.workdir / "figure.png").exists()
-    assert "Not shown at this scale." in (asked.workdir / "report.html").read_text()
+    assert "Not shown at this scale." in (asked.workdir / "report.html").read_text("utf-8")
 
 
 def test_every_claim_has_the_name_of_its_file_and_is_listed(capsys):

@@ -135,7 +135,7 @@ def sweep(workdir, steps):
 
 def numbers(workdir):
     """What results.json says of the runs, without the times and the folders."""
-    runs = json.loads((workdir / "results.json").read_text())["runs"]
+    runs = json.loads((workdir / "results.json").read_text("utf-8"))["runs"]
     return [{k: v for k, v in run.items() if k not in ("seconds", "workdir")} for run in runs]
 
 
@@ -148,7 +148,7 @@ def test_a_whole_sweep_of_two_at_a_time_has_the_numbers_of_one_by_one(tmp_path, 
     assert {"results.json", "table.md", "figure.png", "report.html"} <= {
         path.name for path in together.iterdir()
     }
-    assert "python -m experiments.degradation" in (together / "report.html").read_text()
+    assert "python -m experiments.degradation" in (together / "report.html").read_text("utf-8")
 
     degradation.main([*words(together, 4), "--list"])
     assert capsys.readouterr().out.count(" finished  ") == 2

@@ -59,7 +59,7 @@ def test_a_row_has_the_names_that_others_rely_on(reported, options):
     names |= {f"{split}_error_{of}" for split in ("train", "test") for of in ("mean", "std")}
     assert all(names <= set(row) for row in summary)
     assert [row["test_error_mean"] for row in summary] == [0.5, 0.25]
-    assert json.loads((options(8).workdir / "results.json").read_text()) == content
+    assert json.loads((options(8).workdir / "results.json").read_text("utf-8")) == content
 
 
 def test_runs_by_the_papers_recipe_stand_beside_its_numbers(reported, options, capsys):
@@ -83,10 +83,10 @@ def test_other_runs_are_a_variant_and_name_what_differs(reported, options, capsy
     changes = "block=preact_basic, optimizer.learning_rate=0.05"
     assert content["runs"][0]["changes"] == changes.split(", ")
     said = capsys.readouterr().out
-    page = (asked.workdir / "report.html").read_text()
+    page = (asked.workdir / "report.html").read_text("utf-8")
     for text in (said, page):
         assert "This is a variant of the claim of A paper 2015, Table 6" in text
-    for text in (said, page, (asked.workdir / "table.md").read_text()):
+    for text in (said, page, (asked.workdir / "table.md").read_text("utf-8")):
         assert f"Recipe: configs/cifar10.py with {changes}." in text
 
 
@@ -126,7 +126,7 @@ def test_the_columns_of_another_task_have_the_name_of_its_score(options, finish)
     content = claim.conclude(CLAIM._replace(task="reconstruction", recipe=""), asked, [run])
     assert content["dataset"] == "reconstruction"
     assert content["summary"][0]["test_loss_mean"] == 0.25
-    page = (asked.workdir / "report.html").read_text()
+    page = (asked.workdir / "report.html").read_text("utf-8")
     assert "Loss while training" in page and "train loss" in page and "%</th>" not in page
 
 

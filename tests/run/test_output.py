@@ -39,7 +39,8 @@ def test_a_full_disk_is_still_an_error():
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
 def test_any_name_is_shown_somehow(encoding):
-    say = "from resnet_jax.run.output import keep_running\nkeep_running()\nprint('caf\\udce9 ± ✓')"
+    begin = "from resnet_jax.run.output import keep_running\nkeep_running()\n"
+    say = begin + r"print('caf\udce9 \xb1 \u2713')"
     strict = os.environ | {"PYTHONIOENCODING": f"{encoding}:strict"}
     done = subprocess.run((sys.executable, "-c", say), env=strict, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -22,7 +22,7 @@ def flip(workdir, step):
 
 
 def assert_same(workdir, other):
-    logs = [(w / "metrics.jsonl").read_text() for w in (workdir, other)]
+    logs = [(w / "metrics.jsonl").read_text("utf-8") for w in (workdir, other)]
     assert logs[0] == logs[1]
     states = (jax.tree.leaves(trained.load(w).state) for w in (workdir, other))
     for a, b in zip(*states, strict=True):

@@ -55,7 +55,7 @@ def unbroken(tmp_path_factory):
 
 
 def test_a_run_leaves_its_config_its_starts_its_records_and_its_checkpoints(unbroken):
-    assert json.loads((unbroken / "config.json").read_text())["model"]["depth"] == 8
+    assert json.loads((unbroken / "config.json").read_text("utf-8"))["model"]["depth"] == 8
     (start,) = directory.read_starts(unbroken)
     assert start["step"] == 0 and start["examples_per_second"] > 0
     assert {"command", "devices", "versions", "data_fingerprint", "seconds"} <= start.keys()
@@ -66,7 +66,7 @@ def test_a_run_leaves_its_config_its_starts_its_records_and_its_checkpoints(unbr
     keys = [(r["step"], r["split"], r["seed"]) for r in lines]
     assert len(set(keys)) == len(keys)
     assert list((unbroken / "tensorboard").glob("events*"))
-    mean = np.array(json.loads((unbroken / "normalisation.json").read_text())["mean"])
+    mean = np.array(json.loads((unbroken / "normalisation.json").read_text("utf-8"))["mean"])
     assert mean.shape == (8, 8, 1)
 
 
@@ -78,7 +78,9 @@ def test_a_run_that_lost_its_end_ends_like_the_unbroken_one_bit_for_bit(unbroken
         file.write('{"step": 12, "split": "tra')
     run(workdir, small())
     assert [s["step"] for s in directory.read_starts(workdir)] == [0, 8]
-    same = (workdir / "metrics.jsonl").read_text() == (unbroken / "metrics.jsonl").read_text()
+    same = (workdir / "metrics.jsonl").read_text("utf-8") == (unbroken / "metrics.jsonl").read_text(
+        "utf-8"
+    )
     assert same
     ours, theirs = weights(workdir, small()), weights(unbroken, small())
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
