@@ -23,8 +23,8 @@ def host_memory() -> int | None:
 
     It is what the host has available, or less in a container or a job whose memory is limited.
     """
-    known = [bytes_ for bytes_ in (_available(), *_control_groups()) if bytes_ is not None]
-    return min(known, default=None)
+    limits = (_available(), *_control_groups())
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _available() -> int | None:

@@ -226,7 +226,7 @@ def check_images(images: np.ndarray, config: Config, statistics: Statistics | No
     low, high = (float(images.min()), float(images.max())) if number else (math.nan, math.nan)
     if images.dtype == np.uint8 and not 0 < high < darkest:
         return
-    found = f"images are {images.dtype}" + (f" from {low:g} to {high:g}" if number else "")
+    facts = f"images are {images.dtype}" + (f" from {low:g} to {high:g}" if number else "")
     if not number or not math.isfinite(high - low):
         remedy = "give finite numbers"
     elif low < 0 or high > 255:
@@ -240,7 +240,7 @@ def check_images(images: np.ndarray, config: Config, statistics: Statistics | No
         )
     else:
         remedy = "pass images.round().astype('uint8')"
-    raise ValueError(f"{found}; this run takes uint8 from 0 to 255: {remedy}")
+    raise ValueError(f"{facts}; this run takes uint8 from 0 to 255: {remedy}")
 
 
 def _check(config: Config) -> None:
