@@ -16,8 +16,12 @@ MOST_SEEDS = 1000
 CONFIGS = Path(__file__).parent.parent / "configs"
 
 # What an experiment sets by flags of its own: keys of a config, and switches.
-SET_BY = {"data.name": "dataset", "model.family": "models", "model.depth": "depths"}
-SET_BY |= {"steps": "steps"}  # --steps scales the schedule, too
+SET_BY = {
+    "data.name": "dataset",
+    "model.family": "models",
+    "model.depth": "depths",
+    "steps": "steps",  # which scales the schedule, too
+}
 SWITCH_SET_BY = {"family": "models", "depth": "depths"}
 
 

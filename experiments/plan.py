@@ -226,7 +226,7 @@ def check(runs: Sequence[Run], options: Options, task: str = "classification") -
     data = [run.config.data for run in models.values() if "name" in run.config.data]
     for name, folder in dict.fromkeys((keys.name, keys.dir) for keys in data):
         if not sources.info(name, folder).splits.get("train"):
-            raise ValueError(f"{name} has no split train, and the claim trains networks")
+            raise ValueError(f"{name} has no split train, which the experiment needs")
     for run in models.values():
         configs.check(run.config)
     for run in runs:

@@ -16,7 +16,8 @@ from resnet_jax import layouts, trained, weights
 from resnet_jax.keys import Config
 from resnet_jax.weights import Slot, Tensors
 
-# What becomes of the file's head: it is kept, replaced if its classes are others, or replaced.
+# keep: the file's classifier is used. fit: it is used if its shapes fit, and otherwise a classifier
+# is drawn. new: a classifier is drawn.
 Head = Literal["keep", "fit", "new"]
 
 
@@ -39,25 +40,27 @@ def adapt(
         if name in tensors and _is_grid(tensors[name].shape, slots[name].shape):
             notes.append(f"{name} {tensors[name].shape} was interpolated to {slots[name].shape}")
             tensors[name] = interpolated(tensors[name], config)
-    replaced = _of_head(slots)
+    replaced = _classifier(slots)
     fits = all(name in tensors and tensors[name].shape == slots[name].shape for name in replaced)
     if head == "new" or (head == "fit" and not fits):
         tensors |= _fresh(replaced, slots, config)
         outputs = slots[replaced[0]].shape[0]
-        notes.append(f"{' and '.join(replaced)} start anew, for {outputs} outputs")
+        notes.append(f"{' and '.join(replaced)} are drawn anew, for {outputs} outputs")
     return tensors, notes
 
 
 def _prefix(tensors: Tensors, slots: Mapping[str, Slot]) -> str:
-    """Return the words with dots that stand before every name, or "" if the names need none off.
+    """Return what has to be removed before every name, words with dots, or an empty string.
 
     Wrappers add them: module. (DDP), _orig_mod. (torch.compile), model. (Lightning).
     """
-    if not tensors or any(name in slots for name in tensors):
+    if any(name in slots for name in tensors):
         return ""
-    ends = [name.removesuffix(own) for own in slots for name in tensors if name.endswith(f".{own}")]
-    prefix = min(ends, key=len, default="")
-    return prefix if all(name.startswith(prefix) for name in tensors) else ""
+    for name in tensors:
+        if ends := [own for own in slots if name.endswith(f".{own}")]:
+            prefix = name.removesuffix(max(ends, key=len))
+            return prefix if all(other.startswith(prefix) for other in tensors) else ""
+    return ""
 
 
 def _is_grid(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
@@ -82,7 +85,7 @@ def interpolated(positions: np.ndarray, config: Config) -> np.ndarray:
     return np.concatenate([positions[:, :1], moved], axis=1)
 
 
-def _of_head(slots: Mapping[str, Slot]) -> list[str]:
+def _classifier(slots: Mapping[str, Slot]) -> list[str]:
     """Return the names of the last layer's tensors, the classifier's."""
     return [name for name, slot in slots.items() if slot.path[1:3] == ("head", "dense")]
 

@@ -112,7 +112,8 @@ def _detected() -> Cluster | None:
 
     kinds = (k for k in ClusterEnv._cluster_types if not k.opt_in_only_method)
     kind = next((k for k in kinds if k.is_env_present()), None)
-    # The shell that salloc opens is a step of one task, beside the tasks of its job.
+    # In the shell that salloc opens SLURM_NTASKS is the number of the job's tasks, which JAX reads.
+    # The shell itself is a step of one task, as is a command under `srun --ntasks=1`.
     if kind is not None and kind.name == "slurm" and os.environ.get("SLURM_STEP_NUM_TASKS") == "1":
         return None
     if kind is None or (processes := kind.get_process_count()) == 1:

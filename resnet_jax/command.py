@@ -86,7 +86,8 @@ class Parser(argparse.ArgumentParser):
         """Add --data_dir and --data_name, which say where the data of a run is now."""
         self.add_argument("--data_dir", help="tensorflow-datasets folder (data.dir)")
         self.add_argument(
-            "--data_name", help="npz:PATH or folder:PATH, if the run's data has moved (data.name)"
+            "--data_name",
+            help="the data set to use instead of the run's (data.name)",
         )
 
     def error(self, message: str) -> NoReturn:
@@ -115,7 +116,7 @@ class Parser(argparse.ArgumentParser):
         words = list(self._expanded(sys.argv[1:] if words is None else words))
         self._words = words
         overrides, others = config_file.split(words) if self.takes_config else ({}, words)
-        # A misspelt flag is said before the flag that it leaves missing.
+        # A misspelt flag is reported before the flag that it leaves missing.
         for word in itertools.takewhile(lambda word: word != "--", others):
             if word.startswith("--") and word.partition("=")[0] not in self._option_string_actions:
                 fail(self._explain(word))
@@ -134,11 +135,14 @@ class Parser(argparse.ArgumentParser):
                 yield word
                 continue
             path = path if equals else waiting.pop(0) if waiting else ""
+            if not path:
+                self.error("--flagfile needs a file: --flagfile=FILE")
             try:
                 lines = file(path).read_text("utf-8").splitlines()
             except (OSError, ValueError, argparse.ArgumentTypeError) as error:
                 self.error(f"--flagfile={path}: {error}")
-            yield from (line.strip() for line in lines if line.strip() and line[0] != "#")
+            flags = [line.strip() for line in lines]
+            waiting = [flag for flag in flags if flag and flag[0] != "#"] + waiting
 
     def _explain(self, word: str) -> str:
         if not word.startswith("-"):
@@ -219,6 +223,7 @@ def run(main: Callable[[], None]) -> None:
             said = (str(error).splitlines() or [""])[0]
             if isinstance(error, MemoryError) or NO_MEMORY.search(said):
                 fail(f"{OUT_OF_MEMORY} ({said})", status=1)
+            # JAX raises either of two types in this file if it has no backend.
             if not traceback.extract_tb(error.__traceback__)[-1].filename.endswith("xla_bridge.py"):
                 raise
             named = os.environ.get("JAX_PLATFORMS", "")

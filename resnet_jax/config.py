@@ -141,9 +141,9 @@ def check_keys(config: Config) -> None:
     flat, choices = flatten(config), choices_of(config)
     keys = keys_of_parts(choices)
     own = {*keys, *(choice.switch.key for choice in choices)}
-    for key in flat.keys() - own:
+    for key in sorted(flat.keys() - own):
         raise ValueError(explain_unknown(key, tuple(own), choices))
-    for key in own - flat.keys():
+    for key in sorted(own - flat.keys()):
         raise ValueError(f"the config lacks {key}, a key of its parts")
     for name, key in keys.items():
         _typed(name, key, flat[name])
@@ -197,7 +197,8 @@ def _check_network(config: Config) -> None:
     shape = TASKS[config.task].example(config).shape
     net = families.build(config)
     example = jax.ShapeDtypeStruct((1, *shape), "float32")
-    # The share of a device is not known yet (-1): start.resolved makes it a number.
+    # norm.group_size=-1 is a device's share of the batch: start.resolved makes it a number, and
+    # checks again.
     group = config.norm.group_size if "group_size" in config.norm else 0
     # Groups of a convolution that do not divide its channels are refused here, too.
     with norm.checking_norms(group if group > 0 else config.batch_size):
@@ -264,7 +265,7 @@ def differences(config: Config, saved: Config) -> list[str]:
         moved = key == "data.name" and str(old).partition(":")[0] == str(new).partition(":")[0]
         if old != new and key not in MAY_CHANGE and not (longer or kept or moved):
             # The end of a cosine follows the number of steps, which alone was asked for.
-            kept_by = f": keep it by --config.{key}={old}" if key == "schedule.end" else ""
+            kept_by = f" (to keep it, set --config.{key}={old})" if key == "schedule.end" else ""
             lines.append(f"{key} is {old} in that run and {new} now{kept_by}")
     return lines
 

@@ -67,7 +67,7 @@ def main(words: Sequence[str] | None = None) -> None:
                     f"--import writes a local folder, not {workdir}; copy it there after"
                 )
             config = config_file.load(arguments.config, arguments.overrides)
-            # Whoever names a number of classes wants a head for it, as in timm.
+            # A number of classes on the command line asks for a classifier of that size.
             head = "fit" if "model.num_classes" in arguments.overrides else "keep"
             head = "new" if arguments.new_head else head
             notes = import_weights(arguments.layout, arguments.source, config, Path(workdir), head)

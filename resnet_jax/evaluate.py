@@ -30,7 +30,14 @@ def main(words: Sequence[str] | None = None) -> None:
             arguments.workdir, arguments.data_dir, arguments.replica, arguments.data_name
         )
         task = TASKS[run.config.task]
-        dataset = task.build(run.config)
+        try:
+            dataset = task.build(run.config)
+        except ValueError as error:
+            if arguments.data_name is None:
+                raise
+            raise ValueError(
+                f"{run.workdir} was trained on data of another form: {error}"
+            ) from None
         statistics = trained.statistics(run)
     measured = evaluate(run, dataset, statistics)
     print(f"{run.workdir}: {words_of(measured, task.shown)} at step {run.step}")

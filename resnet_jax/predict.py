@@ -34,11 +34,11 @@ def main(words: Sequence[str] | None = None) -> None:
         images = np.stack([photographs.read(Path(file), shape) for file in arguments.files])
         given = arguments.data_dir is not None or arguments.data_name is not None
         names = _class_names(run.config, required=given)
+        turned = [photographs.is_turned(Path(file)) for file in arguments.files]
         rows = run.predict(images, check=False)
-    for file, row in zip(arguments.files, rows, strict=True):
-        turned = photographs.is_turned(Path(file))
+    for file, row, is_turned in zip(arguments.files, rows, turned, strict=True):
         note = " (not turned upright, as in training: its EXIF orientation is ignored)"
-        print(f"{file}:{note if turned else ''}")
+        print(f"{file}:{note if is_turned else ''}")
         for label in np.argsort(-row, kind="stable")[:5]:
             print(f"  {np.exp(row[label]):7.2%}  {names[label]}")
 

@@ -98,12 +98,12 @@ def prepare(config: Config, workdir: str | directory.AnyPath) -> Run | None:
         start.refuse_different_processes(configs.flatten(json.loads(configs.to_json(config))))
         mesh = shard.mesh(config.replicas)
         directory.refuse_another(workdir, config)
-        directory.refuse_unwritable(workdir)
         directory.refuse_in_use(workdir)
         config = start.resolved(config, workdir, mesh)
         shard.check(config, mesh)
         if distributed.agree(checkpoint.finished(workdir, config.steps)):
             return None
+        directory.refuse_unwritable(workdir)
         task = TASKS[config.task]
         dataset = task.build(config)
         if dataset.train is None:
@@ -121,8 +121,8 @@ def train(run: Run) -> None:
     """Train to `config.steps`, from the newest good checkpoint if there is one, else from the seed.
 
     Imported weights are a checkpoint of step 0. The run writes config.json, run.json,
-    normalisation.json, metrics.jsonl, tensorboard/, checkpoints/ and saved.jsonl. SIGTERM and
-    SIGINT end it at the next chunk's end, saved (run/interrupt.py).
+    normalisation.json, metrics.jsonl, tensorboard/, checkpoints/ and saved.jsonl. SIGTERM, SIGINT
+    and SIGHUP end it at the next chunk's end, saved (run/interrupt.py).
     Raises: FloatingPointError with the step and the layer if something is not finite; OSError for
         data that cannot be read, for a directory that cannot be written or is in use, and if none
         of the saved checkpoints is good; SystemExit with status 128 + the signal's number.

@@ -66,7 +66,7 @@ def test_torchvisions_first_names_of_a_transformer_are_todays():
 def test_a_head_for_other_classes_starts_as_a_run_of_the_seed_does(config, kept, head):
     other = altered(config, **{"model.num_classes": 3, "seed": 5})
     adapted, notes = adapt(kept, "akamaster", other, head)
-    assert notes == ["linear.bias and linear.weight start anew, for 3 outputs"]
+    assert notes == ["linear.bias and linear.weight are drawn anew, for 3 outputs"]
     fresh = trained.init(other, seed=5)["params"]["head"]["dense"]
     imported = weights.from_tensors(adapted, "akamaster", other)
     jax.tree.map(np.testing.assert_array_equal, imported["params"]["head"]["dense"], fresh)
@@ -85,7 +85,7 @@ def test_the_last_layer_alone_of_a_head_of_three_starts_anew():
     layout, config, kept, *_ = fixture(FOLDER / "torchvision_vgg.safetensors")
     other = altered(config, **{"model.num_classes": 9})
     adapted, notes = adapt(kept, layout, other, "fit")
-    assert notes == ["classifier.6.bias and classifier.6.weight start anew, for 9 outputs"]
+    assert notes == ["classifier.6.bias and classifier.6.weight are drawn anew, for 9 outputs"]
     weights.from_tensors(adapted, layout, other)
 
 

@@ -96,14 +96,15 @@ def allow_open_files(count: int) -> None:
     needed = count + SPARE_FILES
     with contextlib.suppress(OSError):
         needed += len(os.listdir("/dev/fd"))
-    if soft == resource.RLIM_INFINITY or needed <= soft:
-        return
-    if hard != resource.RLIM_INFINITY and needed > hard:
+    unlimited = resource.RLIM_INFINITY
+    if hard != unlimited and needed > hard:
         raise ValueError(
             f"it has {count} record files, and this process may open {hard} files; allow more with "
             f"`ulimit -n {needed}` before the command"
         )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    if soft != unlimited and 2 * needed > soft:  # another split may have as many files
+        most = max(4 * needed, soft) if hard == unlimited else hard
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _reader(path: Path, count: int) -> Any:

@@ -30,7 +30,8 @@ SPACES = MODES | {1: "GRAY"}
 
 JPEG = b"\xff\xd8"  # the first bytes of a JPEG file
 # A warning of the JPEG library about a file whose image is complete: bytes between its data and the
-# end marker, as some cameras and editors write them. Every other program decodes such files.
+# end marker, as some cameras and editors write them. Pillow and TensorFlow decode such files, too.
+# (A flipped bit may cause the same warning; most flipped bits cause none.)
 HARMLESS = re.compile(r"extraneous bytes before marker 0xd9$")
 # The number of channels of a JPEG, by the colour space in its header.
 JPEG_CHANNELS = {"Gray": 1, "YCbCr": 3, "RGB": 3, "CMYK": 4, "YCCK": 4}
@@ -150,7 +151,6 @@ def _decode_jpeg(data: bytes, channels: int) -> UInt8[np.ndarray, "h w c"]:
     try:
         return simplejpeg.decode_jpeg(data, SPACES[channels])
     except ValueError as error:
-        # A later, worse warning is only seen if decoding stops at the first.
         if not HARMLESS.search(str(error)):
             raise
         return simplejpeg.decode_jpeg(data, SPACES[channels], strict=False)

@@ -40,7 +40,7 @@ def _available() -> int | None:
 
 
 def _control_groups(root: Path = Path("/")) -> Iterator[int]:
-    """What the control groups of this process, from its own to the root's, leave it of memory.
+    """Yield, for each control group of this process, its limit less what its processes use.
 
     A line of /proc/self/cgroup is `0::PATH` (version 2) or `N:memory:PATH` (version 1). In a
     container PATH may be the host's, and the container's own group is then the root.

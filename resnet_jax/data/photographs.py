@@ -1,5 +1,6 @@
 """Images of any format and size, resized and cropped for a network of a fixed input size."""
 
+import contextlib
 import io
 from pathlib import Path
 
@@ -14,9 +15,9 @@ from resnet_jax.data.images import MODES
 # sees the centre: the short side is resized to 1 / PART of the input size (256 for 224), and the
 # centre is cropped. That is the standard single-crop protocol.
 CROPPED, PART = 64, 0.875
-# An image that is resized to more than THIN times its centre is a thin strip: it would take
-# gigabytes, so that only its centre is resized. Pillow rounds a part's edges, by which pixels may
-# differ by 2 of 255 levels.
+# If the whole resized image would have more than THIN times the pixels of its centre (a thin strip
+# would take gigabytes), only the centre is resized. Pillow rounds the edges of a part, so that
+# pixels may differ by up to 2 of 255 levels.
 THIN = 16
 
 
@@ -45,8 +46,9 @@ def is_turned(path: Path) -> bool:
 
     Raises: as `images.open_image`.
     """
-    with images.open_image(path) as image:
+    with images.open_image(path) as image, contextlib.suppress(Exception):  # damaged EXIF data
         return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    return False
 
 
 def fit(image: Image.Image, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "h w c"]:
@@ -59,7 +61,7 @@ def fit(image: Image.Image, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "h
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode == "I" and image.format == "PPM":  # Pillow scales these to 16 bits
         image = Image.fromarray(np.clip(np.asarray(image) >> 8, 0, 255).astype(np.uint8))
-    if image.mode in "IF":
+    if image.mode in ("I", "F"):
         kind = "floating-point numbers" if image.mode == "F" else "numbers of 32 bits"
         raise ValueError(f"its pixels are {kind} of unknown range; save it with 8 bits")
     image = image if image.mode == MODES[channels] else image.convert(MODES[channels])

@@ -125,12 +125,11 @@ def _backward(epsilon, relu, span, saved, cotangents):
 normalise.defvjp(_forward, _backward)
 
 
-# A norm of one number subtracts the number from itself: nothing of the input is left.
+# The mean of one number is the number itself: nothing of the input would be left.
 ONE_NUMBER = (
-    "a norm over one number for each channel gives the same output for every input; {}, use larger "
-    "images or use norm=none"
+    "batch norm over one number for each channel gives the same output for every input; make "
+    "batch_size and norm.group_size larger, use larger images, or choose norm=none"
 )
-MORE_EXAMPLES = "make batch_size and norm.group_size larger"
 
 
 class BatchNorm(nn.Module):
@@ -175,7 +174,7 @@ class BatchNorm(nn.Module):
         size, span = (x.shape[0], None) if self.is_initializing() else self._group(x.shape[0])
         numbers = size * (span.size if span else 1) * math.prod(x.shape[1:-1])
         if numbers == 1 and not self.is_initializing():
-            raise ValueError(ONE_NUMBER.format(MORE_EXAMPLES))
+            raise ValueError(ONE_NUMBER)
         groups = x.reshape((x.shape[0] // size, size) + x.shape[1:])
         y, batch_mean, batch_variance = normalise(  # pyright: ignore[reportGeneralTypeIssues]
             groups, scale, bias, self.epsilon, self.relu, span

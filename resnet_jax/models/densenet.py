@@ -168,7 +168,7 @@ FAMILY = Family(
             ("bottleneck",),
             lambda _: {"model.stem": "7x7", "norm.epsilon": 1e-5},
             lambda _: _ROWS,
-            # torchvision's own files still have the names of its first version.
+            # The files that torchvision distributes have older names.
             old=((r"(denselayer\d+\.(?:norm|conv))\.(\d)", r"\1\2"),),
         )
         for library in ("torchvision", "timm")

@@ -20,7 +20,7 @@ from resnet_jax.keys import (
     Part,
     nearest_divisor,
 )
-from resnet_jax.models.batch_norm import MORE_EXAMPLES, ONE_NUMBER, BatchNorm, across
+from resnet_jax.models.batch_norm import ONE_NUMBER, BatchNorm, across
 from resnet_jax.models.dtypes import wide_type
 
 
@@ -46,7 +46,10 @@ class GroupNorm(nn.Module):
         _check_groups(self.groups, {x.shape[-1]})
         c, wide = x.shape[-1], wide_type(x)
         if math.prod(x.shape[1:]) == self.groups:
-            raise ValueError(ONE_NUMBER.format("make norm.groups smaller"))
+            raise ValueError(
+                f"norm.groups={self.groups} over {self.groups} numbers: a group of one number gives "
+                "the same output for every input; make norm.groups smaller"
+            )
         scale = self.param("scale", nn.initializers.constant(0.0 if self.zero else 1.0), (c,))
         bias = self.param("bias", nn.initializers.zeros, (c,))
         parts = x.astype(wide).reshape(x.shape[0], -1, self.groups, c // self.groups)
@@ -71,7 +74,7 @@ def checking_norms(examples: int) -> Iterator[None]:
         nonlocal groups
         norm = context.module if context.method_name == "__call__" else None
         if isinstance(norm, BatchNorm) and examples * math.prod(args[0].shape[1:-1]) == 1:
-            raise ValueError(ONE_NUMBER.format(MORE_EXAMPLES))
+            raise ValueError(ONE_NUMBER)
         if not isinstance(norm, GroupNorm):
             return apply(*args, **kwargs)
         groups = max(groups, norm.groups)
@@ -108,7 +111,10 @@ class LayerNorm(nn.Module):
         """Normalise `x`; training and evaluation are the same."""
         c, wide = x.shape[-1], wide_type(x)
         if c == 1:
-            raise ValueError(ONE_NUMBER.format("make model.width larger"))
+            raise ValueError(
+                "layer normalisation of one channel gives the same output for every input; make "
+                "model.width larger"
+            )
         scale = self.param("scale", nn.initializers.ones, (c,), wide)
         bias = self.param("bias", nn.initializers.zeros, (c,), wide)
         centred = x.astype(wide) - x.astype(wide).mean(-1, keepdims=True)

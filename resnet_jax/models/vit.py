@@ -250,7 +250,7 @@ FAMILY = Family(
     preset=preset,
     depth=12,
     layouts=(
-        # torchvision's own files still have the names of its first version.
+        # The files that torchvision distributes have older names.
         Layout("torchvision", ("transformer",), _values, _torchvision, old=_OLD_NAMES),
         Layout("timm", ("transformer",), _values, _timm),
     ),

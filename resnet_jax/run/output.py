@@ -10,9 +10,6 @@ import os
 import sys
 from pathlib import Path
 
-# The errors of a pipe without a reader, and of a terminal that is closed.
-GONE = (errno.EPIPE, errno.EIO)
-
 
 class _Descriptor(io.FileIO):
     """A file descriptor; what is written after its reader has left is dropped."""
@@ -22,7 +19,8 @@ class _Descriptor(io.FileIO):
         try:
             return super().write(data)
         except OSError as error:
-            if error.errno not in GONE:
+            closed = error.errno == errno.EIO and self.isatty()
+            if error.errno != errno.EPIPE and not closed:
                 raise
             return memoryview(data).nbytes
 

@@ -39,7 +39,7 @@ from resnet_jax.tasks.task import (
 )
 
 # A streamed split of more than COUNTED_WHOLE examples has its classes estimated from COUNTED of
-# them, evenly spaced: a share of 0.5 is then known to 0.7 points (one standard deviation).
+# them, evenly spaced: a share of 0.5 then has a standard error of 0.7 percentage points.
 COUNTED_WHOLE, COUNTED = 50_000, 5_000
 # The most pixels on a side of a JPEG.
 LARGEST_SIDE = 65_535
@@ -221,21 +221,23 @@ def check_images(images: np.ndarray, config: Config, statistics: Statistics | No
             f"images have the shape {images.shape}; give an array of shape "
             f"(n, {', '.join(map(str, shape))}) with n > 0"
         )
-    darkest = 0.0 if statistics is None else 255 * float(np.mean(statistics["mean"])) / 4
+    too_dark = 0.0 if statistics is None else 255 * float(np.mean(statistics["mean"])) / 4
     number = images.dtype.kind in "buif"
     low, high = (float(images.min()), float(images.max())) if number else (math.nan, math.nan)
-    if images.dtype == np.uint8 and not 0 < high < darkest:
+    if images.dtype == np.uint8 and not 0 < high < too_dark:
         return
     facts = f"images are {images.dtype}" + (f" from {low:g} to {high:g}" if number else "")
     if not number or not math.isfinite(high - low):
         remedy = "give finite numbers"
-    elif low < 0 or high > 255:
+    elif low < 0:
         remedy = "give the images as they were before they were normalised"
+    elif high > 255:
+        remedy = "scale them so that white is 255"
     elif high <= 1 and images.dtype != np.uint8:
         remedy = "pass (255 * images).round().astype('uint8')"
-    elif 0 < high < darkest:
+    elif 0 < high < too_dark:
         remedy = (
-            f"the mean pixel in training was {4 * darkest:.0f}; if {high:g} is white, pass "
+            f"the mean pixel in training was {4 * too_dark:.0f}; if {high:g} is white, pass "
             f"(255 / {high:g} * images).round().astype('uint8')"
         )
     else:
