@@ -47,8 +47,8 @@ class GroupNorm(nn.Module):
         c, wide = x.shape[-1], wide_type(x)
         if math.prod(x.shape[1:]) == self.groups:
             raise ValueError(
-                f"norm.groups={self.groups} over {self.groups} numbers: a group of one number gives "
-                "the same output for every input; make norm.groups smaller"
+                f"norm.groups={self.groups} over {self.groups} numbers: a group of one number "
+                "gives the same output for every input; make norm.groups smaller"
             )
         scale = self.param("scale", nn.initializers.constant(0.0 if self.zero else 1.0), (c,))
         bias = self.param("bias", nn.initializers.zeros, (c,))

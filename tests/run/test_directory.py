@@ -135,9 +135,7 @@ def test_a_run_that_was_killed_before_its_config_was_written_can_start(tmp_path,
 def test_a_longer_cosine_is_another_run_unless_its_end_is_kept(tmp_path):
     load = lambda **changes: recipe("digits", "depth=8,schedule=cosine", **changes)
     directory.claim(tmp_path, load(steps=100, schedule__end=100))
-    with pytest.raises(
-        ValueError, match="100 in that run and 200 now .to keep it, set --config.sch"
-    ):
+    with pytest.raises(ValueError, match="100 in that run and 200 now .to keep it, set --"):
         directory.refuse_another(tmp_path, load(steps=200, schedule__end=200))
     directory.refuse_another(tmp_path, load(steps=200, schedule__end=100))
 
