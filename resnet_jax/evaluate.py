@@ -35,9 +35,8 @@ def main(words: Sequence[str] | None = None) -> None:
         except ValueError as error:
             if arguments.data_name is None:
                 raise
-            raise ValueError(
-                f"{run.workdir} was trained on data of another form: {error}"
-            ) from None
+            named = f"--data_name={arguments.data_name} with the run in {run.workdir}"
+            raise ValueError(f"{named}: {error}") from None
         statistics = trained.statistics(run)
     measured = evaluate(run, dataset, statistics)
     print(f"{run.workdir}: {words_of(measured, task.shown)} at step {run.step}")
