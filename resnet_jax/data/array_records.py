@@ -52,6 +52,10 @@ class ArrayRecords(Store):
             records[rows] = reader.read((indices[rows] - self._first(file)).tolist())
         return records.tolist()
 
+    def label_bytes(self) -> int:
+        """Bytes of the record files: a label is stored beside its image."""
+        return sum(path.stat().st_size for path, _ in self.record_files if path.exists())
+
     def place(self, index: int) -> str:
         """'record R of PATH' for an example."""
         file = int(np.searchsorted(self._ends, index, side="right"))

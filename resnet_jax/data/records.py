@@ -44,6 +44,10 @@ class Store(abc.ABC):
         """Labels of these examples. Raises: any Exception if an example is damaged."""
         return self.read(indices)[0]
 
+    def label_bytes(self) -> int:
+        """Bytes that are read for the labels of all examples; 0 if they are in memory."""
+        return 0
+
     @abc.abstractmethod
     def place(self, index: int) -> str:
         """Where an example is stored, for error messages: 'record 2 of PATH' or PATH."""

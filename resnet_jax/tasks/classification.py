@@ -38,9 +38,10 @@ from resnet_jax.tasks.task import (
     check_batches,
 )
 
-# A streamed split of more than COUNTED_WHOLE examples has its classes estimated from COUNTED of
-# them, evenly spaced: a share of 0.5 then has a standard error of 0.7 percentage points.
-COUNTED_WHOLE, COUNTED = 50_000, 5_000
+# If the labels of a streamed split can only be read with more than COUNTED_BYTES of images, its
+# classes are estimated from COUNTED examples, evenly spaced: a share of 0.5 then has a standard
+# error of 0.7 percentage points.
+COUNTED_BYTES, COUNTED = 10**9, 5_000
 # The most pixels on a side of a JPEG.
 LARGEST_SIDE = 65_535
 
@@ -138,7 +139,7 @@ def chance_error(loaded: sources.Dataset) -> float:
         labels = examples.labels
     else:
         count = len(examples)
-        few = count if count <= COUNTED_WHOLE else COUNTED
+        few = count if examples.store.label_bytes() <= COUNTED_BYTES else min(count, COUNTED)
         labels = examples.labels(np.linspace(0, count - 1, few).astype(np.int64))
     return 1 - float(np.bincount(labels, minlength=1).max()) / max(1, len(labels))
 

@@ -350,7 +350,7 @@ def test_chance_is_the_error_of_the_largest_class_however_data_is_read(
 
 
 def test_chance_of_a_large_streamed_split_is_estimated(tmp_path, write_tfds, monkeypatch):
-    monkeypatch.setattr(classification, "COUNTED_WHOLE", 100)
+    monkeypatch.setattr(classification, "COUNTED_BYTES", 100)
     monkeypatch.setattr(classification, "COUNTED", 60)
     file = io.BytesIO()
     Image.fromarray(RNG.integers(0, 256, (6, 6, 3)).astype(np.uint8)).save(file, "png")
