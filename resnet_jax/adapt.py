@@ -37,7 +37,7 @@ def adapt(
         tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
         notes.append(f"the prefix {prefix} of all names was taken off")
     for name in (name for name, slot in slots.items() if slot.path[-1] == "positions"):
-        if name in tensors and _is_grid(tensors[name].shape, slots[name].shape):
+        if name in tensors and _is_of_another_grid(tensors[name].shape, slots[name].shape, config):
             notes.append(f"{name} {tensors[name].shape} was interpolated to {slots[name].shape}")
             tensors[name] = interpolated(tensors[name], config)
     replaced = _classifier(slots)
@@ -56,17 +56,24 @@ def _prefix(tensors: Tensors, slots: Mapping[str, Slot]) -> str:
     """
     if any(name in slots for name in tensors):
         return ""
+    prefixes = set()
     for name in tensors:
         if ends := [own for own in slots if name.endswith(f".{own}")]:
-            prefix = name.removesuffix(max(ends, key=len))
-            return prefix if all(other.startswith(prefix) for other in tensors) else ""
-    return ""
+            prefixes.add(name.removesuffix(max(ends, key=len)))
+    prefix = min(prefixes, key=len, default="")
+    return prefix if all(name.startswith(prefix) for name in tensors) else ""
 
 
-def _is_grid(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    """Return whether these are a class token and a square grid, for an image of another size."""
-    same_channels = len(shape) == 3 and shape[::2] == wanted[::2]
-    return same_channels and shape != wanted and math.isqrt(shape[1] - 1) ** 2 == shape[1] - 1 > 0
+def _is_of_another_grid(shape: tuple[int, ...], wanted: tuple[int, ...], config: Config) -> bool:
+    """Return whether these are a class token and a square grid, and the config's grid is another.
+
+    The number of tokens alone does not tell: 14 x 14 patches are as many as 7 x 28.
+    """
+    if len(shape) != 3 or shape[::2] != wanted[::2] or shape[1] < 2:
+        return False
+    side = math.isqrt(shape[1] - 1)
+    grid = tuple(pixels // config.model.patch for pixels in config.data.shape[:2])
+    return side**2 == shape[1] - 1 and grid != (side, side)
 
 
 def interpolated(positions: np.ndarray, config: Config) -> np.ndarray:

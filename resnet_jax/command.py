@@ -138,11 +138,13 @@ class Parser(argparse.ArgumentParser):
             if not path:
                 self.error("--flagfile needs a file: --flagfile=FILE")
             try:
-                lines = file(path).read_text("utf-8").splitlines()
+                lines = file(path).read_text("utf-8-sig").splitlines()
             except (OSError, ValueError, argparse.ArgumentTypeError) as error:
                 self.error(f"--flagfile={path}: {error}")
-            flags = [line.strip() for line in lines]
-            waiting = [flag for flag in flags if flag and flag[0] != "#"] + waiting
+            flags = [flag for flag in map(str.strip, lines) if flag and flag[0] != "#"]
+            if any(flag.startswith("--flagfile") for flag in flags):
+                self.error(f"--flagfile={path}: a file of flags cannot name another one")
+            yield from flags
 
     def _explain(self, word: str) -> str:
         if not word.startswith("-"):

@@ -138,7 +138,11 @@ def check_keys(config: Config) -> None:
     `make` returns no such config; a config file may change what `make` returns.
     Raises: ValueError with the key, and the nearest key if it is unknown.
     """
-    flat, choices = flatten(config), choices_of(config)
+    flat = flatten(config)
+    try:
+        choices = choices_of(config)
+    except KeyError as error:
+        raise ValueError(f"the config lacks {error.args[0]}, which chooses a part") from None
     keys = keys_of_parts(choices)
     own = {*keys, *(choice.switch.key for choice in choices)}
     for key in sorted(flat.keys() - own):

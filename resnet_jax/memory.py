@@ -14,6 +14,7 @@ from typing import Any, get_args
 import jax
 import jax.numpy as jnp
 
+from resnet_jax import config as configs
 from resnet_jax import families
 from resnet_jax.keys import Config
 from resnet_jax.models import measure
@@ -129,7 +130,12 @@ def largest_batch(config: Config, limit: int, peak: int | None) -> int | None:
     used = lambda size: (
         peak if size == config.batch_size else peak_bytes(changed(config, batch_size=size))
     )
-    return largest(range(unit, 2**31, unit), config.batch_size, used, limit)
+    try:
+        configs.check(changed(config, batch_size=unit))
+        first = unit
+    except ValueError:  # a single example cannot be normalised
+        first = 2 * unit
+    return largest(range(first, 2**31, unit), config.batch_size, used, limit)
 
 
 def largest_depth(config: Config, limit: int, peak: int | None) -> int | None:

@@ -97,7 +97,11 @@ def load(
     config = read_config(workdir)
     with config.unlocked():
         for key, value in {"dir": data_dir, "name": data_name}.items():
-            if value is not None and key in config.data:
+            if value is not None and key not in config.data:
+                raise ValueError(
+                    f"{workdir} is a run of task={config.task}, which has no data.{key}"
+                )
+            if value is not None:
                 config.data[key] = value
     if not 0 <= replica < config.replicas:
         raise ValueError(

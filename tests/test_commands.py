@@ -202,6 +202,10 @@ def test_the_flags_of_a_file_stand_for_themselves(tmp_path):
     for flag in ([f"--flagfile={file}"], ["--flagfile", file]):
         assert "--config.batch_size=x is not a whole" in command("train", *words, *flag).refusal
     assert "/none: " in command("train", *words, f"--flagfile={tmp_path}/none").refusal
+    assert "needs a file" in command("train", "--flagfile").refusal
+    file.write_text(f"--flagfile={file}\n")
+    done = command("train", *words, f"--flagfile={file}")
+    assert "a file of flags cannot name another one" in done.refusal
 
 
 @pytest.mark.parametrize("name", ["lr=0.1,stages=[1,1]", "what?", "*"])

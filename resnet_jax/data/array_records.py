@@ -96,19 +96,19 @@ def allow_open_files(count: int) -> None:
     if resource is None:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # Checkpoints, pipes and XLA's threads need some, too.
-    needed = count + SPARE_FILES
+    needed, unlimited = count, resource.RLIM_INFINITY
     with contextlib.suppress(OSError):
         needed += len(os.listdir("/dev/fd"))
-    unlimited = resource.RLIM_INFINITY
     if hard != unlimited and needed > hard:
         raise ValueError(
             f"it has {count} record files, and this process may open {hard} files; allow more with "
-            f"`ulimit -n {needed}` before the command"
+            f"`ulimit -n {needed + SPARE_FILES}` before the command"
         )
-    if soft != unlimited and 2 * needed > soft:  # another split may have as many files
-        most = max(4 * needed, soft) if hard == unlimited else hard
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    # Another split may have as many; checkpoints, pipes and XLA's threads need some, too.
+    if soft != unlimited and 2 * needed + SPARE_FILES > soft:
+        most = max(4 * needed + SPARE_FILES, soft) if hard == unlimited else hard
+        with contextlib.suppress(OSError, ValueError):  # a system may have a limit of its own
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _reader(path: Path, count: int) -> Any:

@@ -53,7 +53,7 @@ def _control_groups(root: Path = Path("/")) -> Iterator[int]:
         if controllers and "memory" not in controllers.split(","):
             continue
         top = root / "sys/fs/cgroup" / ("memory" if controllers else "")
-        limit_file, used_key = ("memory.limit_in_bytes", "rss") if controllers else V2
+        limit_file, used_key = ("memory.limit_in_bytes", "total_rss") if controllers else V2
         own = top / path.lstrip("/")
         for folder in filter(lambda folder: folder.is_relative_to(top), (own, *own.parents)):
             try:
@@ -61,7 +61,7 @@ def _control_groups(root: Path = Path("/")) -> Iterator[int]:
                 stat = (folder / "memory.stat").read_text("utf-8")
             except (OSError, ValueError):  # no such group here, or "max"
                 continue
-            used = re.search(rf"^(?:total_)?{used_key} (\d+)$", stat, re.MULTILINE)
+            used = re.search(rf"^{used_key} (\d+)$", stat, re.MULTILINE)
             yield max(0, limit - int(used[1] if used else 0))
 
 

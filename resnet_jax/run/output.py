@@ -12,14 +12,19 @@ from pathlib import Path
 
 
 class _Descriptor(io.FileIO):
-    """A file descriptor; what is written after its reader has left is dropped."""
+    """A file descriptor; what is written after its reader has left is dropped.
+
+    `terminal` says whether it was a terminal at the start: a closed terminal is none any more.
+    """
+
+    terminal = False
 
     def write(self, data, /) -> int | None:
         """Write `data`. Raises: OSError for another reason, such as a full disk."""
         try:
             return super().write(data)
         except OSError as error:
-            closed = error.errno == errno.EIO and self.isatty()
+            closed = error.errno == errno.EIO and self.terminal
             if error.errno != errno.EPIPE and not closed:
                 raise
             return memoryview(data).nbytes
@@ -36,9 +41,14 @@ def keep_running() -> None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - stays
         elif stream is getattr(sys, f"__{name}__"):  # a test or a notebook has streams of its own
             stream.flush()
-            file = io.BufferedWriter(_Descriptor(stream.fileno(), "w", closefd=False))
-            buffered = stream.line_buffering
+            descriptor = _Descriptor(stream.fileno(), "w", closefd=False)
+            descriptor.terminal = stream.isatty()
             lenient = io.TextIOWrapper(
-                file, stream.encoding, "backslashreplace", line_buffering=buffered
+                # As Python itself does for `python -u`, which asks for no buffer.
+                descriptor if stream.write_through else io.BufferedWriter(descriptor),
+                stream.encoding,
+                "backslashreplace",
+                line_buffering=stream.line_buffering,
+                write_through=stream.write_through,
             )
             setattr(sys, name, lenient)

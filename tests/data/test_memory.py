@@ -37,9 +37,12 @@ def write(root, files):
 def test_the_smallest_limit_of_the_control_groups_counts(tmp_path, files, left):
     write(tmp_path, files)
     limits = [name for name in files if name.endswith(("memory.max", "limit_in_bytes"))]
-    used = {name.rpartition("/")[0] + "/memory.stat": "cache 5\nrss 0\nanon 0\n" for name in limits}
+    used = {
+        name.rpartition("/")[0] + "/memory.stat": "cache 5\nrss 0\ntotal_rss 0\nanon 0\n"
+        for name in limits
+    }
     write(tmp_path, used)
     assert min(memory._control_groups(tmp_path), default=None) == left
-    write(tmp_path, dict.fromkeys(used, "file 7\nanon 1000\nrss 1000\n"))
+    write(tmp_path, dict.fromkeys(used, "file 7\nanon 1000\nrss 1\ntotal_rss 1000\n"))
     after = min(memory._control_groups(tmp_path), default=None)
     assert after == (None if left is None else left - 1000)

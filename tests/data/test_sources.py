@@ -382,8 +382,8 @@ def test_a_split_of_many_record_files_may_open_them_all(monkeypatch):
     limits(1024, -1)
     array_records.allow_open_files(1024)
     assert asked[-1][0] >= 2 * 1024 + array_records.SPARE_FILES
-    limits(1024, 1100)
-    with pytest.raises(ValueError, match="has 1088 record files, and this process may open 1100"):
+    limits(1024, 1080)
+    with pytest.raises(ValueError, match="has 1088 record files, and this process may open 1080"):
         array_records.allow_open_files(1088)
     limits(-1, -1)
     array_records.allow_open_files(10**6)

@@ -1,6 +1,7 @@
 """Output that nobody reads, and characters that a locale lacks, end no command."""
 
 import os
+import pty
 import subprocess
 import sys
 
@@ -45,3 +46,32 @@ def test_any_name_is_shown_somehow(encoding):
     done = subprocess.run((sys.executable, "-c", say), env=strict, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.decode(encoding).startswith("caf\\udce9 ")
+
+
+TERMINAL = """
+import os, signal, sys, time
+from resnet_jax.run.output import keep_running
+keep_running()
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+print("ready", flush=True)
+while os.isatty(1):
+    time.sleep(0.01)
+print("nobody reads this", flush=True)
+print("nor this", file=sys.stderr, flush=True)
+os._exit(7)
+"""
+
+
+def test_a_process_goes_on_if_its_terminal_is_closed():
+    ours, its = pty.openpty()
+    process = subprocess.Popen((sys.executable, "-c", TERMINAL), stdout=its, stderr=its, stdin=its)
+    os.close(its)
+    assert os.read(ours, 5) == b"ready"
+    os.close(ours)
+    assert process.wait(60) == 7
+
+
+def test_output_that_is_not_buffered_stays_so():
+    code = COUNT.replace("100_000", "3") + "import os; os._exit(0)"
+    done = subprocess.run((sys.executable, "-u", "-c", code), capture_output=True, check=False)
+    assert done.stdout == b"0\n1\n2\n"
