@@ -89,11 +89,8 @@ class Start:
         for index in range(scenario.processes):
             address = f"--coordinator_address=127.0.0.1:{port}"
             cluster = (address, f"--num_processes={scenario.processes}", f"--process_id={index}")
-            with (
-                self._log.open("w", encoding="utf-8")
-                if index == 0
-                else open(os.devnull, "w", encoding="utf-8") as output
-            ):
+            log = self._log if index == 0 else Path(os.devnull)
+            with log.open("w", encoding="utf-8") as output:
                 process = subprocess.Popen(
                     [*self.words, *(cluster if scenario.processes > 1 else ())],
                     env=environment,

@@ -225,7 +225,7 @@ def check(runs: Sequence[Run], options: Options, task: str = "classification") -
     _check_overrides(tuple(models.values()), options)
     data = [run.config.data for run in models.values() if "name" in run.config.data]
     for name, folder in dict.fromkeys((keys.name, keys.dir) for keys in data):
-        if not sources.info(name, folder).splits.get("train"):
+        if "train" not in sources.info(name, folder).used_splits:
             raise ValueError(f"{name} has no split train, which the experiment needs")
     for run in models.values():
         configs.check(run.config)

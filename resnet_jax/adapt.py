@@ -50,9 +50,9 @@ def adapt(
 
 
 def _prefix(tensors: Tensors, slots: Mapping[str, Slot]) -> str:
-    """Return what has to be removed before every name, words with dots, or an empty string.
+    """Return the prefix that a wrapper has added to every name, or an empty string.
 
-    Wrappers add them: module. (DDP), _orig_mod. (torch.compile), model. (Lightning).
+    Examples are module. (DDP), _orig_mod. (torch.compile) and model. (Lightning).
     """
     if any(name in slots for name in tensors):
         return ""

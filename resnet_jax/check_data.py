@@ -80,7 +80,7 @@ def _unfit(config: Config, info: sources.DatasetInfo) -> Iterator[str]:
     """Yield what training would refuse about this config with this data set."""
     try:
         classification.check_fits(config, info)
-        if info.splits.get("train"):
+        if "train" in info.used_splits:
             check_batches(config, info.name, info.splits["train"])
     except ValueError as error:
         yield str(error)

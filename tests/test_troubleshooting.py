@@ -29,8 +29,9 @@ def template(node):
 @functools.lru_cache
 def templates():
     files = [*ROOT.glob("resnet_jax/**/*.py"), *ROOT.glob("experiments/*.py")]
-    nodes = (node for file in files for node in ast.walk(ast.parse(file.read_text("utf-8"))))
-    return [text for text in map(template, nodes) if text]
+    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text("utf-8")))]
+    docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    return [text for node in nodes if id(node) not in docstrings and (text := template(node))]
 
 
 @pytest.mark.parametrize("message", messages())

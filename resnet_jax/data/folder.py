@@ -27,9 +27,8 @@ from resnet_jax.data.dataset import DatasetInfo, Source
 from resnet_jax.data.records import Records, Store, one_line
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
-# The folders that may hold the test split; the first with folders of classes is used. The folder
-# itself is the last of them.
-TEST_FOLDERS = {"test": "test", "val": "validation", "validation": "validation", ".": "test"}
+# The folders that may hold the test split; the first with folders of classes is used.
+TEST_FOLDERS = {"test": "test", "val": "validation", "validation": "validation"}
 THREADS = 32  # most of them wait for the file system
 BLOCK = 64  # headers that a thread reads at a time
 
@@ -125,8 +124,7 @@ def _scan(root: Path) -> Scan:
     """The content of a folder. Raises: ValueError for another layout; OSError."""
     if not root.is_dir():
         raise ValueError(f"{root} is not a folder; give the folder that holds train/CLASS/IMAGE")
-    named = (name for name in TEST_FOLDERS if name != ".")
-    test_folder = next((name for name in named if _folders(root / name)), None)
+    test_folder = next((name for name in TEST_FOLDERS if _folders(root / name)), None)
     train_classes = _folders(root / "train")
     if test_folder is None and not train_classes and _is_split(root):
         test_folder = "."
@@ -134,7 +132,7 @@ def _scan(root: Path) -> Scan:
         lacks = "test, val or validation" if train_classes else "train"
         raise ValueError(
             f"{root} has no folder {lacks} with a folder for each class; it needs "
-            f"train/CLASS/IMAGE and test/CLASS/IMAGE, and its folders are: "
+            "train/CLASS/IMAGE and test/CLASS/IMAGE, and its folders are: "
             f"{', '.join(_folders(root)) or 'none'}"
         )
     classes = train_classes or _folders(root / test_folder)
@@ -154,7 +152,9 @@ def _scan(root: Path) -> Scan:
                     f"class {classes[empty[0]]!r} of {root / 'train'} has no image file "
                     f"({', '.join(SUFFIXES)}); add images or remove its folder"
                 )
-        splits[TEST_FOLDERS[test_folder]] = test = _list(pool, root, test_folder, classes)
+        splits[TEST_FOLDERS.get(test_folder, "test")] = test = _list(
+            pool, root, test_folder, classes
+        )
         if not test.paths:
             raise ValueError(f"{root / test_folder} has no image file ({', '.join(SUFFIXES)})")
         shape = _shape(pool, root, [path for split in splits.values() for path in split.paths])

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# The file with the limit of a control group of version 2, and the key of what processes hold.
-V2 = ("memory.max", "anon")
+# The file with a control group's limit, and the key of what its processes hold in memory.stat.
+VERSION_1, VERSION_2 = ("memory.limit_in_bytes", "total_rss"), ("memory.max", "anon")
 
 
 def device_limit(device: Any) -> int | None:
@@ -53,7 +53,7 @@ def _control_groups(root: Path = Path("/")) -> Iterator[int]:
         if controllers and "memory" not in controllers.split(","):
             continue
         top = root / "sys/fs/cgroup" / ("memory" if controllers else "")
-        limit_file, used_key = ("memory.limit_in_bytes", "total_rss") if controllers else V2
+        limit_file, used_key = VERSION_1 if controllers else VERSION_2
         own = top / path.lstrip("/")
         for folder in filter(lambda folder: folder.is_relative_to(top), (own, *own.parents)):
             try:

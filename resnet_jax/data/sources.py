@@ -69,9 +69,7 @@ def records(about: DatasetInfo, data_dir: str, split: str) -> Examples:
     if source.fingerprint is not None:
         return source.examples(split)
     whole = _in_memory(about.name, data_dir)
-    examples = whole.train if split == "train" else whole.test
-    assert examples is not None, "the split is one of info.used_splits"
-    return examples
+    return whole.train if split == "train" else whole.test
 
 
 def fingerprint(about: DatasetInfo, data_dir: str) -> str:
@@ -144,7 +142,7 @@ def _in_memory(name: str, data_dir: str) -> Dataset:
 
 def _splits(source: Source) -> tuple[Any, Any]:
     """The training split, None if there is none, and the test split."""
-    train = source.examples("train") if source.info.splits.get("train") else None
+    train = source.examples("train") if "train" in source.info.used_splits else None
     return train, source.examples(source.info.test_split)
 
 

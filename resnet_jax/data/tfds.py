@@ -21,7 +21,7 @@ from resnet_jax.data.description import NAME
 from resnet_jax.data.images import MODES
 from resnet_jax.data.records import Records
 
-# The label of an example without a label.
+# The label that tfds writes if an example has none.
 UNLABELLED = -1
 
 

@@ -60,7 +60,11 @@ def at(name: str | AnyPath) -> AnyPath:
 
 
 def refuse_unwritable(workdir: AnyPath) -> None:
-    """Raise a ValueError if a local `workdir` cannot be made or this user may not write to it."""
+    """Raise unless a run can write its files and checkpoints to `workdir`.
+
+    Raises: ValueError for a local directory that cannot be made, that this user may not write to,
+        or whose path Orbax cannot handle: it has [, ], * or ?, or bytes that are not UTF-8.
+    """
     if is_remote(workdir):
         return
     if wrong := sorted(set("[]*?") & set(str(workdir.absolute()))):
@@ -113,9 +117,7 @@ def locked(workdir: AnyPath) -> Iterator[None]:
         yield
         return
     lock = workdir / LOCK
-    with open(
-        lock, "a+", encoding="utf-8", errors="replace"
-    ) as file:  # epath's `open` has no mode "a+"
+    with open(lock, "a+", encoding="utf-8") as file:  # epath's `open` has no mode "a+"
         _flock(workdir, file, fcntl.LOCK_EX)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         holder = f"process {os.getpid()} on {socket.gethostname()} since {now}\n"

@@ -111,7 +111,7 @@ def dataset(config: Config) -> Dataset:
     name, shape = config.data.name, tuple(config.data.shape)
     info = sources.info(name, config.data.dir)
     check_fits(config, info)
-    if info.splits.get("train"):
+    if "train" in info.used_splits:
         check_batches(config, name, info.splits["train"])
     loaded = sources.dataset(name, config.data.dir, config.data.stream)
     split = (
@@ -131,8 +131,8 @@ def dataset(config: Config) -> Dataset:
 def chance_error(loaded: sources.Dataset) -> float:
     """Return the error of always naming the largest class of the training split.
 
-    Without a training split it is that of the test split. The labels of a streamed data set are
-    counted too, or of COUNTED examples of a large one.
+    Without a training split it is that of the test split. The labels of a large streamed split are
+    estimated from COUNTED examples.
     """
     examples = loaded.test if loaded.train is None else loaded.train
     if isinstance(examples, sources.Split):
