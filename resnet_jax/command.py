@@ -28,13 +28,16 @@ from resnet_jax.run.output import keep_running
 
 Arguments = argparse.Namespace
 
-# What XLA says if a device or the host has no memory left.
-NO_MEMORY = re.compile("RESOURCE_EXHAUSTED|out of memory", re.IGNORECASE)
-OUT_OF_MEMORY = (
-    "there is not enough memory; make --config.batch_size smaller or set --config.remat=block or "
-    "sqrt, ask `python -m resnet_jax.describe --memory=16GB` what fits, and give each of several "
-    "runs on one GPU its share by XLA_CLIENT_MEM_FRACTION"
+# What XLA says if a device or the host has no memory left. RESOURCE_EXHAUSTED alone may also mean
+# a full disk, too many open files or a quota.
+NO_MEMORY = re.compile("out of memory|RESOURCE_EXHAUSTED.*(memory|allocat|hbm)", re.IGNORECASE)
+MEMORY_ADVICE = (
+    "make --config.batch_size smaller or set --config.remat=block or sqrt, ask "
+    "`python -m resnet_jax.describe --memory=16GB` what fits, and give each of several runs on one "
+    "GPU its share by XLA_CLIENT_MEM_FRACTION"
 )
+# For a command that takes no config.
+DEVICE_ADVICE = "end other programs on this device, or use the CPU: JAX_PLATFORMS=cpu"
 
 
 class Parser(argparse.ArgumentParser):
@@ -224,17 +227,27 @@ def run(main: Callable[[], None]) -> None:
         except (RuntimeError, AssertionError, MemoryError) as error:
             said = (str(error).splitlines() or [""])[0]
             if isinstance(error, MemoryError) or NO_MEMORY.search(said):
-                fail(f"{OUT_OF_MEMORY} ({said})", status=1)
+                has_config = any(word.startswith("--config") for word in sys.argv)
+                advice = MEMORY_ADVICE if has_config else DEVICE_ADVICE
+                fail(f"there is not enough memory; {advice} ({said})", status=1)
+            if said.startswith("RESOURCE_EXHAUSTED"):
+                fail(said, status=1)
             # JAX raises either of two types in this file if it has no backend.
             if not traceback.extract_tb(error.__traceback__)[-1].filename.endswith("xla_bridge.py"):
                 raise
-            named = os.environ.get("JAX_PLATFORMS", "")
-            fail(
-                f"JAX finds no device for JAX_PLATFORMS={named!r}{': ' * bool(said)}{said}; unset "
-                "JAX_PLATFORMS to use what JAX finds"
-            )
+            fail(no_device(os.environ.get("JAX_PLATFORMS", ""), said))
         except KeyboardInterrupt:
             fail("interrupted", 128 + signal.SIGINT)
+
+
+def no_device(platforms: str, said: str) -> str:
+    """Return the line for a JAX that has no backend; `said` are its own words, which may be none.
+
+    Most of its own words say what to do about JAX_PLATFORMS, or that a device is in use.
+    """
+    named = f" for JAX_PLATFORMS={platforms!r}" if platforms else ""
+    remedy = "; unset JAX_PLATFORMS to use what JAX finds" if named and not said else ""
+    return f"JAX finds no device{named}{': ' * bool(said)}{said}{remedy}"
 
 
 @contextlib.contextmanager

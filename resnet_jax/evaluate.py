@@ -30,14 +30,17 @@ def main(words: Sequence[str] | None = None) -> None:
             arguments.workdir, arguments.data_dir, arguments.replica, arguments.data_name
         )
         task = TASKS[run.config.task]
+        statistics = trained.statistics(run)
         try:
-            dataset = task.build(run.config)
+            if task.build_test is None:
+                dataset = task.build(run.config)
+            else:
+                dataset = task.build_test(run.config, statistics)
         except ValueError as error:
             if arguments.data_name is None:
                 raise
             named = f"--data_name={arguments.data_name} with the run in {run.workdir}"
             raise ValueError(f"{named}: {error}") from None
-        statistics = trained.statistics(run)
     measured = evaluate(run, dataset, statistics)
     print(f"{run.workdir}: {words_of(measured, task.shown)} at step {run.step}")
     if arguments.json is not None:

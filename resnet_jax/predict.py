@@ -7,7 +7,7 @@ import numpy as np
 
 from resnet_jax import command, trained
 from resnet_jax.data import photographs, sources
-from resnet_jax.keys import Config
+from resnet_jax.tasks import classification
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -33,7 +33,7 @@ def main(words: Sequence[str] | None = None) -> None:
         shape = tuple(run.config.data.shape)
         images = np.stack([photographs.read(Path(file), shape) for file in arguments.files])
         given = arguments.data_dir is not None or arguments.data_name is not None
-        names = _class_names(run.config, required=given)
+        names = _class_names(run, required=given)
         turned = [photographs.is_turned(Path(file)) for file in arguments.files]
         rows = run.predict(images, check=False)
     for file, row, is_turned in zip(arguments.files, rows, turned, strict=True):
@@ -43,15 +43,19 @@ def main(words: Sequence[str] | None = None) -> None:
             print(f"  {np.exp(row[label]):7.2%}  {names[label]}")
 
 
-def _class_names(config: Config, required: bool) -> Sequence[str]:
-    """Return the data set's names of the classes if it is at hand, else their numbers."""
-    names: Sequence[str] = ()
-    try:
-        names = sources.class_names(config.data.name, config.data.dir)
-    except ValueError:
-        if required:
-            raise
-    classes = config.model.num_classes
+def _class_names(run: trained.Trained, required: bool) -> Sequence[str]:
+    """Return the names of the classes that the run saved, else its data set's, else numbers.
+
+    Imported weights have no names. If a flag says where the data is, it is `required`.
+    """
+    config, classes = run.config, run.config.model.num_classes
+    names = classification.saved_names(config, trained.statistics(run))
+    if not names:
+        try:
+            names = sources.class_names(config.data.name, config.data.dir)
+        except ValueError:
+            if required:
+                raise
     return names if len(names) == classes else [str(label) for label in range(classes)]
 
 

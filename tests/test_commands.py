@@ -244,16 +244,38 @@ def test_a_backend_that_does_not_exist_is_one_line(monkeypatch):
         RuntimeError("INTERNAL: Error dispatching computation: Out of memory allocating 9 bytes."),
     ],
 )
-def test_too_little_memory_is_one_line_that_says_what_helps(capsys, error):
+def test_too_little_memory_is_one_line_that_says_what_helps(capsys, error, monkeypatch):
     def main():
         raise error
 
-    with pytest.raises(SystemExit) as end:
+    advices = {"--config=configs/digits.py": "make --config.batch_size smaller"}
+    advices["--workdir=runs/a"] = "end other programs on this device"  # evaluate has no --config
+    for word, advice in advices.items():
+        monkeypatch.setattr(sys, "argv", ["command", word])
+        with pytest.raises(SystemExit) as end:
+            commands.run(main)
+        line = capsys.readouterr().err
+        assert end.value.code == 1 and line.count("\n") == 1
+        assert f"not enough memory; {advice}" in line
+        assert str(error).splitlines()[0] in line
+
+
+def test_a_full_disk_is_no_lack_of_memory(capsys):
+    said = "RESOURCE_EXHAUSTED: /disk/checkpoint: No space left on device"
+
+    def main():
+        raise RuntimeError(said)
+
+    with pytest.raises(SystemExit):
         commands.run(main)
-    line = capsys.readouterr().err
-    assert end.value.code == 1 and line.count("\n") == 1
-    assert "not enough memory; make --config.batch_size smaller" in line
-    assert str(error).splitlines()[0] in line
+    assert capsys.readouterr().err == f"error: {said}\n"
+
+
+def test_a_backend_that_does_not_start_is_told_in_its_own_words():
+    in_use = "The TPU is already in use by process with pid 7. Not attempting to load libtpu.so."
+    assert commands.no_device("", in_use) == f"JAX finds no device: {in_use}"
+    assert commands.no_device("tpu", in_use).endswith(in_use)
+    assert "unset JAX_PLATFORMS" in commands.no_device("cuda", "")
 
 
 def test_another_error_is_no_lack_of_memory_and_no_lack_of_devices():
@@ -346,7 +368,7 @@ def test_a_data_set_of_arrays_is_trained_on_measured_and_predicted(tmp_path):
     done = command("train", *only, f"--workdir={tmp_path}/other")
     assert "only.npz has no split train; evaluate --data_name measures a run" in done.refusal
     # The data of a run must not change. Another process would read it again.
-    for cached in (sources.load, sources._in_memory):
+    for cached in (sources._load, sources._in_memory):
         cached.cache_clear()
     np.savez(file, x_test=images[14:], y_test=labels[14:], **arrays | {"x_train": images[1:15]})
     done = command("check_data", *words, f"--workdir={workdir}")

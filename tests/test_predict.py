@@ -1,5 +1,6 @@
 """A prediction is the network's softmax on the file's image, with the classes' names if known."""
 
+import dataclasses
 import re
 import shutil
 
@@ -56,17 +57,26 @@ def test_the_five_likeliest_classes_of_every_file_are_printed(imported, files):
         np.testing.assert_allclose([p for p, _ in best], [p for p, _ in printed[file]], atol=1e-4)
 
 
-def test_classes_have_the_data_sets_names_if_it_is_at_hand(imported, monkeypatch):
-    config = trained.load(imported[0]).config
+def test_classes_have_the_names_of_the_run_or_of_its_data_set_or_none(imported, monkeypatch):
+    run = trained.load(imported[0])
+    saved = trained.statistics(run)
+    monkeypatch.setattr(trained, "statistics", lambda run: saved)
     monkeypatch.setattr(sources, "class_names", lambda *_: tuple("abcdefghij"))
-    assert predict._class_names(config, required=False)[1] == "b"
+    assert predict._class_names(run, required=False)[1] == "b"
     monkeypatch.setattr(sources, "class_names", lambda *_: ("cat", "dog"))
-    assert predict._class_names(config, required=False)[1] == "1"
+    assert predict._class_names(run, required=False)[1] == "1"
+    named = saved | {"classes": list("ABCDEFGHIJ")}
+    with monkeypatch.context() as patched:
+        patched.setattr(trained, "statistics", lambda run: named)
+        assert predict._class_names(run, required=True)[1] == "B"
     monkeypatch.undo()
-    config = changed(config, {"data.name": "cifar10", "data.dir": "/not/there"})
-    assert predict._class_names(config, required=False)[1] == "1"
+    monkeypatch.setattr(trained, "statistics", lambda run: saved)
+    run = dataclasses.replace(
+        run, config=changed(run.config, {"data.name": "cifar10", "data.dir": "/not/there"})
+    )
+    assert predict._class_names(run, required=False)[1] == "1"
     with pytest.raises(ValueError, match="/not/there"):
-        predict._class_names(config, required=True)
+        predict._class_names(run, required=True)
 
 
 def test_every_file_is_checked_before_anything_is_compiled(imported, files, monkeypatch):

@@ -29,8 +29,12 @@ class Split:
         """Images and labels as `Records.read` returns them, so that a Split can be streamed too."""
         return [(self.images[row], self.labels[row]) for row in indices]
 
+    def relabelled(self, labels: Int32[np.ndarray, "y"]) -> "Split":
+        """The split with labels[y] in the place of each label y."""
+        return Split(self.images, labels[self.labels])
 
-# A split in either form; both have `shape`, `len` and `read`.
+
+# A split in either form; both have `shape`, `len`, `read` and `relabelled`.
 Examples = Records | Split
 
 

@@ -2,8 +2,9 @@
 
 PATH is an .npz file, or a folder with x_train.npy and so on. Images are uint8 of shape (n, h, w) or
 (n, h, w, c) with c of 1, 3 or 4; labels are integers of shape (n,) or (n, 1). The number of classes
-is 1 + the largest label of both splits. An optional array `class_names` holds a string for each
-class. The arrays of the training split may be missing if a network is only measured on the others.
+is 1 + the largest label of both splits, or the number of strings in an optional array `class_names`
+that names the classes. The arrays of the training split may be missing if a network is only
+measured on the others.
 
 An .npz file is read whole into the host's memory. The images of a folder are memory-mapped, so that
 streaming (data.stream) reads only what it needs; the fingerprint reads all of them once at start.
@@ -67,9 +68,10 @@ def _find(name: str, file: Path) -> Source:
             f"{test[1:]}; both splits need images of the same shape"
         )
     num_classes = 1 + max(int(split_labels.max()) for split_labels in labels.values())
+    names = _class_names(file, num_classes) if "class_names" in arrays else ()
+    num_classes = max(num_classes, len(names))
     counts = {split: len(split_labels) for split, split_labels in labels.items()}
     info = DatasetInfo(name, "", (height, width, channels), num_classes, counts)
-    names = _class_names(file, num_classes) if "class_names" in arrays else ()
 
     def examples(split: str) -> Split:
         try:
@@ -123,9 +125,12 @@ def _labels(file: Path, key: str) -> Int32[np.ndarray, "n"]:
 
 
 def _class_names(file: Path, num_classes: int) -> tuple[str, ...]:
-    """The names of the classes. Raises: ValueError if they are not strings, one for each class."""
+    """The names of the classes. Raises: ValueError if they are not strings, enough for the labels.
+
+    A split may have no example of the last classes.
+    """
     shape, dtype = _header(file, "class_names")
-    if dtype.kind != "U" or shape != (num_classes,):
+    if dtype.kind != "U" or len(shape) != 1 or shape[0] < num_classes:
         raise ValueError(
             f"class_names is {dtype} of shape {shape}; the labels need {num_classes} strings: "
             "np.array(list_of_names)"

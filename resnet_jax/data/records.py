@@ -2,6 +2,7 @@
 
 import abc
 import contextlib
+import copy
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -83,6 +84,7 @@ class Records:
         self.name = f"data set {name!r}, split {split!r}"
         self.store = store
         self._num_classes = num_classes
+        self._new_labels: np.ndarray | None = None
         self._kept = [b""] * (len(self) if keep else 0)
         self._is_kept = np.zeros(len(self._kept), bool)
         self._usual = np.zeros(len(self._kept), bool)
@@ -110,8 +112,15 @@ class Records:
             group = list(itertools.islice(files, len(numbers)))
             together = fit is None and bool(usual[part].all())
             images = self._decode(numbers, part.start, group, fit, together)
-            batches.append((images, labels[part].astype(np.int32)))
+            own = labels[part] if self._new_labels is None else self._new_labels[labels[part]]
+            batches.append((images, own.astype(np.int32)))
         return batches
+
+    def relabelled(self, labels: Int32[np.ndarray, "y"]) -> "Records":
+        """The split with labels[y] in the place of each label y that `read` returns."""
+        other = copy.copy(self)
+        other._new_labels = labels
+        return other
 
     def labels(self, indices: Int[np.ndarray, "n"]) -> Int32[np.ndarray, "m"]:
         """Labels of these examples; those outside the classes are left out.

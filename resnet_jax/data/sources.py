@@ -68,7 +68,7 @@ def records(about: DatasetInfo, data_dir: str, split: str) -> Examples:
     source = find(about.name, data_dir)
     if source.fingerprint is not None:
         return source.examples(split)
-    whole = _in_memory(about.name, data_dir)
+    whole = _in_memory(about.name, data_dir, False)
     return whole.train if split == "train" else whole.test
 
 
@@ -82,7 +82,7 @@ def fingerprint(about: DatasetInfo, data_dir: str) -> str:
     source = find(about.name, data_dir)
     if source.fingerprint is not None:
         return source.fingerprint()
-    return _in_memory(about.name, data_dir).fingerprint
+    return _in_memory(about.name, data_dir, False).fingerprint
 
 
 def class_names(name: str, data_dir: str) -> tuple[str, ...]:
@@ -93,31 +93,37 @@ def class_names(name: str, data_dir: str) -> tuple[str, ...]:
     return find(name, data_dir).class_names()
 
 
-def dataset(name: str, data_dir: str, stream: str) -> Dataset:
+def dataset(name: str, data_dir: str, stream: str, test_only: bool = False) -> Dataset:
     """A data set that is streamed 'always', 'never', or if the device cannot hold it ('auto').
 
+    If it is `test_only`, no image of its training split is read.
     Raises: ValueError as `load` does.
     """
-    source = find(name, data_dir)
+    source = _find(name, data_dir, test_only)
     size = _bytes(source.info)
     limit = device_limit(jax.local_devices()[0])
     if stream == "never" or (stream == "auto" and size is not None and fits(size, limit)):
-        return load(name, data_dir)
+        return load(name, data_dir, test_only)
     if source.fingerprint is None:
-        return dataclasses.replace(_in_memory(name, data_dir), streamed=True)
+        return dataclasses.replace(_in_memory(name, data_dir, test_only), streamed=True)
     digest = source.fingerprint()
     train, test = _splits(source)
     return Dataset(source.info, train, test, digest, streamed=True)
 
 
-@functools.lru_cache(maxsize=2)
-def load(name: str, data_dir: str) -> Dataset:
+def load(name: str, data_dir: str, test_only: bool = False) -> Dataset:
     """A data set that is read and decoded once in a process; its arrays are read-only.
 
+    If it is `test_only`, no image of its training split is read.
     Raises: ValueError as `info` and `check_fits` do, before any image is read; and with split and
         index if an example is damaged, has another shape, or has a label outside the classes.
     """
-    source = find(name, data_dir)
+    return _load(name, data_dir, test_only)
+
+
+@functools.lru_cache(maxsize=2)
+def _load(name: str, data_dir: str, test_only: bool) -> Dataset:
+    source = _find(name, data_dir, test_only)
     size = _bytes(source.info)
     if size is None:
         raise ValueError(
@@ -126,18 +132,28 @@ def load(name: str, data_dir: str) -> Dataset:
         )
     check_fits(size, device_limit(jax.local_devices()[0]), name)
     if source.fingerprint is None:
-        return _in_memory(name, data_dir)
+        return _in_memory(name, data_dir, test_only)
     files = source.fingerprint() + "+"  # first, because it refuses missing files quickly
     train, test = (encoded and _decode(encoded) for encoded in _splits(source))
     return Dataset(source.info, train, test, files + _content(source.info, train, test))
 
 
 @functools.lru_cache(maxsize=2)
-def _in_memory(name: str, data_dir: str) -> Dataset:
+def _in_memory(name: str, data_dir: str, test_only: bool) -> Dataset:
     """A data set whose loader gives decoded images, read once in a process."""
-    source = find(name, data_dir)
+    source = _find(name, data_dir, test_only)
     train, test = _splits(source)
     return Dataset(source.info, train, test, _content(source.info, train, test))
+
+
+def _find(name: str, data_dir: str, test_only: bool) -> Source:
+    """The data set, without its training split if it is `test_only`."""
+    source = find(name, data_dir)
+    if not test_only:
+        return source
+    info = source.info
+    splits = {info.test_split: info.splits[info.test_split]}
+    return dataclasses.replace(source, info=dataclasses.replace(info, splits=splits))
 
 
 def _splits(source: Source) -> tuple[Any, Any]:

@@ -61,18 +61,23 @@ def record(
     workdir: AnyPath, dataset: Dataset, statistics: dict[str, Any], score: str, step: int
 ) -> None:
     """Add this start to run.json, save the statistics, and cut the records after `step`."""
-    entry = {
+    if distributed.first():
+        directory.add_start(workdir, _entry(dataset, score, step))
+    directory.write(workdir / "normalisation.json", json.dumps(statistics))
+    _cut(workdir / "metrics.jsonl", step)
+
+
+def _entry(dataset: Dataset, score: str, step: int) -> dict[str, Any]:
+    """Return what run.json records of this start."""
+    return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "step": step,
         "command": command.command_line(),
         "devices": [f"{d.platform}:{d.device_kind}" for d in jax.devices()],
         "versions": command.versions(),
         "data_fingerprint": dataset.fingerprint,
-        f"chance_{score}": dataset.chance,
+        f"chance_{score}": dataset.chance(),
     }
-    directory.add_start(workdir, entry)
-    directory.write(workdir / "normalisation.json", json.dumps(statistics))
-    _cut(workdir / "metrics.jsonl", step)
 
 
 @distributed.by_first

@@ -1,7 +1,9 @@
 """Classification of images: a label for each image, by cross-entropy."""
 
 import dataclasses
+import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +27,7 @@ from resnet_jax.keys import (
     Part,
     Switch,
     choice,
+    nearest,
 )
 from resnet_jax.tasks.task import (
     Arrays,
@@ -108,24 +111,87 @@ def dataset(config: Config) -> Dataset:
     Raises: ValueError, before anything is read, for a data set that is missing or that does not fit
         the config; and the errors of `sources.dataset`.
     """
-    name, shape = config.data.name, tuple(config.data.shape)
+    name = config.data.name
     info = sources.info(name, config.data.dir)
     check_fits(config, info)
     if "train" in info.used_splits:
         check_batches(config, name, info.splits["train"])
-    loaded = sources.dataset(name, config.data.dir, config.data.stream)
-    split = (
-        (lambda images: ImageStream(images, shape))
-        if loaded.streamed
-        else (lambda images: Arrays(images.images, images.labels))
-    )
+    return _dataset(config, sources.dataset(name, config.data.dir, config.data.stream))
+
+
+def test_dataset(config: Config, saved: Statistics) -> Dataset:
+    """Load only the test split, with the labels of the run that saved these statistics.
+
+    A class of the data set is the run's class of the same name, and the data set may lack some of
+    the run's classes. If the run or the data set has no names, labels are compared as numbers.
+    Raises: ValueError, before an image is read, for images of another shape and for classes that
+        the run does not have; and the errors of `sources.dataset`.
+    """
+    data = config.data
+    info = sources.info(data.name, data.dir)
+    if (fits := _fitting_shape(config, info)) != tuple(data.shape):
+        raise ValueError(f"the images of {info.name} are {fits}, and the run's {tuple(data.shape)}")
+    names = sources.class_names(data.name, data.dir)
+    labels = run_labels(info, names, config.model.num_classes, saved_names(config, saved))
+    loaded = sources.dataset(data.name, data.dir, data.stream, test_only=True)
+    if labels is not None:
+        loaded = dataclasses.replace(loaded, test=loaded.test.relabelled(labels))
+    return _dataset(config, loaded)
+
+
+def _dataset(config: Config, loaded: sources.Dataset) -> Dataset:
+    def split(images: Any) -> Arrays | ImageStream:
+        if loaded.streamed:
+            return ImageStream(images, tuple(config.data.shape))
+        return Arrays(images.images, images.labels)
+
     return Dataset(
         split(loaded.train) if loaded.train is not None else None,
         split(loaded.test),
         loaded.fingerprint,
-        chance_error(loaded),
-        info.test_split,
+        functools.partial(chance_error, loaded),
+        loaded.info.test_split,
     )
+
+
+def saved_names(config: Config, saved: Statistics) -> tuple[str, ...]:
+    """Return the names of the classes that a run has saved, () if its data set had none.
+
+    Raises: ValueError if they are not a string for each class.
+    """
+    names = saved.get("classes", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("the names of the classes are no list of strings")
+    if len(names) not in (0, config.model.num_classes):
+        raise ValueError(f"{len(names)} names for {config.model.num_classes} classes")
+    return tuple(names)
+
+
+def run_labels(
+    info: sources.DatasetInfo, names: Sequence[str], num_classes: int, run_names: Sequence[str]
+) -> np.ndarray | None:
+    """Return the run's label of each class of a data set; None if its labels are the run's.
+
+    `names` are those of the data set's classes, and `run_names` those of the run's `num_classes`.
+    Raises: ValueError for classes that the run does not have.
+    """
+    if names and run_names and names != run_names:
+        unknown = sorted(set(names) - set(run_names))
+        if unknown:
+            raise ValueError(
+                f"{info.name} has the class {unknown[0]!r}, which is none of the run's "
+                f"{num_classes}{nearest(unknown[0], tuple(run_names), 0.6)}"
+            )
+        if len(set(names)) < len(names) or len(set(run_names)) < len(run_names):
+            raise ValueError(f"{info.name} or the run has several classes of the same name")
+        return np.array([run_names.index(name) for name in names], np.int32)
+    # Labels without names may leave out the last classes; a folder's labels count those it has.
+    if info.num_classes > num_classes or (names and info.num_classes < num_classes):
+        raise ValueError(
+            f"{info.name} has {info.num_classes} classes and the run has {num_classes}, whose "
+            "names it has not saved; give data with the same classes"
+        )
+    return None
 
 
 def chance_error(loaded: sources.Dataset) -> float:
@@ -147,12 +213,9 @@ def chance_error(loaded: sources.Dataset) -> float:
 def check_fits(config: Config, info: sources.DatasetInfo) -> None:
     """Refuse a config whose image shape or number of classes is not the data set's.
 
-    Height and width of `info` are None if images differ in size: any size can be cropped from them.
     Raises: ValueError with both values and the override that mends it.
     """
-    ours = tuple(config.data.shape)
-    fits = tuple(a if b is None else b for a, b in zip(ours, info.shape, strict=True))
-    if ours != fits:
+    if (fits := _fitting_shape(config, info)) != (ours := tuple(config.data.shape)):
         raise ValueError(
             f"data.shape={ours}, but the images of {info.name} are {fits}; "
             f'use --config.data.shape="{fits}"'
@@ -164,11 +227,23 @@ def check_fits(config: Config, info: sources.DatasetInfo) -> None:
         )
 
 
-def statistics(config: Config, dataset: Dataset) -> Statistics:
-    """Compute the normalisation that the config names from the training split.
+def _fitting_shape(config: Config, info: sources.DatasetInfo) -> tuple[int, ...]:
+    """Return the images' shape; if they differ in size, any size can be cropped from them."""
+    sizes = zip(config.data.shape, info.shape, strict=True)
+    return tuple(ours if own is None else own for ours, own in sizes)
 
+
+def statistics(config: Config, dataset: Dataset) -> Statistics:
+    """Return the normalisation that the config names, and the names of the classes.
+
+    The normalisation is computed from the training split.
     Raises: ValueError for statistics of images that differ in size.
     """
+    names = sources.class_names(config.data.name, config.data.dir)
+    return _normalisation(config, dataset).to_json() | {"classes": list(names)}
+
+
+def _normalisation(config: Config, dataset: Dataset) -> Normalisation:
     data, train = config.data, dataset.train
     constants = ()
     if data.normalisation == "constants":
@@ -180,19 +255,20 @@ def statistics(config: Config, dataset: Dataset) -> Statistics:
         )
     if train is None:
         none = np.zeros((0, *data.shape), np.uint8)
-        return normalise.statistics(data.normalisation, none, *constants).to_json()
+        return normalise.statistics(data.normalisation, none, *constants)
     if isinstance(train, Arrays):
-        return normalise.statistics(data.normalisation, train.input, *constants).to_json()
+        return normalise.statistics(data.normalisation, train.input, *constants)
     images: Any = train.examples
     if isinstance(images, sources.Split):
-        return normalise.statistics(data.normalisation, images.images, *constants).to_json()
-    return normalise.streamed_statistics(data.normalisation, images, *constants).to_json()
+        return normalise.statistics(data.normalisation, images.images, *constants)
+    return normalise.streamed_statistics(data.normalisation, images, *constants)
 
 
 def prepare(config: Config, statistics: Statistics) -> Prepare:
     """Return the function that normalises images and, given a key, crops and flips them."""
     data = config.data
     normalisation = Normalisation.from_json(statistics, tuple(data.shape))
+    saved_names(config, statistics)
 
     def prepare_images(key: Any, batch: Batch) -> Batch:
         images = normalise.apply(normalisation, batch.input)
@@ -293,6 +369,7 @@ NORMALISATIONS = {
 TASK = Task(
     "classification of images",
     build=dataset,
+    build_test=test_dataset,
     keys={
         "data.name": Key("cifar10", ANY, "digits, npz:PATH, folder:PATH or a tfds name"),
         "data.dir": Key("", ANY, "the tensorflow-datasets folder; digits needs none"),

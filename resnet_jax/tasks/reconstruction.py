@@ -31,7 +31,7 @@ def dataset(config: Config) -> Dataset:
         return x, x.reshape(-1)
 
     split = Generated(generate, examples)
-    return Dataset(split, split, f"generated {shape} {examples}", chance=1.0)
+    return Dataset(split, split, f"generated {shape} {examples}", chance=lambda: 1.0)
 
 
 def measure(output: Float[Array, "b n"], batch: Batch) -> Sums:

@@ -103,14 +103,14 @@ class Dataset:
     """A data set as the training code takes it.
 
     `fingerprint` changes with its content. `test_split` is the name of the split that is measured.
-    `chance` is the score of the best constant prediction. `train` is None if the data set has only
-    a test split.
+    `chance()` computes the score of the best constant prediction. `train` is None if the data set
+    has only a test split, or if only that was asked for.
     """
 
     train: Any  # Arrays, Generated or Streamed; a Protocol cannot be checked at run time
     test: Any
     fingerprint: str
-    chance: float
+    chance: Callable[[], float]
     test_split: str = "test"
 
     @property
@@ -128,6 +128,8 @@ Prepare = Callable[[Any, Batch], Batch]
 class Task(Part):
     """What a network is trained to do. `build(config)` loads the data set, a Dataset.
 
+    `build_test(config, statistics)` loads only what a run is measured on, its test split, with
+    targets as the run counts them that saved these statistics; it is `build` if it is None.
     Every task has the key data.shape, from which families choose their presets.
     `example(config)` describes an example. `statistics(config, dataset)` computes from the training
     split what `prepare(config, statistics)` needs, as JSON that is saved with the run; `prepare`
@@ -139,6 +141,7 @@ class Task(Part):
     """
 
     example: Callable[[Config], Example] = lambda config: Example((), 0, None)
+    build_test: Callable[[Config, Statistics], Dataset] | None = None
     statistics: Callable[[Config, Dataset], Statistics] = lambda config, dataset: {}
     prepare: Callable[[Config, Statistics], Prepare] = lambda config, statistics: (
         lambda key, batch: batch

@@ -69,7 +69,7 @@ def test_digits_without_scikit_learn_say_how_to_install_it(monkeypatch):
     assert sources.info("digits", "") == sources.DIGITS
     sources._in_memory.cache_clear()
     with pytest.raises(ValueError, match="needs scikit-learn.*pip install scikit-learn") as error:
-        sources.load.__wrapped__("digits", "")
+        sources._load.__wrapped__("digits", "", False)
     assert "\n" not in str(error.value)
 
 

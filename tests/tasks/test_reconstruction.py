@@ -29,5 +29,5 @@ def test_the_identity_has_loss_0_and_the_best_constant_has_the_loss_of_chance():
     exact = reconstruction.measure(targets, batch)
     assert exact["loss"] == 0 and exact["examples"] == 300
     constant = reconstruction.measure(jnp.zeros_like(targets), batch)
-    chance = reconstruction.dataset(CONFIG).chance
+    chance = reconstruction.dataset(CONFIG).chance()
     assert constant["loss"] / constant["examples"] == pytest.approx(chance, abs=0.05)
