@@ -1,6 +1,7 @@
 """Weights as people have them: old names, prefixes, other classes and other image sizes."""
 
 import re
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from resnet_jax import convert, tensors, trained, weights
 from resnet_jax.adapt import adapt, interpolated
+from tests.in_process import command
 from tests.recipes import recipe
 from tests.smallest import altered, shapes
 from tests.test_weights import FOLDER, VIT, fixture, numbers, same
@@ -111,6 +113,24 @@ def test_interpolated_positions_keep_a_ramp():
     moved = interpolated(np.concatenate([np.zeros((1, 1, 1), np.float32), ramp], 1), config)
     rows = moved[0, 1:, 0].reshape(24, 24)
     np.testing.assert_allclose(rows[3:-3], np.repeat(at(24), 24).reshape(24, 24)[3:-3], atol=1e-5)
+
+
+def test_the_command_starts_a_head_anew_and_says_so(imported, tmp_path):
+    _, _, file = imported
+    recipe_file = Path(__file__).parent.parent / "configs" / "digits.py"
+    words = ["--layout=akamaster", f"--import={file}", "--config.model.width=4"]
+    words += [f"--config={recipe_file}:depth=14,skip=A_split"]
+    done = command("convert", *words, "--new_head", f"--workdir={tmp_path}/new")
+    assert "linear.bias and linear.weight are drawn anew, for 10 outputs" in done.out, done.err
+    done = command("convert", *words, "--config.model.num_classes=3", f"--workdir={tmp_path}/fit")
+    assert "drawn anew, for 3 outputs" in done.out, done.err
+    done = command("convert", *words, "--config.model.num_classes=10", f"--workdir={tmp_path}/own")
+    assert done.status == 0 and "drawn anew" not in done.out
+    export = "--layout=akamaster", f"--export={tmp_path}/w.safetensors"
+    done = command("convert", *export, "--new_head", f"--workdir={tmp_path}/own")
+    assert done.refusal == "--new_head is for --import"
+    done = command("convert", "--layout=torchvision", export[1], f"--workdir={tmp_path}/own")
+    assert f"{tmp_path}/own is no network of that layout: " in done.refusal
 
 
 def test_an_import_tells_what_it_changed_and_train_goes_on(imported, tmp_path):

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from resnet_jax import check_data
+from resnet_jax import train as training
 from resnet_jax.command import refusals
 from resnet_jax.run import directory
 from resnet_jax.tasks import TASKS
@@ -66,6 +67,18 @@ def check(capsys, config, workdir=None):
         status = left.code
     said = capsys.readouterr()
     return status, said.out.splitlines(), said.err.splitlines()
+
+
+def test_data_with_a_test_split_alone_is_checked(tmp_path, write_tfds, capsys):
+    rows = splits()["test"]
+    write_tfds(tmp_path, "tiny", {"test": rows}, SHAPE)
+    given = {"data__mean": (0.5,) * 3, "data__std": (1.0,) * 3}
+    status, out, _ = check(capsys, config(tmp_path, data__normalisation="constants", **given))
+    assert status == 0 and out[0].startswith("test: 4 examples of 3 classes"), out
+    status, out, _ = check(capsys, config(tmp_path))
+    assert status == 2 and "tiny has no split train, from which normalisation=" in out[0]
+    with pytest.raises(ValueError, match="tiny has no split train; evaluate --data_name measures"):
+        training.prepare(config(tmp_path), tmp_path / "run")
 
 
 def train(config):

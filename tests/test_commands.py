@@ -278,6 +278,13 @@ def test_a_backend_that_does_not_start_is_told_in_its_own_words():
     assert "unset JAX_PLATFORMS" in commands.no_device("cuda", "")
 
 
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(imported, tmp_path, monkeypatch):
+    # The user who runs the tests may be root, who may write everywhere.
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    done = command("evaluate", f"--workdir={imported[0]}", f"--json={tmp_path}/a.json")
+    assert f"--json={tmp_path}/a.json: this user may not write there" in done.refusal
+
+
 def test_another_error_is_no_lack_of_memory_and_no_lack_of_devices():
     def main():
         raise RuntimeError("a defect")

@@ -85,6 +85,16 @@ def test_every_file_is_checked_before_anything_is_compiled(imported, files, monk
     assert done.refusal == "image /none.png does not exist"
 
 
+def test_a_file_with_an_exif_orientation_is_told(imported, files, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = tmp_path / "turned.png"
+    with Image.open(files[0]) as image:
+        image.save(turned, exif=exif)
+    lines = command("predict", f"--workdir={imported[0]}", turned, files[0]).out.splitlines()
+    assert lines[0].startswith(f"{turned}: (not turned upright") and f"{files[0]}:" in lines
+
+
 def test_it_needs_a_checkpoint(imported, files, tmp_path):
     shutil.copy(imported[0] / "config.json", tmp_path)
     assert "has no checkpoint" in command("predict", f"--workdir={tmp_path}", *files).refusal

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 import pytest
 from PIL import Image
 
@@ -15,7 +16,9 @@ from resnet_jax import command, config_file, evaluate, families, predict, train,
 from resnet_jax import config as configs
 from resnet_jax.run import directory, records
 from resnet_jax.tasks import TASKS
-from resnet_jax.training import shard
+from resnet_jax.tasks.task import Generated
+from resnet_jax.training import feeds, shard
+from resnet_jax.training import state as states
 from tests.in_process import command as in_process
 
 ROOT = Path(__file__).parent.parent
@@ -173,10 +176,18 @@ def test_init_refuses_what_a_run_refuses(seed):
 
 
 def test_the_generator_that_the_environment_names_changes_no_run():
-    drawn = resnet_jax.init(recipe(), seed=3)
+    split = Generated(lambda key: (jax.random.normal(key, (3,)),) * 2, 20)
+
+    def drawn():
+        variables = resnet_jax.init(recipe(), seed=3)
+        key = jax.random.key_data(states.begin(3, variables, optax.sgd(0.1)).key)
+        feed = feeds.generated(shard.mesh(devices=1), split, (3,), 8, "train")
+        places, masks = feed.draw(0, 1)
+        return variables, key, feed.fetch(feed.source, (places[0], masks[0]), None).input
+
+    usual = drawn()
     with jax.default_prng_impl("rbg"):
-        again = resnet_jax.init(recipe(), seed=3)
-    jax.tree.map(np.testing.assert_array_equal, drawn, again)
+        jax.tree.map(np.testing.assert_array_equal, usual, drawn())
 
 
 def test_types_that_the_environment_names_are_refused_unless_the_config_names_them(x64):

@@ -26,7 +26,7 @@ from resnet_jax.data.stream import cores
 from resnet_jax.keys import Config
 from resnet_jax.tasks.task import Arrays, Batch, Dataset, Generated, Streamed
 from resnet_jax.training import shard
-from resnet_jax.training.state import root_key
+from resnet_jax.training.state import IMPL, root_key
 from resnet_jax.training.step import Fetch
 
 
@@ -114,7 +114,7 @@ def generated(
 
     def fetch(source: Any, input: tuple[Any, Any], axis: str | None) -> Batch:
         place, mask = input
-        key = jax.random.wrap_key_data(source)
+        key = jax.random.wrap_key_data(source, impl=IMPL)
         fold = lambda step, row: jax.random.fold_in(jax.random.fold_in(key, step), row)
         inputs, targets = make(jax.vmap(fold)(place[:, 0], place[:, 1]))
         return Batch(inputs, targets, _rows(len(mask), axis), mask)

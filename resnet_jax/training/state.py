@@ -33,12 +33,13 @@ def create(
     return begin(seed, net.init(initial_key(seed), jnp.zeros((1, *shape))), optimizer)
 
 
-def root_key(seed: Any) -> Any:
-    """Return the random key from which all keys of a run follow.
+# The random generator is named, so that JAX_DEFAULT_PRNG_IMPL in the environment changes no run.
+IMPL = "threefry2x32"
 
-    The generator is named, so that JAX_DEFAULT_PRNG_IMPL in the environment changes no run.
-    """
-    return jax.random.key(seed, impl="threefry2x32")
+
+def root_key(seed: Any) -> Any:
+    """Return the random key from which all keys of a run follow."""
+    return jax.random.key(seed, impl=IMPL)
 
 
 def initial_key(seed: Any) -> Any:

@@ -349,6 +349,20 @@ def test_chance_is_the_error_of_the_largest_class_however_data_is_read(
     assert classification.chance_error(loaded) == pytest.approx(1 / 40)
 
 
+def test_a_damaged_example_is_named_while_labels_are_counted(tmp_path, write_tfds):
+    file = io.BytesIO()
+    Image.fromarray(RNG.integers(0, 256, (6, 6, 3)).astype(np.uint8)).save(file, "png")
+    rows = [[(file.getvalue(), 0) for _ in range(3)]]
+    write_tfds(tmp_path, "cut", {"train": rows, "test": rows}, (6, 6, 3))
+    (path,) = (tmp_path / "cut").rglob("*train*")
+    data = bytearray(path.read_bytes())
+    data[data.index(file.getvalue()) - 2] ^= 0xFF
+    path.write_bytes(data)
+    loaded = sources.dataset("cut", str(tmp_path), "always")
+    with pytest.raises(ValueError, match="split 'train', example 0: .*record 0 of"):
+        classification.chance_error(loaded)
+
+
 def test_chance_of_a_large_streamed_split_is_estimated(tmp_path, write_tfds, monkeypatch):
     monkeypatch.setattr(classification, "COUNTED_BYTES", 100)
     monkeypatch.setattr(classification, "COUNTED", 60)

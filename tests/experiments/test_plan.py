@@ -1,5 +1,6 @@
 """Options to the configs of runs: one recipe, a network's own keys, and what is refused."""
 
+import numpy as np
 import pytest
 
 from experiments import plan
@@ -124,6 +125,14 @@ def test_data_that_is_missing_is_said_before_anything_runs(options):
     asked = options(20, recipe=CONFIGS / "cifar10.py")
     with pytest.raises(ValueError, match="'cifar10' needs data.dir"):
         plan.check([asked.run("resnet-20", ("resnet", 20), 0)], asked)
+
+
+def test_data_without_a_training_split_is_refused_before_anything_runs(options, tmp_path):
+    images, labels = np.zeros((10, 8, 8, 1), np.uint8), np.arange(10)
+    np.savez(tmp_path / "only.npz", x_test=images, y_test=labels)
+    asked = options(8, overrides={"data.name": f"npz:{tmp_path}/only.npz"})
+    with pytest.raises(ValueError, match="only.npz has no split train, which the experiment need"):
+        plan.check([asked.run("resnet-8", ("resnet", 8), 0)], asked)
 
 
 def test_seeds_are_shared_out_over_replicas(options):

@@ -87,6 +87,19 @@ def test_classes_that_the_run_does_not_have_are_refused(tmp_path):
         measured(folder(tmp_path / "c", ("ant", "bee")), twice)
 
 
+def test_statistics_of_data_without_a_training_split_are_the_given_constants(tmp_path):
+    data = {"data__name": folder(tmp_path, ("ant", "bee")), "data__shape": (8, 8, 3)}
+    config = recipe("digits", model__num_classes=2, **data)
+    with pytest.raises(ValueError, match="no split train, from which normalisation=per_pixel is c"):
+        classification.statistics(config, classification.dataset(config))
+    given = {"data__mean": (0.5, 0.25, 0.125), "data__std": (1.0, 2.0, 4.0)}
+    config = recipe("digits", "normalisation=constants", model__num_classes=2, **data, **given)
+    dataset = classification.dataset(config)
+    mean, std = list(given["data__mean"]), list(given["data__std"])
+    names = {"mean": mean, "std": std, "classes": ["ant", "bee"]}
+    assert classification.statistics(config, dataset) == names and dataset.chance() == 0.5
+
+
 @pytest.mark.parametrize("names", [["ant"], "abc", [1, 2, 3]])
 def test_damaged_names_are_noticed(names):
     config = recipe("digits", data__shape=(8, 8, 3), model__num_classes=3)
