@@ -28,6 +28,7 @@ from resnet_jax.run.output import keep_running
 
 Arguments = argparse.Namespace
 
+GIT_OF_ANOTHER = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR")
 # What XLA says if a device or the host has no memory left. RESOURCE_EXHAUSTED alone may also mean
 # a full disk, too many open files or a quota.
 NO_MEMORY = re.compile("out of memory|RESOURCE_EXHAUSTED.*(memory|allocat|hbm)", re.IGNORECASE)
@@ -319,10 +320,18 @@ def revision() -> str:
     """Return the git revision of this checkout, marked if files differ from it.
 
     The revision is empty without git, and if the package is not part of a checkout of its own: it
-    may be installed in an environment within another project's repository.
+    may be installed in an environment within another project's repository. The checkout may be
+    another user's, which git refuses to read unless it is told that this is meant.
     """
+    # A git hook, for example, sets the others: they would name another repository than this one.
+    env = {name: os.environ[name] for name in os.environ if name not in GIT_OF_ANOTHER}
     git = lambda *words: subprocess.run(
-        ("git", *words), cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        ("git", "-c", "safe.directory=*", *words),
+        cwd=Path(__file__).parent,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
     ).stdout.strip()
     try:
         root = git("rev-parse", "--show-toplevel")

@@ -330,6 +330,24 @@ def test_the_revision_is_none_of_a_repository_around_an_environment(tmp_path):
     assert done.stdout == f"{installed}/resnet_jax/command.py ''\n", done.stderr
 
 
+def test_the_revision_is_told_of_another_users_checkout_and_in_a_hook(tmp_path, monkeypatch):
+    checkout = ["git", "-C", str(tmp_path)]
+    (tmp_path / "resnet_jax").mkdir()
+    monkeypatch.setattr(commands, "__file__", str(tmp_path / "resnet_jax" / "command.py"))
+    (tmp_path / "resnet_jax" / "command.py").write_text("")
+    subprocess.run([*checkout, "init", "-q"], check=True)
+    subprocess.run([*checkout, "add", "."], check=True)
+    who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*checkout, *who, "commit", "-qm", "a"], check=True)
+    revision = commands.revision()
+    assert len(revision) == 40
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    refused = subprocess.run([*checkout, "rev-parse", "HEAD"], capture_output=True, check=False)
+    assert refused.returncode != 0, "git reads another user's checkout"
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
+    assert commands.revision() == revision
+
+
 def test_a_data_set_of_arrays_is_trained_on_measured_and_predicted(tmp_path):
     random, file, workdir = np.random.default_rng(0), tmp_path / "own.npz", tmp_path / "run"
     images = random.integers(0, 256, (20, 6, 6), np.uint8)

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# The file with a control group's limit, and the key of what its processes hold in memory.stat.
-VERSION_1, VERSION_2 = ("memory.limit_in_bytes", "total_rss"), ("memory.max", "anon")
+# The file with a control group's limit, and the keys in memory.stat of what its processes hold and
+# the kernel cannot give back.
+VERSION_1 = "memory.limit_in_bytes", ("total_rss", "total_shmem")
+VERSION_2 = "memory.max", ("anon", "shmem")
 
 
 def device_limit(device: Any) -> int | None:
@@ -53,7 +55,7 @@ def _control_groups(root: Path = Path("/")) -> Iterator[int]:
         if controllers and "memory" not in controllers.split(","):
             continue
         top = root / "sys/fs/cgroup" / ("memory" if controllers else "")
-        limit_file, used_key = VERSION_1 if controllers else VERSION_2
+        limit_file, used_keys = VERSION_1 if controllers else VERSION_2
         own = top / path.lstrip("/")
         for folder in filter(lambda folder: folder.is_relative_to(top), (own, *own.parents)):
             try:
@@ -61,8 +63,8 @@ def _control_groups(root: Path = Path("/")) -> Iterator[int]:
                 stat = (folder / "memory.stat").read_text("utf-8")
             except (OSError, ValueError):  # no such group here, or "max"
                 continue
-            used = re.search(rf"^{used_key} (\d+)$", stat, re.MULTILINE)
-            yield max(0, limit - int(used[1] if used else 0))
+            used = re.findall(rf"^(?:{'|'.join(used_keys)}) (\d+)$", stat, re.MULTILINE)
+            yield max(0, limit - sum(map(int, used)))
 
 
 def fits(dataset_bytes: int, limit_bytes: int | None) -> bool:

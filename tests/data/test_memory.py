@@ -43,6 +43,9 @@ def test_the_smallest_limit_of_the_control_groups_counts(tmp_path, files, left):
     }
     write(tmp_path, used)
     assert min(memory._control_groups(tmp_path), default=None) == left
-    write(tmp_path, dict.fromkeys(used, "file 7\nanon 1000\nrss 1\ntotal_rss 1000\n"))
+    write(
+        tmp_path,
+        dict.fromkeys(used, "file 7\nanon 900\nshmem 100\nrss 1\ntotal_rss 900\ntotal_shmem 100\n"),
+    )
     after = min(memory._control_groups(tmp_path), default=None)
     assert after == (None if left is None else left - 1000)
