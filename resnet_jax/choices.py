@@ -36,6 +36,9 @@ COMMON: Keys = {
     ),
     "steps": Key(64_000, STEPS, "training steps of the run"),
     "batch_size": Key(128, POSITIVE, "examples of a step, over all devices"),
+    "accumulate": Key(
+        1, POSITIVE, "equal parts of a batch, one after the other; a batch norm sees a part"
+    ),
     "parallel": Key(
         "shard_map", choice("shard_map", "pmap"), "what spreads a step over the devices"
     ),

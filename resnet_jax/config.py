@@ -26,9 +26,20 @@ from resnet_jax.choices import (
     keys_of_parts,
     part_of,
 )
-from resnet_jax.keys import LARGEST, LARGEST_STEP, Config, Key, Switch, check_value, nearest
+from resnet_jax.keys import (
+    LARGEST,
+    LARGEST_STEP,
+    Config,
+    Key,
+    Switch,
+    check_value,
+    nearest,
+    nearest_divisor,
+)
 from resnet_jax.models import norm
+from resnet_jax.models.merges import GATES
 from resnet_jax.tasks import TASKS
+from resnet_jax.training import groups
 
 # Keys that may differ between two starts of a run, because they do not change what is computed.
 MAY_CHANGE = (
@@ -126,7 +137,7 @@ def _typed(name: str, key: Key, value: Any) -> Any:
     if kind is float and type(value) is int:
         return float(value)
     if kind is tuple and isinstance(value, list):
-        return tuple(value)
+        return _tuples(value)
     if type(value) is not kind:
         raise ValueError(f"{name}={value!r} must be {kind.__name__}, such as {key.default!r}")
     return value
@@ -170,6 +181,11 @@ def check(config: Config) -> None:
             f"dtype={config.dtype} with JAX_ENABLE_X64=1 in the environment, which would make all "
             "parameters float64: unset it, or set --config.dtype=float64"
         )
+    if config.batch_size % config.accumulate:
+        raise ValueError(
+            f"accumulate={config.accumulate} does not divide batch_size={config.batch_size}; "
+            f"nearest {nearest_divisor(config.batch_size, config.accumulate)}"
+        )
     for key in ("eval_every", "checkpoint_every"):
         if flat[key] % config.chunk_steps:
             near = max(1, round(flat[key] / config.chunk_steps)) * config.chunk_steps
@@ -205,8 +221,10 @@ def _check_network(config: Config) -> None:
     # checks again.
     group = config.norm.group_size if "group_size" in config.norm else 0
     # Groups of a convolution that do not divide its channels are refused here, too.
-    with norm.checking_norms(group if group > 0 else config.batch_size):
+    part = config.batch_size // config.accumulate
+    with norm.checking_norms(group if group > 0 else part):
         variables = jax.eval_shape(net.init, jax.random.key(0), example)
+    groups.check(config, variables["params"])
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
         if leaf.size > LARGEST:
             name = "/".join(key.key for key in path[1:])
@@ -243,9 +261,13 @@ def upgraded(saved: Flat) -> dict[str, Any]:
     """Return a saved flat config in today's keys, with the same meaning.
 
     Configs up to revision e8e0e5a had every key of every part. A Fixup network ignored
-    norm.kind=batch, and the end of a cosine was the only one of schedule.boundaries.
+    norm.kind=batch, and the end of a cosine was the only one of schedule.boundaries. Before there
+    were groups of parameters, biases of gates decayed with all others.
     """
     saved = dict(saved)
+    gated = saved.get("model.merge") in GATES and saved.get("model.skip") != "none"
+    if gated and saved.get("optimizer.decay") == "all":
+        saved.setdefault("optimizer.groups", ((groups.GATE_BIASES, 1.0, 1.0),))
     if str(saved.get("model.block", "")).startswith("fixup"):
         saved["norm.kind"] = "none"
     if saved.get("schedule.kind") == "cosine" and "schedule.end" not in saved:
@@ -281,8 +303,13 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
         if hasattr(value, "items"):
             flat |= flatten(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = tuple(value) if isinstance(value, list) else value
+            flat[prefix + key] = _tuples(value)
     return flat
+
+
+def _tuples(value: Any) -> Any:
+    """Return tuples in the place of lists, which JSON makes of them, at every level."""
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def to_json(config: Config) -> str:

@@ -114,7 +114,7 @@ def parse(key: str, text: str | bool, default: Any) -> Any:
             bool: "true or false",
             int: f"a whole number, such as {default}",
             float: f"a number, such as {default}",
-            tuple: f"numbers in brackets, such as {default or (1, 2)}",
+            tuple: f"values in brackets, such as {default or (1, 2)}",
         }
         raise ValueError(f"--config.{key}={text[:80]} is not {kinds[type(default)]}") from error
 

@@ -102,7 +102,8 @@ def import_weights(
         raise ValueError(f"replicas={config.replicas} of the same weights; import with replicas=1")
     adapted, notes = adapt(tensors.read(file), layout, config, head)
     variables = weights.from_tensors(adapted, layout, config)
-    state = states.begin(config.seed, tree.map(jnp.asarray, variables), optimizer(config))
+    ema = config.optimizer.ema_decay > 0
+    state = states.begin(config.seed, tree.map(jnp.asarray, variables), optimizer(config), ema)
     workdir.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=workdir.parent, prefix=f"{workdir.name}.tmp") as folder:
         made = Path(folder) / workdir.name

@@ -61,7 +61,10 @@ def changed(config: Config, **values: Any) -> Config:
 def step_inputs(config: Config) -> tuple[states.TrainState, Batch]:
     """Return the shapes and types of the state and the batch that a training step takes."""
     net, example = families.build(config), TASKS[config.task].example(config)
-    make = functools.partial(states.create, config.seed, net, example.shape, optimizer(config))
+    make = functools.partial(
+        states.create,
+        *(config.seed, net, example.shape, optimizer(config), config.optimizer.ema_decay > 0),
+    )
     array = lambda dtype, *shape: jax.ShapeDtypeStruct((config.batch_size, *shape), dtype)
     target = jax.tree.map(lambda leaf: array(leaf.dtype, *leaf.shape), example.target)
     batch = Batch(array(jnp.float32, *example.shape), target, array(jnp.int32), array(jnp.bool_))
@@ -79,7 +82,9 @@ def activation_bytes(config: Config) -> int:
         output, _ = net.apply(variables, batch.input, mutable=["batch_stats"], rngs=rngs)
         return task_measure(output, batch)["loss"] / config.batch_size
 
-    return measure.held_bytes(loss, state.params, state.batch_stats, batch)
+    rows = config.batch_size // config.accumulate
+    part = jax.tree.map(lambda a: jax.ShapeDtypeStruct((rows, *a.shape[1:]), a.dtype), batch)
+    return measure.held_bytes(loss, state.params, state.batch_stats, part)
 
 
 def peak_bytes(config: Config) -> int | None:
@@ -94,6 +99,8 @@ def peak_bytes(config: Config) -> int | None:
         prepare=lambda key, batch: batch,
         measure=TASKS[config.task].measure,
         optimizer=optimizer(config),
+        parts=config.accumulate,
+        ema_decay=config.optimizer.ema_decay,
     )
     # Memory is laid out before machine code is made, which never runs and need not be fast.
     try:
@@ -124,9 +131,10 @@ def recommended(config: Config, peaks: dict[str, int | None], limit: int) -> str
 def largest_batch(config: Config, limit: int, peak: int | None) -> int | None:
     """Return the largest batch whose step takes at most `limit` bytes, or None if none does.
 
-    It is a multiple of norm.group_size. `peak` are the bytes of the config's own batch.
+    It is a multiple of norm.group_size and of accumulate. `peak` are the bytes of the config's own
+    batch.
     """
-    unit = max(1, shard.group_size(config))
+    unit = max(1, shard.group_size(config)) * config.accumulate
     used = lambda size: (
         peak if size == config.batch_size else peak_bytes(changed(config, batch_size=size))
     )

@@ -5,60 +5,32 @@ read from top to bottom. The experiments call both, too.
 """
 
 import contextlib
-import dataclasses
 import functools
 import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
-from jax.sharding import Mesh
 from tqdm import tqdm
 
 from resnet_jax import cluster, command, distributed, families
 from resnet_jax import config as configs
 from resnet_jax.keys import Config
-from resnet_jax.run import checkpoint, directory, records, start
+from resnet_jax.run import checkpoint, directory, programs, records, start
 from resnet_jax.run.checkpoint import Checkpoints
 from resnet_jax.run.interrupt import Interrupt
 from resnet_jax.run.log import ADVICE, Log
-from resnet_jax.run.start import say
+from resnet_jax.run.start import Run, say
 from resnet_jax.tasks import TASKS
-from resnet_jax.tasks.task import Dataset, Task
-from resnet_jax.training import diagnosis, feeds, shard
-from resnet_jax.training import state as states
+from resnet_jax.tasks.task import Task
+from resnet_jax.training import feeds, groups, shard
 from resnet_jax.training import step as steps
 from resnet_jax.training.compile import ONCE, program
 from resnet_jax.training.evaluation import evaluator
 from resnet_jax.training.optimizer import optimizer
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """A run that has been checked and may start.
-
-    `statistics` are what the task computed from the training split, such as the mean image.
-    """
-
-    config: Config
-    workdir: directory.AnyPath
-    mesh: Mesh
-    dataset: Dataset
-    statistics: dict[str, Any]
-
-    @property
-    def seeds(self) -> list[int]:
-        """The seed of each replica."""
-        return list(configs.seeds(self.config))
-
-    @property
-    def task(self) -> Task:
-        """What the network is trained to do."""
-        return TASKS[self.config.task]
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -142,8 +114,10 @@ def train(run: Run) -> None:
             # --- network, optimizer and state
             axis = shard.axis(mesh)
             net = families.build(config, axis)
-            state = first_state(run, net, found.step)
+            state = programs.first_state(run, net, found.step)
             prepare_batch = task.prepare(config, run.statistics)
+            for line in groups.in_words(config, state.params):
+                say(line)
             start.record(workdir, run.dataset, run.statistics, task.score, first)
 
             # --- data
@@ -159,6 +133,8 @@ def train(run: Run) -> None:
                 measure=task.measure,
                 optimizer=optimizer(config),
                 skip=config.nonfinite == "skip",
+                parts=config.accumulate,
+                ema_decay=config.optimizer.ema_decay,
             )
             chunk = shard.SPREAD[config.parallel](
                 functools.partial(steps.chunk, step=step, fetch=feed.fetch, axis=axis),
@@ -166,16 +142,16 @@ def train(run: Run) -> None:
                 (shard.EACH, feed.spec, shard.EACH_ROWS),
                 (shard.EACH, shard.EACH),
             )
-            lengths = chunk_lengths(config, first)
+            lengths = programs.chunk_lengths(config, first)
             chunks = {
                 n: compiled(chunk, state, feed.source, feed.drawn(n), donate=(0,))
                 for n in set(lengths)
             }
-            refresh = statistics_refresher(run, state, feed)
+            refresh = programs.statistics_refresher(run, state, feed)
             evaluate = evaluator(
                 net.apply, prepare_batch, task.measure, state, tested, mesh, config.deterministic
             )
-            finite = compiled(shard.spread(_finite, mesh, (shard.EACH,)), state, level=ONCE)
+            finite = compiled(shard.spread(programs.finite, mesh, (shard.EACH,)), state, level=ONCE)
             ready = time.perf_counter() - began
             say(f"{workdir}: {_beginning(found.step, earlier_starts)}, ready after {ready:.1f} s")
 
@@ -183,7 +159,7 @@ def train(run: Run) -> None:
             board = _board(workdir, first)
             if board:
                 stack.callback(board.close)
-            diagnose = functools.partial(_diagnose, run, net, feed)
+            diagnose = functools.partial(programs.diagnose, run, net, feed)
             log = Log(workdir / "metrics.jsonl", config, board, diagnose, task.score)
 
             # --- loop: chunk after chunk; a checkpoint, an evaluation and a stop come at chunk ends
@@ -241,80 +217,6 @@ def train(run: Run) -> None:
         measured = {"seconds": seconds, "compile_seconds": ready, "examples_per_second": speed}
         directory.close_run(workdir, measured)
     _say_result(run, test, seconds)
-
-
-def first_state(run: Run, net: Any, saved: int | None) -> states.TrainState:
-    """Return the state to go on from, on the mesh: that of step `saved`, or one from the seeds."""
-    config, optim = run.config, optimizer(run.config)
-    shape = run.task.example(config).shape
-    make = shard.spread(
-        lambda seed: states.create(seed, net, shape, optim), run.mesh, (shard.EACH,)
-    )
-    seeds = np.array(run.seeds if len(run.seeds) > 1 else config.seed, np.uint32)
-    seeds = shard.place(run.mesh, shard.EACH, seeds)
-    if saved is None:
-        return program(make, seeds, level=ONCE, deterministic=config.deterministic)(seeds)
-    like = shard.like(run.mesh, shard.EACH, jax.eval_shape(make, seeds))
-    return checkpoint.restore(run.workdir, saved, like)
-
-
-def chunk_lengths(config: Config, first: int) -> list[int]:
-    """Return the lengths of the chunks that are left; their ends are multiples of chunk_steps."""
-    size = config.chunk_steps
-    marks = [first, *range(first - first % size + size, config.steps, size), config.steps]
-    return [b - a for a, b in zip(marks, marks[1:], strict=False)]
-
-
-def statistics_refresher(run: Run, state: states.TrainState, feed: feeds.Feed) -> Callable:
-    """Return the function that recomputes the running statistics of batch norm in a state.
-
-    The statistics are those of the run's first norm.precise batches. If norm.precise is 0, the
-    function returns the state as it is.
-    """
-    config, axis = run.config.copy_and_resolve_references(), shard.axis(run.mesh)
-    batches = config.norm.precise if config.norm.kind == "batch" else 0
-    if not batches:
-        return lambda state: state
-    config.norm.group_size, config.norm.momentum = 0, 0.0
-    on_device = functools.partial(
-        steps.precise,
-        apply=families.build(config, axis).apply,
-        prepare=run.task.prepare(config, run.statistics),
-        fetch=feed.fetch,
-        axis=axis,
-    )
-    whole = shard.spread(on_device, run.mesh, (shard.EACH, feed.spec, shard.EACH_ROWS))
-    inputs, deterministic = feed.drawn(batches), config.deterministic
-    recompute = program(whole, state, feed.source, inputs, donate=(0,), deterministic=deterministic)
-    return lambda state: recompute(state, feed.source, feed.draw(0, batches))
-
-
-def _finite(state: states.TrainState):
-    """Return whether every parameter and statistic is a number."""
-    return steps.all_finite((state.params, state.batch_stats))
-
-
-def _diagnose(
-    run: Run, net: Any, feed: feeds.Feed, state: states.TrainState, step: int, replica: int
-) -> str:
-    """Say what was not finite first in this step; `state` is the state before the step."""
-    order, axis = diagnosis.Order(), shard.axis(run.mesh)
-    look = functools.partial(
-        diagnosis.look,
-        apply=net.apply,
-        prepare=run.task.prepare(run.config, run.statistics),
-        measure=run.task.measure,
-        fetch=feed.fetch,
-        axis=axis,
-        order=order,
-    )
-    inputs = feed.draw(step - 1, 1)
-    whole = shard.spread(look, run.mesh, (shard.EACH, feed.spec, shard.EACH_ROWS))
-    looked = program(whole, state, feed.source, inputs)(state, feed.source, inputs)
-    flags = distributed.fetch(looked)
-    if len(run.seeds) > 1:
-        flags = jax.tree.map(lambda flag: flag[replica], flags)
-    return diagnosis.first(flags, order) or "looked at again, everything in the step is finite"
 
 
 @distributed.by_first

@@ -112,7 +112,7 @@ def load(
     shape = TASKS[config.task].example(config).shape
 
     def create(seed):
-        return states.create(seed, net, shape, optim)
+        return states.create(seed, net, shape, optim, config.optimizer.ema_decay > 0)
 
     seeds = np.array(configs.seeds(config), np.uint32)
     several = config.replicas > 1

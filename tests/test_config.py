@@ -112,17 +112,13 @@ MISTAKES = [
     ),
     (
         {"schedule__kind": "constant", "schedule__factor": 0.5},
-        "schedule.factor is a key of schedule=piecewise; this config has schedule=constant",
+        "schedule.factor is a key of schedule=piecewise and schedule=exponential; this config has",
     ),
     ({"norm__groups": 4}, "norm.groups is a key of norm=group; this config has norm=batch"),
     ({"norm__kind": "layer", "norm__momentum": 0.5}, "norm.momentum is a key of norm=batch"),
     ({"norm__kind": "none", "norm__epsilon": 0.5}, "this config has norm=none"),
     ({"model__block": "fixup_basic", "norm__precise": 2}, "norm.precise is a key of norm=batch"),
     ({"optimizer__momentum": 0.0, "optimizer__nesterov": True}, "optimizer.nesterov=True changes"),
-    (
-        {"optimizer__weight_decay": 0.0, "optimizer__decay": "kernels"},
-        "optimizer.decay=kernels changes nothing",
-    ),
     ({"model__gains": (0.0, 0.0)}, "model.gains=(0.0, 0.0) pass nothing on"),
     ({"schedule__warmup_steps": 64_000}, "is not shorter than the run of steps=64000"),
     ({"schedule__boundaries": (48_000, 32_000)}, "must rise"),

@@ -152,7 +152,8 @@ _EPSILON = {
 
 
 def _check_group_size(config: Config) -> None:
-    group, batch = config.norm.group_size, config.batch_size
+    group, batch = config.norm.group_size, config.batch_size // config.accumulate
+    parts = f" / accumulate={config.accumulate}" if config.accumulate > 1 else ""
     if group < -1:
         raise ValueError(
             f"norm.group_size={group} must be a number of examples, 0 for the whole batch or -1 "
@@ -160,7 +161,7 @@ def _check_group_size(config: Config) -> None:
         )
     if group > 0 and batch % group:
         raise ValueError(
-            f"norm.group_size={group} does not divide batch_size={batch}; "
+            f"norm.group_size={group} does not divide batch_size={config.batch_size}{parts}; "
             f"nearest {nearest_divisor(batch, group)}"
         )
     if config.norm.precise > config.chunk_steps:

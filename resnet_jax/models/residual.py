@@ -99,6 +99,21 @@ class Chain(nn.Module):
         return x
 
 
+def stacked_axes(net: Any, tree: Any, axes: int = 0) -> Any:
+    """Return, for each array of a network's `tree`, how many of its leading axes count layers.
+
+    `tree` are the network's parameters, or another collection of its variables.
+    """
+    if not isinstance(tree, Mapping):
+        return axes
+    if isinstance(net, Stack):
+        return {"layers": stacked_axes(net.block, tree["layers"], axes + (not net.tied))}
+    parts = net.blocks if isinstance(net, Chain) else {}
+    if isinstance(net, Residual):
+        parts = {name: getattr(net, name) for name in ("before", "skip", "body", "merge", "after")}
+    return {name: stacked_axes(parts.get(name), inner, axes) for name, inner in tree.items()}
+
+
 class Stack(nn.Module):
     """`depth` equal blocks in one `lax.scan`: x_l = block_l(x_l-1) for l = 1 .. depth.
 

@@ -1,6 +1,7 @@
 """What happens in a run's directory when a run starts: it is claimed, and the start is recorded."""
 
 import contextlib
+import dataclasses
 import json
 import time
 from datetime import UTC, datetime
@@ -14,8 +15,33 @@ from resnet_jax import config as configs
 from resnet_jax.keys import Config
 from resnet_jax.run import checkpoint, directory, records
 from resnet_jax.run.directory import AnyPath
-from resnet_jax.tasks.task import Dataset
+from resnet_jax.tasks import TASKS
+from resnet_jax.tasks.task import Dataset, Task
 from resnet_jax.training import shard
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run that has been checked and may start.
+
+    `statistics` are what the task computed from the training split, such as the mean image.
+    """
+
+    config: Config
+    workdir: directory.AnyPath
+    mesh: Mesh
+    dataset: Dataset
+    statistics: dict[str, Any]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seed of each replica."""
+        return list(configs.seeds(self.config))
+
+    @property
+    def task(self) -> Task:
+        """What the network is trained to do."""
+        return TASKS[self.config.task]
 
 
 def claim(workdir: AnyPath, config: Config, stack: contextlib.ExitStack) -> None:
@@ -117,7 +143,7 @@ def resolved(config: Config, workdir: AnyPath, mesh: Mesh) -> Config:
     if shard.group_size(config) != -1:
         return config
     config = config.copy_and_resolve_references()
-    config.norm.group_size = config.batch_size // mesh.shape[shard.DATA]
+    config.norm.group_size = config.batch_size // config.accumulate // mesh.shape[shard.DATA]
     saved = workdir / "config.json"
     if saved.exists():
         number = configs.flatten(directory.read(saved))["norm.group_size"]

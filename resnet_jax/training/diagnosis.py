@@ -1,6 +1,7 @@
 """The diagnosis of a step that is not finite: which layer was the first."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -62,23 +63,38 @@ def look(
     fetch: steps.Fetch,
     axis: str | None,
     order: Order,
+    parts: int = 1,
 ) -> dict[str, dict[Path, Any]]:
     """Return what is not finite in the step of `inputs` (1, ...) from this state.
 
     The function is pure and per device. Every parameter, every module's output and statistics and
     every gradient gets 1 or 0, by path; inside a Stack it gets a vector with a number for each
-    layer. `order` is filled.
+    layer. `order` is filled. A step that computes its gradient in `parts` is looked at in these
+    parts.
     """
     batch = fetch(source, jax.tree.map(lambda a: a[0], inputs), axis)
+    looked = functools.partial(
+        steps.gradients,
+        state,
+        apply=apply,
+        prepare=prepare,
+        measure=measure,
+        mutable=("batch_stats", "intermediates"),
+    )
+    pieces = steps.split(batch, parts)
     with nn.intercept_methods(order.watch):
-        grads, changed, _ = steps.gradients(
-            state,
-            batch,
-            apply=apply,
-            prepare=prepare,
-            measure=measure,
-            mutable=("batch_stats", "intermediates"),
-        )
+        of_parts = [
+            _flags(state, *looked(jax.tree.map(lambda a, i=i: a[i], pieces)), order)
+            for i in range(parts)
+        ]
+    flags = jax.tree.map(lambda *of: functools.reduce(jnp.maximum, of), *of_parts)
+    return flags if axis is None else lax.pmax(flags, axis)
+
+
+def _flags(
+    state: TrainState, grads: Any, changed: Any, sums: Any, order: Order
+) -> dict[str, dict[Path, Any]]:
+    """Return 1 for everything that is not finite in a gradient's computation, else 0."""
     sown = {p[:-1]: ~f for p, f in _flat(changed["intermediates"]).items() if p[-1] == SOWN}
 
     def spoiled(path: Path, leaf: Any) -> Any:
@@ -88,8 +104,7 @@ def look(
     leaves = lambda tree: {path: spoiled(path, leaf) for path, leaf in _flat(tree).items()}
     forward = sown | leaves(changed.get("batch_stats", {}))
     flags = {"parameter": leaves(state.params), "forward": forward, "gradient": leaves(grads)}
-    flags = jax.tree.map(lambda flag: flag.astype(jnp.int32), flags)
-    return flags if axis is None else lax.pmax(flags, axis)
+    return jax.tree.map(lambda flag: flag.astype(jnp.int32), flags)
 
 
 def first(flags: dict[str, dict[Path, np.ndarray]], order: Order) -> str:

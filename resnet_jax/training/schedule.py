@@ -13,6 +13,7 @@ from resnet_jax.keys import (
     FLOAT32,
     LARGEST_STEP,
     NOT_NEGATIVE,
+    PROBABILITY,
     STEPS,
     Config,
     Key,
@@ -86,6 +87,12 @@ def cosine(config: Config) -> Callable:
     return rate
 
 
+def exponential(config: Config) -> Callable:
+    """Return the rate peak * factor^(step / every), which falls at every step."""
+    peak, keys = config.optimizer.learning_rate, config.schedule
+    return lambda step: peak * jnp.float32(keys.factor) ** (step / keys.every)
+
+
 def constant(config: Config) -> Callable:
     """Return the peak at every step."""
     peak = config.optimizer.learning_rate
@@ -148,6 +155,16 @@ SCHEDULES: dict[str, Part] = {
         "the rate falls to 0 along a cosine",
         build=cosine,
         keys=_WARMUP | {"schedule.end": Key(64_000, STEPS, "step at which the rate is 0")},
+        check=_check_warmup,
+    ),
+    "exponential": Part(
+        "the rate falls by a factor every so many steps, smoothly",
+        build=exponential,
+        keys=_WARMUP
+        | {
+            "schedule.factor": Key(0.95, PROBABILITY, "of the rate, after `every` steps"),
+            "schedule.every": Key(1_000, STEPS, "steps in which the rate falls by the factor"),
+        },
         check=_check_warmup,
     ),
     "constant": Part("the rate stays", build=constant, keys=_WARMUP, check=_check_warmup),

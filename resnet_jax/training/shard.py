@@ -61,6 +61,13 @@ def check(config: Config, mesh: Mesh) -> None:
             f"batch_size={batch} is not divisible by the {devices} devices that share it; "
             f"nearest {near}"
         )
+    if batch // devices % config.accumulate:
+        near = nearest_divisor(batch // devices, config.accumulate)
+        raise ValueError(
+            f"accumulate={config.accumulate} does not divide the {batch // devices} examples of "
+            f"each of {devices} devices; nearest {near}"
+        )
+    batch //= config.accumulate
     share, group = batch // devices, group_size(config)
     if group > 0 and share % group and group % share:
         sizes = [g for g in range(1, batch + 1) if batch % g == 0 and not (share % g and g % share)]

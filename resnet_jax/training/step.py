@@ -49,6 +49,41 @@ def gradients(
     return grads, changed, sums
 
 
+def accumulated(
+    state: TrainState, batch: Batch, parts: int, **of_step: Any
+) -> tuple[Any, dict[str, Any], Sums]:
+    """Return the same as `gradients`, computed part after part of a batch in `parts` equal parts.
+
+    The gradients are those of the whole batch, except that a batch norm sees a part; its running
+    statistics follow part after part. Memory is needed for the activations of a part.
+    """
+    if parts == 1:
+        return gradients(state, batch, **of_step)
+
+    def add(carry, part):
+        batch_stats, totals = carry
+        own = dataclasses.replace(state, batch_stats=batch_stats)
+        grads, changed, sums = gradients(own, part, **of_step)
+        totals = jax.tree.map(jnp.add, totals, (grads, sums))
+        return (changed.get("batch_stats", {}), totals), None
+
+    pieces = split(batch, parts)
+    shapes = jax.eval_shape(lambda part: gradients(state, part, **of_step), _piece(pieces, 0))
+    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), (shapes[0], shapes[2]))
+    (batch_stats, (grads, sums)), _ = lax.scan(add, (state.batch_stats, zeros), pieces)
+    grads = jax.tree.map(lambda g: g / parts, grads)
+    return grads, {"batch_stats": batch_stats}, sums
+
+
+def split(batch: Batch, parts: int) -> Batch:
+    """Return a batch's `parts` equal parts (parts, b / parts, ...): neighbouring rows each."""
+    return jax.tree.map(lambda a: a.reshape(parts, a.shape[0] // parts, *a.shape[1:]), batch)
+
+
+def _piece(pieces: Batch, index: int) -> Batch:
+    return jax.tree.map(lambda a: a[index], pieces)
+
+
 def train_step(
     state: TrainState,
     batch: Batch,
@@ -59,6 +94,8 @@ def train_step(
     measure: Measure,
     optimizer: optax.GradientTransformation,
     skip: bool = False,
+    parts: int = 1,
+    ema_decay: float = 0.0,
 ) -> tuple[TrainState, Sums]:
     """Take one step of gradient descent on the mean loss of the batch's counted examples.
 
@@ -70,8 +107,12 @@ def train_step(
     the step as `skipped`. With `skip` the run goes on: the step's examples count in no metric, and
     the optimizer with its schedule does not move. Without `skip` the state is the one from before
     the step, and stays so in all following steps, so that the caller can see what happened.
+
+    The gradient is computed in `parts` (see `accumulated`). If the state has moving averages of
+    parameters and statistics, they follow new = ema_decay * old + (1 - ema_decay) * current.
     """
-    grads, changed, sums = gradients(state, batch, apply=apply, prepare=prepare, measure=measure)
+    of_step = {"apply": apply, "prepare": prepare, "measure": measure}
+    grads, changed, sums = accumulated(state, batch, parts, **of_step)
     batch_stats = changed.get("batch_stats", {})
     rows = batch.row.size
     if axis is not None:
@@ -82,16 +123,19 @@ def train_step(
     finite = jnp.isfinite(sums["loss"]) & all_finite((grads, batch_stats))
     learns = finite & (state.skipped >= 0)
 
-    def learn() -> tuple[Any, Any, Any]:
+    def learn() -> tuple[Any, Any, Any, Any]:
         # Divided in this branch, the division is fused with the update and not with the sums that
         # make the gradients.
         mean = jax.tree.map(lambda g: g / shares.astype(g.dtype), grads)
         updates, opt_state = optimizer.update(mean, state.opt_state, state.params)
-        return optax.apply_updates(state.params, updates), batch_stats, opt_state
+        params = optax.apply_updates(state.params, updates)
+        current = {"params": params, "batch_stats": batch_stats} if state.ema else {}
+        follow = lambda old, new: ema_decay * old + (1 - ema_decay) * new
+        return params, batch_stats, opt_state, jax.tree.map(follow, state.ema, current)
 
     # A branch updates in place; a choice between the old and the new would hold both.
-    keep = lambda: (state.params, state.batch_stats, state.opt_state)
-    params, batch_stats, opt_state = lax.cond(learns, learn, keep)
+    keep = lambda: (state.params, state.batch_stats, state.opt_state, state.ema)
+    params, batch_stats, opt_state, ema = lax.cond(learns, learn, keep)
     skipped = state.skipped + (~finite).astype(jnp.int32)
     state = dataclasses.replace(
         state,
@@ -100,6 +144,7 @@ def train_step(
         batch_stats=batch_stats,
         opt_state=opt_state,
         skipped=skipped if skip else jnp.where(learns, state.skipped, -1),
+        ema=ema,
     )
     if skip:
         sums = jax.tree.map(lambda a: jnp.where(finite, a, jnp.zeros_like(a)), sums)
@@ -172,7 +217,10 @@ def precise(
         return index + 1, changed["batch_stats"]
 
     moments = lax.scan(moments_of, jnp.zeros((), jnp.int32), inputs)[1]
-    return dataclasses.replace(state, batch_stats=_pooled(moments))
+    pooled = _pooled(moments)
+    if state.ema:  # the averages are what is evaluated
+        return dataclasses.replace(state, ema=state.ema | {"batch_stats": pooled})
+    return dataclasses.replace(state, batch_stats=pooled)
 
 
 def _pooled(moments):

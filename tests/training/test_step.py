@@ -280,3 +280,55 @@ def test_a_batch_is_a_tree():
     one = jax.jit(functools.partial(step.train_step, axis=None, prepare=lambda _, b: b, **parts))
     after, sums = one(first, batch)
     assert one(after, batch)[1]["loss"] < sums["loss"]
+
+
+def test_gradients_of_parts_are_those_of_the_whole_batch(x64):
+    """Without a batch norm; what an example draws follows its row, in whatever part it is."""
+    norm, conv = (
+        functools.partial(GroupNorm, groups=1),
+        functools.partial(Conv, dtype=jnp.float64),
+    )
+    options = {"num_outputs": 4, "width": 4, "conv": conv, "norm": norm}
+    options |= {"merge": Dropped(per="sample"), "per_layer": {"survival": (0.5, 0.5)}}
+    net = resnet((2,), block="basic", skip="A", **options)
+    first, one = training(net, jnp.float64)
+    first = jax.tree.map(lambda a: a.astype(jnp.float64) if a.dtype == jnp.float32 else a, first)
+    batch = feeds.gather(source(128), (jnp.arange(128), jnp.arange(128) < 120), None)
+    run = lambda parts: jax.jit(functools.partial(one, axis=None, parts=parts))(first, batch)
+    (whole, sums), (of_parts, same) = run(1), run(4)
+    assert_trees_all_close(of_parts.params, whole.params, rtol=1e-12, atol=1e-14)
+    assert sums["examples"] == same["examples"] == 120
+    assert_trees_all_close(same, sums, rtol=1e-12)
+
+
+def test_running_statistics_follow_part_after_part():
+    first, one = training(network())
+    batch = feeds.gather(source(), (jnp.arange(32), jnp.ones(32, bool)), None)
+    after, _ = jax.jit(functools.partial(one, axis=None, parts=2))(first, batch)
+    apply = jax.jit(functools.partial(network().apply, mutable=["batch_stats"]))
+    stats = first.batch_stats
+    for rows in (slice(0, 16), slice(16, 32)):
+        images = prepare(None, batch).input[rows]
+        stats = apply({"params": first.params, "batch_stats": stats}, images)[1]["batch_stats"]
+    assert_trees_all_close(after.batch_stats, stats, rtol=1e-5, atol=1e-6)
+
+
+def test_moving_averages_follow_parameters_and_statistics_and_are_what_is_evaluated():
+    net, optim = network(), optax.sgd(0.1, 0.9)
+    current, one = training(net)
+    current = state.create(0, net, SHAPE, optim, ema=True)
+    assert_trees_all_close(current.ema["params"], current.params)
+    one = jax.jit(functools.partial(one, axis=None, ema_decay=0.9))
+    batch = feeds.gather(source(), (jnp.arange(16), jnp.ones(16, bool)), None)
+    averages = current.ema
+    for _ in range(3):
+        current, _ = one(current, batch)
+        now = {"params": current.params, "batch_stats": current.batch_stats}
+        averages = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, averages, now)
+    assert_trees_all_close(current.ema, averages, rtol=1e-5, atol=1e-7)
+    assert state.variables(current) == current.ema
+    nan = lambda key, batch: batch.replace(input=prepare(key, batch).input * jnp.nan)
+    kept, _ = jax.jit(functools.partial(training(net)[1], axis=None, ema_decay=0.9, prepare=nan))(
+        current, batch
+    )
+    assert_trees_all_close(kept.ema, current.ema)
