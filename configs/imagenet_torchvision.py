@@ -11,8 +11,9 @@ torchvision's errors on the 224 centre pixels of 256 are 30.24 % (18 layers), 26
 23.87 % (50), 22.63 % (101) and 21.69 % (152).
 """
 
-from configs import imagenet
 from resnet_jax.config import Config, choose, make
+
+from . import imagenet
 
 # Steps of an epoch.
 EPOCH = 1_281_167 / 256

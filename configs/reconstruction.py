@@ -8,8 +8,9 @@ depth; a highway's plain twin has 71 units, so that it has about as many paramet
 `merge` and the other switches work as in every config.
 """
 
-from configs import digits
 from resnet_jax.config import Config, choose, make
+
+from . import digits
 
 RECIPE = digits.RECIPE | {"data.shape": (5, 5, 1), "optimizer.learning_rate": 0.05}
 

@@ -6,6 +6,7 @@ import textwrap
 
 import experiments
 from experiments.claim import Claim
+from resnet_jax.run.output import keep_running
 
 
 def claims() -> dict[str, Claim]:
@@ -19,6 +20,7 @@ def claims() -> dict[str, Claim]:
 
 def main() -> None:
     """Print the name, the statement and the source of each claim."""
+    keep_running()
     print("Each claim is a command: python -m experiments.NAME --workdir=DIR (--help, --list)\n")
     for name, claim in claims().items():
         text = f"{claim.says} ({claim.source})"

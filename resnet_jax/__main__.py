@@ -1,5 +1,7 @@
 """List the commands: python -m resnet_jax."""
 
+from resnet_jax.run.output import keep_running
+
 COMMANDS = {
     "train": "train a network; the same command goes on where the run stopped",
     "evaluate": "measure a run's newest checkpoint on its whole test split",
@@ -12,6 +14,7 @@ COMMANDS = {
 
 def main() -> None:
     """Print the commands with their purposes."""
+    keep_running()
     print("Commands; --help of each has its flags and an example, and the keys of its --config:\n")
     for name, purpose in COMMANDS.items():
         print(f"    python -m resnet_jax.{name:<12}{purpose}")

@@ -27,15 +27,14 @@ def adapt(
     """Return the tensors by today's names and in the network's shapes, and what was changed.
 
     Tensors that still do not fit are left as they are; `weights.from_tensors` refuses them.
-    Raises: ValueError for a network that the layout lacks.
+    Raises: ValueError for a network that the layout lacks, and for a file with several networks.
     """
     slots = weights.slots(layout, config)
     tensors, notes = dict(tensors), []
     for pattern, today in layouts.find(layout, config).old:
         tensors = {re.sub(pattern, today, name): tensor for name, tensor in tensors.items()}
-    if prefix := _prefix(tensors, slots):
-        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-        notes.append(f"the prefix {prefix} of all names was taken off")
+    tensors, told = _without_prefix(tensors, slots, head)
+    notes += told
     for name in (name for name, slot in slots.items() if slot.path[-1] == "positions"):
         if name in tensors and _is_of_another_grid(tensors[name].shape, slots[name].shape, config):
             notes.append(f"{name} {tensors[name].shape} was interpolated to {slots[name].shape}")
@@ -43,25 +42,59 @@ def adapt(
     replaced = _classifier(slots)
     fits = all(name in tensors and tensors[name].shape == slots[name].shape for name in replaced)
     if head == "new" or (head == "fit" and not fits):
+        tensors, told = _without_old_head(tensors, slots, replaced)
+        notes += told
         tensors |= _fresh(replaced, slots, config)
         outputs = slots[replaced[0]].shape[0]
         notes.append(f"{' and '.join(replaced)} are drawn anew, for {outputs} outputs")
     return tensors, notes
 
 
-def _prefix(tensors: Tensors, slots: Mapping[str, Slot]) -> str:
-    """Return the prefix that a wrapper has added to every name, or an empty string.
+def _without_prefix(
+    tensors: Tensors, slots: Mapping[str, Slot], head: Head
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return the tensors of the network in a wrapper by the network's names, and what was changed.
 
-    Examples are module. (DDP), _orig_mod. (torch.compile) and model. (Lightning).
+    Wrappers put words before names, for example module. (DDP), _orig_mod. (torch.compile), model.
+    (Lightning) or backbone. (detectors), and keep tensors of their own beside them. Without a
+    network under any prefix the tensors stay as they are.
+    Raises: ValueError if there is a network under each of several prefixes.
     """
     if any(name in slots for name in tensors):
-        return ""
-    prefixes = set()
-    for name in tensors:
-        if ends := [own for own in slots if name.endswith(f".{own}")]:
-            prefixes.add(name.removesuffix(max(ends, key=len)))
-    prefix = min(prefixes, key=len, default="")
-    return prefix if all(name.startswith(prefix) for name in tensors) else ""
+        return dict(tensors), []
+    needed = set(slots) - (set() if head == "keep" else set(_classifier(slots)))
+    first = next(iter(slots))
+    prefixes = [name.removesuffix(first) for name in tensors if name.endswith(f".{first}")]
+    whole = [p for p in prefixes if all(f"{p}{name}" in tensors for name in needed)]
+    if len(whole) > 1:
+        raise ValueError(
+            f"the file has a network under each of {' and '.join(whole)}; keep only one of them"
+        )
+    # If a few tensors of the network are missing, its names without the prefix tell which.
+    most = [p for p in prefixes if 2 * sum(f"{p}{n}" in tensors for n in needed) > len(needed)]
+    if not most:
+        return dict(tensors), []
+    prefix = (whole or most)[0]
+    own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    if others := [name for name in tensors if not name.startswith(prefix)]:
+        if not whole:
+            return own | {name: tensors[name] for name in others}, []
+        note = f"the prefix {prefix} was taken off; left out: {weights.shortened(others)}"
+        return own, [note]
+    return own, [f"the prefix {prefix} of all names was taken off"]
+
+
+def _without_old_head(
+    tensors: Tensors, slots: Mapping[str, Slot], replaced: list[str]
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return the tensors less those of an old head of another form, and what was left out.
+
+    A tensor belongs to the old head if no other tensor of the network begins with its first word.
+    """
+    words = {name.partition(".")[0] for name in slots if name not in replaced}
+    old = [n for n in tensors if n not in slots and n.partition(".")[0] not in words]
+    kept = {name: tensor for name, tensor in tensors.items() if name not in old}
+    return kept, [f"left out, as the old head's: {weights.shortened(old)}"] if old else []
 
 
 def _is_of_another_grid(shape: tuple[int, ...], wanted: tuple[int, ...], config: Config) -> bool:

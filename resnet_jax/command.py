@@ -122,6 +122,12 @@ class Parser(argparse.ArgumentParser):
         overrides, others = config_file.split(words) if self.takes_config else ({}, words)
         # A misspelt flag is reported before the flag that it leaves missing.
         for word in itertools.takewhile(lambda word: word != "--", others):
+            if (bare := word.lstrip("-\u2010\u2011\u2012\u2013\u2014")) != word and word[
+                :2
+            ] != "--":
+                name = f"--{bare.partition('=')[0]}"
+                if name in self._option_string_actions or name.startswith("--config."):
+                    fail(f"{word[:80]} is no flag, which begins with two hyphens: {name}")
             if word.startswith("--") and word.partition("=")[0] not in self._option_string_actions:
                 fail(self._explain(word))
         arguments, unknown = self.parse_known_intermixed_args(others)
@@ -320,7 +326,7 @@ def revision() -> str:
     """Return the git revision of this checkout, marked if files differ from it.
 
     The revision is empty without git, and if the package is not part of a checkout of its own: it
-    may be installed in an environment within another project's repository. The checkout may be
+    may lie in another project's repository, which does not track it. The checkout may be
     another user's, which git refuses to read unless it is told that this is meant.
     """
     # A git hook, for example, sets the others: they would name another repository than this one.
@@ -336,6 +342,8 @@ def revision() -> str:
     try:
         root = git("rev-parse", "--show-toplevel")
         if not root or Path(root).resolve() != Path(__file__).resolve().parent.parent:
+            return ""
+        if not git("ls-files", Path(__file__).name):  # the repository does not hold this file
             return ""
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
     except OSError:

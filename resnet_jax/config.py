@@ -47,6 +47,12 @@ MAY_CHANGE = (
     *("parallel", "nonfinite"),
 )
 
+# Options of JAX, as the environment or a program may set them, with which no run starts.
+REFUSED_OPTIONS = (
+    ("jax_threefry_partitionable", False, "everything random would be drawn otherwise"),
+    ("jax_disable_jit", True, "a run's programs are compiled before it starts"),
+)
+
 Flat = Mapping[str, Any]
 
 
@@ -173,6 +179,10 @@ def check(config: Config) -> None:
     for name, key in keys_of_parts(choices).items():
         check_value(name, key, flat[name])
     check_seeds(config)
+    for option, value, effect in REFUSED_OPTIONS:
+        if getattr(jax.config, option) == value:
+            name = f"{option.upper()}={int(value)}"
+            raise ValueError(f"{name} is set in the environment, and {effect}: unset it")
     x64 = jax.config.read("jax_enable_x64")
     if config.dtype == "float64" and not x64:
         raise ValueError("dtype=float64 needs JAX_ENABLE_X64=1 in the environment")

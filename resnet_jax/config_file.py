@@ -4,8 +4,10 @@ import ast
 import difflib
 import importlib.util
 import os
+import re
 import sys
 import traceback
+import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,8 +29,10 @@ def load(spec: str, overrides: Overrides | None = None) -> Config:
     Raises: ValueError in one line, for a file that is missing or that fails (with its line), and
         for an override that the config does not take.
     """
-    path, _, argument = spec.partition(":")
-    config = read(Path(os.path.expanduser(path)), argument)
+    # A folder's name may have a colon, too.
+    match = re.fullmatch(r"(.*?\.py)(?::(.*))?", spec, re.DOTALL)
+    path, argument = match.groups() if match else spec.partition(":")[::2]
+    config = read(Path(os.path.expanduser(path)), argument or "")
     return override(config, overrides or {})
 
 
@@ -36,12 +40,17 @@ def read(path: Path, argument: str) -> Config:
     """Return what the file's `get_config(argument)` returns. Nothing is kept between two calls."""
     if not path.is_file():
         raise ValueError(f"there is no config file {path}{_near(path)}")
-    spec = importlib.util.spec_from_file_location(f"{path.stem} (config file)", path)
+    # The file's folder is a package of this name, so that `from . import other` means its folder,
+    # whatever else is called `configs` in the working directory.
+    package, folder = "the config file's folder", path.resolve().parent
+    spec = importlib.util.spec_from_file_location(f"{package}.{path.stem}", path)
     assert spec is not None and spec.loader is not None, "the file was there a moment ago"
     module = importlib.util.module_from_spec(spec)
-    folder = str(path.resolve().parent.parent)
-    if folder not in sys.path:  # a config file may import another file of its folder
-        sys.path.append(folder)
+    sys.modules[package] = types.ModuleType(package)
+    sys.modules[package].__path__ = [str(folder)]
+    for place in map(str, (folder, folder.parent)):  # it may also import a file beside it by name
+        if place not in sys.path:
+            sys.path.append(place)
     try:
         spec.loader.exec_module(module)
         config = module.get_config(argument)
@@ -50,6 +59,9 @@ def read(path: Path, argument: str) -> Config:
     except Exception as error:
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise ValueError(f"{path}{_line(spec.origin, error)}: {kind}{error}") from error
+    finally:
+        for name in [name for name in sys.modules if name.split(".")[0] == package]:
+            del sys.modules[name]
     if not isinstance(config, ConfigDict):
         raise ValueError(
             f"{path}: get_config returned {type(config).__name__}; it must return what "

@@ -17,22 +17,27 @@ from safetensors.numpy import save
 TORCH = (b"PK\x03\x04", b"\x80")
 # The command that turns such a file into a safetensors file if torch is installed. weights_only
 # keeps torch from running anything; training scripts save their arguments, a Namespace, beside the
-# weights, and wrappers put words before the names (DDP, torch.compile, Lightning).
+# weights (and paths, and numbers of NumPy), and wrappers put words before the names (DDP,
+# torch.compile, Lightning). Averages (EMA) are taken first, as timm does.
 CONVERT = (
-    """python -c "import argparse, re, sys, torch; from safetensors.torch import save_file; """
-    """torch.serialization.add_safe_globals([argparse.Namespace]); """
+    """python -c "import argparse, pathlib, re, sys, numpy, torch; """
+    """from safetensors.torch import save_file; f = numpy.float64(0); """
+    """torch.serialization.add_safe_globals([argparse.Namespace, pathlib.PosixPath, """
+    """f.__reduce__()[0], numpy.dtype, type(f.dtype)]); """
     """w = torch.load(sys.argv[1], map_location='cpu', weights_only=True); """
-    """w = next((w[k] for k in ('state_dict', 'model', 'net') if k in w), w); """
+    """k = next((k for k in ('state_dict_ema', 'model_ema', 'state_dict', 'model_state_dict', """
+    """'model', 'net', 'network', 'weights') if k in w), ''); print(k or 'the file'); """
     """save_file({re.sub(r'^((module|_orig_mod|model)[.])+', '', k): v.contiguous().clone() """
-    """for k, v in w.items()}, sys.argv[2])" """
+    """for k, v in (w[k] if k else w).items() if torch.is_tensor(v) and v.is_floating_point()}, """
+    """sys.argv[2])" """
 )
 FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": jnp.bfloat16}
-# PyTorch's count of batches, which is neither read nor needed.
-IGNORED = "num_batches_tracked"
+# Counts that PyTorch and its helpers keep beside the weights, by the last part of their names.
+IGNORED = ("num_batches_tracked", "n_averaged", "total_ops", "total_params")
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """Return the tensors of a file by name, as float32, without `num_batches_tracked`.
+    """Return the tensors of a file by name, as float32, without counts (IGNORED).
 
     Raises: ValueError for a file that is missing, of another kind (with the line that converts it)
         or damaged, and for tensors that are not floating-point or not finite; OSError if the file
@@ -55,7 +60,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     return {
         name: _array(path, name, entry)
         for name, entry in entries
-        if name.rpartition(".")[2] != IGNORED
+        if name.rpartition(".")[2] not in IGNORED
     }
 
 

@@ -1,6 +1,7 @@
 """A run's directory, opened: its config, its network, its newest checkpoint, its predictions."""
 
 import dataclasses
+import os
 from typing import Any
 
 import jax
@@ -159,6 +160,8 @@ def read_config(workdir: directory.AnyPath) -> Config:
     """
     path = workdir / "config.json"
     if not path.is_file():
+        if workdir.exists() and not os.access(workdir, os.R_OK | os.X_OK):
+            raise ValueError(f"{workdir} cannot be read by this user; ask its owner")
         raise ValueError(f"{workdir} holds no run: there is no {path}")
     config = configs.from_saved(directory.read(path), str(path))
     try:

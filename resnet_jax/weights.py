@@ -122,7 +122,7 @@ def _refuse_misfits(
     shape = {n: tensors[n].shape for n in wanted if n in tensors and tensors[n].shape != wanted[n]}
     other = [f"{n} {shape[n]}, not {wanted[n]}" for n in shape]
     kinds = {"missing": missing, "left over": over, "of another shape": other}
-    lines = [f"{len(some)} {kind}: {_shortened(some)}" for kind, some in kinds.items() if some]
+    lines = [f"{len(some)} {kind}: {shortened(some)}" for kind, some in kinds.items() if some]
     if lines:
         raise ValueError(
             f"the tensors do not fit the config's network: {'; '.join(lines)}"
@@ -143,6 +143,10 @@ def _remedy(tensors: Tensors, wanted, names: Sequence[Row], config: Config) -> s
         if not _published(lengths, depth, config):
             values += f' and --config.model.stages="{lengths}"'
         return f"; the file's stages have {lengths} blocks: choose {values}"
+    absent = [name for name in wanted if name not in tensors]
+    heads = tuple(f"{row.library}." for row in names if row.ours == "head.dense")
+    if absent and all(name.startswith(heads) for name in absent) and not misfits:
+        return "; use --new_head to start the classifier anew"
     outputs = TASKS[config.task].example(config).num_outputs
     heads = {theirs[0] for theirs, ours in misfits if ours[0] == outputs}
     classes_alone = all(theirs[:1] + ours[1:] == theirs for theirs, ours in misfits)
@@ -163,6 +167,7 @@ def _published(lengths: tuple[int, ...], depth: int, config: Config) -> bool:
         return False
 
 
-def _shortened(names: Sequence[str], shown: int = 4) -> str:
+def shortened(names: Sequence[str], shown: int = 4) -> str:
+    """Return the first of the names, and how many more there are."""
     more = len(names) - shown
     return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")

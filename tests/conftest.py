@@ -18,6 +18,11 @@ if not {"PYTEST_XDIST_WORKER", "JAX_COMPILATION_CACHE_DIR"} & os.environ.keys():
     os.environ["JAX_COMPILATION_CACHE_DIR"] = KEPT.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
+# Settings of the shell that would change what is tested.
+os.environ["COLUMNS"] = "80"
+for name in ("MPLBACKEND", "JAX_ENABLE_X64", "JAX_DISABLE_JIT", "JAX_THREEFRY_PARTITIONABLE"):
+    os.environ.pop(name, None)
+
 import jax  # noqa: E402
 import pytest  # noqa: E402
 

@@ -41,9 +41,58 @@ def test_tensors_that_fit_stay_as_they_are(config, kept):
     assert notes == []
 
 
-def test_a_prefix_of_some_names_stays(config, kept):
+def test_tensors_beside_a_wrapped_network_are_left_out_and_told(config, kept):
+    wrapped = {f"model.{name}": tensor for name, tensor in kept.items()}
+    beside = wrapped | {"criterion.weight": np.ones(3, np.float32)}
+    adapted, notes = adapt(beside, "akamaster", config)
+    same(adapted, kept)
+    assert notes == ["the prefix model. was taken off; left out: criterion.weight"]
+    # A detector's backbone has no classifier, or a head of another name.
+    backbone = {
+        f"backbone.{name}": tensor for name, tensor in kept.items() if not name.startswith("linear")
+    }
+    adapted, notes = adapt(backbone | {"head.weight": np.ones((3, 4))}, "akamaster", config, "new")
+    assert notes[0] == "the prefix backbone. was taken off; left out: head.weight"
+    same(
+        {
+            n: t
+            for n, t in adapted.items()
+            if n in kept and n not in ("linear.weight", "linear.bias")
+        },
+        {n: t for n, t in kept.items() if not n.startswith("linear")},
+    )
+    with pytest.raises(ValueError, match="use --new_head to start the classifier anew"):
+        weights.from_tensors(adapt(backbone, "akamaster", config)[0], "akamaster", config)
+
+
+def test_a_file_with_two_networks_is_refused(config, kept):
+    both = {f"{p}.{n}": t for p in ("encoder_q", "encoder_k") for n, t in kept.items()}
+    with pytest.raises(ValueError, match="network under each of encoder_q. and encoder_k.; keep o"):
+        adapt(both, "akamaster", config)
+
+
+def test_an_old_head_of_another_form_gives_way_to_a_new_head_and_a_deeper_network_does_not(
+    config, kept
+):
+    other = {n: t for n, t in kept.items() if not n.startswith("linear.")}
+    other |= {"linear.1.weight": kept["linear.weight"], "pre_logits.fc.bias": kept["linear.bias"]}
+    adapted, notes = adapt(other, "akamaster", config, "new")
+    assert notes[0] == "left out, as the old head's: linear.1.weight, pre_logits.fc.bias"
+    weights.from_tensors(adapted, "akamaster", config)
+    deeper = kept | {
+        n.replace("layer3.0", "layer3.9"): t for n, t in kept.items() if "layer3.0" in n
+    }
+    adapted, _ = adapt(deeper, "akamaster", config, "new")
+    with pytest.raises(ValueError, match="left over: layer3.9"):
+        weights.from_tensors(adapted, "akamaster", config)
+
+
+def test_a_prefix_that_is_not_the_networks_leaves_tensors_that_do_not_fit(config, kept):
     some = {f"module.{name}" if "conv" in name else f"other.{name}": a for name, a in kept.items()}
-    assert adapt(some, "akamaster", config) == (some, [])
+    adapted, notes = adapt(some, "akamaster", config)
+    assert notes == []
+    with pytest.raises(ValueError, match="7 missing: .*7 left over: module"):
+        weights.from_tensors(adapted, "akamaster", config)
 
 
 def test_torchvisions_first_names_of_a_densenet_are_todays():

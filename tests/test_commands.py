@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from resnet_jax import command as commands
+from resnet_jax import config_file
 from resnet_jax.data import sources
 from tests.in_process import command
 
@@ -328,6 +329,53 @@ def test_the_revision_is_none_of_a_repository_around_an_environment(tmp_path):
         check=False,
     )
     assert done.stdout == f"{installed}/resnet_jax/command.py ''\n", done.stderr
+
+
+def test_a_file_that_the_repository_around_it_does_not_track_has_no_revision(tmp_path, monkeypatch):
+    (tmp_path / "resnet_jax").mkdir()
+    monkeypatch.setattr(commands, "__file__", str(tmp_path / "resnet_jax" / "command.py"))
+    (tmp_path / "resnet_jax" / "command.py").write_text("")
+    who = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*who, "init", "-q"], check=True)
+    subprocess.run([*who, "commit", "-q", "--allow-empty", "-m", "a"], check=True)
+    assert commands.revision() == ""
+
+
+@pytest.mark.parametrize("word", ["-config=a.py", "\u2013config=a.py", "\u2014config.seed=3"])
+def test_a_flag_with_another_hyphen_is_named(word):
+    assert "is no flag, which begins with two hyphens: --config" in command("train", word).refusal
+
+
+def test_a_config_file_may_lie_anywhere_and_import_its_neighbours(tmp_path, monkeypatch):
+    """The working directory may have a package `configs` of its own."""
+    folder = tmp_path / "a:b" / "configs"
+    folder.mkdir(parents=True)
+    (folder / "other.py").write_text("RECIPE = {'seed': 7}\n")
+    (folder / "beside.py").write_text("STEPS = 70\n")
+    own = "from resnet_jax.config import make\nfrom . import other\nfrom beside import STEPS\n"
+    own += (
+        "def get_config(argument=''):\n    return make(argument, other.RECIPE | {'steps': STEPS})"
+    )
+    (folder / "own.py").write_text(own)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    config = config_file.load(f"{folder}/own.py:depth=14")
+    assert (config.seed, config.steps, config.model.depth) == (7, 70, 14)
+    assert config_file.load(f"{folder}/own.py").model.depth == 20
+
+
+@pytest.mark.parametrize("module", ["resnet_jax", "experiments"])
+def test_a_list_may_end_in_a_pipe_that_ends_first(module):
+    code = "import os, runpy; r, w = os.pipe(); os.dup2(w, 1); os.close(w); os.close(r); "
+    code += f"runpy.run_module({module!r}, run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, check=False)
+    assert b"Traceback" not in done.stderr, done.stderr
+
+
+def test_a_backend_for_figures_that_is_not_installed_is_passed_over():
+    code = "import os; from resnet_jax.reporting import figures; print(os.environ['MPLBACKEND'])"
+    env = os.environ | {"MPLBACKEND": "module://a_notebook.backend"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True)
+    assert done.stdout == b"agg\n"
 
 
 def test_the_revision_is_told_of_another_users_checkout_and_in_a_hook(tmp_path, monkeypatch):

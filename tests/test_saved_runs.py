@@ -200,6 +200,12 @@ def test_types_that_the_environment_names_are_refused_unless_the_config_names_th
     configs.check(double)
 
 
+@pytest.mark.parametrize("option,value", [("threefry_partitionable", False), ("disable_jit", True)])
+def test_options_that_change_or_prevent_every_run_are_refused(option, value):
+    with getattr(jax, option)(value), pytest.raises(ValueError, match=f"JAX_{option.upper()}=. is"):
+        configs.check(recipe())
+
+
 def test_init_draws_what_a_run_of_the_seed_starts_with():
     """The dense highway sows gains, which once changed the last bits of what is drawn."""
     config = config_file.load(f"{ROOT}/configs/digits.py:family=highway,block=dense,depth=4")

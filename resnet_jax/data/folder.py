@@ -2,7 +2,7 @@
 
 The layout is that of torchvision's ImageFolder:
 
-    PATH/train/CLASS/IMAGE    and    PATH/test/CLASS/IMAGE   (or PATH/val, or PATH/validation)
+    PATH/train/CLASS/IMAGE    and    PATH/test/CLASS/IMAGE   (or val, valid, validation)
 
 The classes are the folders of `train`, sorted by name. Images may lie in folders below CLASS.
 Files of other types and names that begin with a dot are ignored.
@@ -12,6 +12,7 @@ split: a network can be measured on it, and not trained.
 """
 
 import functools
+import glob
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,12 @@ from resnet_jax.data.records import Records, Store, one_line
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 # The folders that may hold the test split; the first with folders of classes is used.
-TEST_FOLDERS = {"test": "test", "val": "validation", "validation": "validation"}
+TEST_FOLDERS = {
+    "test": "test",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+}
 THREADS = 32  # most of them wait for the file system
 BLOCK = 64  # headers that a thread reads at a time
 
@@ -124,12 +130,14 @@ def _scan(root: Path) -> Scan:
     """The content of a folder. Raises: ValueError for another layout; OSError."""
     if not root.is_dir():
         raise ValueError(f"{root} is not a folder; give the folder that holds train/CLASS/IMAGE")
-    test_folder = next((name for name in TEST_FOLDERS if _folders(root / name)), None)
     train_classes = _folders(root / "train")
+    candidates = [name for name in TEST_FOLDERS if _folders(root / name)]
+    labelled = [name for name in candidates if _is_labelled(root / name, train_classes)]
+    test_folder = next(iter(labelled or candidates), None)
     if test_folder is None and not train_classes and _is_split(root):
         test_folder = "."
     if test_folder is None:
-        lacks = "test, val or validation" if train_classes else "train"
+        lacks = "test, val, valid or validation" if train_classes else "train"
         raise ValueError(
             f"{root} has no folder {lacks} with a folder for each class; it needs "
             "train/CLASS/IMAGE and test/CLASS/IMAGE, and its folders are: "
@@ -161,6 +169,12 @@ def _scan(root: Path) -> Scan:
     return Scan(classes, splits, shape)
 
 
+def _is_labelled(folder: Path, classes: Sequence[str]) -> bool:
+    """Whether the folder has images of classes; a test split may have images without a class."""
+    own = [name for name in _folders(folder) if name in classes or not classes]
+    return any(any(folder.glob(f"{name}/**/*.*")) for name in map(glob.escape, own))
+
+
 def _is_split(root: Path) -> bool:
     """Whether a folder holds folders of classes itself: each of its folders holds image files."""
     names = _folders(root)
@@ -174,7 +188,8 @@ def _folders(folder: Path) -> tuple[str, ...]:
         return ()
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if entry.is_dir()]
-    return tuple(sorted(name for name in names if not name.startswith(".")))
+    # An archive of macOS brings a folder of its own.
+    return tuple(sorted(name for name in names if name[0] != "." and name != "__MACOSX"))
 
 
 def _list(pool: ThreadPoolExecutor, root: Path, folder: str, classes: Sequence[str]) -> Listing:

@@ -54,10 +54,16 @@ def is_turned(path: Path) -> bool:
 def fit(image: Image.Image, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "h w c"]:
     """An image with size and channels `shape`; an image of that size is not resized.
 
-    Raises: ValueError if the pixels are numbers of unknown range: floating-point, or of 32 bits.
+    Raises: ValueError if the pixels are numbers of unknown range: floating-point, of 32 bits, or of
+        16 bits that are all small.
     """
     height, width, channels = shape
     if image.mode.startswith("I;16"):  # Pillow's conversion would clip values above 255
+        if (most := int(np.asarray(image).max())) < 2**12:
+            raise ValueError(
+                f"its pixels have 16 bits and none is above {most}, so that white may be less than "
+                "65535; save it with 8 bits"
+            )
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode == "I" and image.format == "PPM":  # Pillow scales these to 16 bits
         image = Image.fromarray(np.clip(np.asarray(image) >> 8, 0, 255).astype(np.uint8))

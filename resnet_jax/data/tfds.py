@@ -156,6 +156,11 @@ def _folder(name: str, data_dir: str) -> Path:
     versions = [f for f in folders if re.fullmatch(r"\d+\.\d+\.\d+", f.name)]
     if versions:
         return max(versions, key=lambda f: tuple(map(int, f.name.split("."))))
+    if Path(name).expanduser().exists():
+        kind = "folder" if Path(name).expanduser().is_dir() else "npz"
+        raise ValueError(
+            f"data set {name!r} is not in {data_dir}; a {kind} is named data.name={kind}:{name}"
+        )
     files = [f for stars in ("*/*", "*/*/*") for f in root.glob(f"{stars}/dataset_info.json")]
     names = sorted({f.parent.parent.relative_to(root).as_posix() for f in files})
     nearest = difflib.get_close_matches(name, [*names, "digits"], 1)

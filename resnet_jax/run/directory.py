@@ -43,7 +43,9 @@ def at(name: str | AnyPath) -> AnyPath:
         raise ValueError("--workdir is empty; name a folder, such as --workdir=runs/resnet-20")
     if not is_remote(name):
         try:
-            return epath.Path(name).expanduser()
+            if (path := epath.Path(name).expanduser()).parts[:1] and path.parts[0][0] == "~":
+                raise RuntimeError("there is no such user")
+            return path
         except RuntimeError as error:  # there is no home directory
             raise ValueError(f"--workdir={name}: {error}") from error
     if not name.startswith("gs://"):

@@ -5,6 +5,8 @@ weight decay, and at last multiplies the step of each parameter by its group's m
 (groups.py).
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -73,10 +75,10 @@ def _adam(config: Config) -> optax.GradientTransformation:
     keys = config.optimizer
     adam = optax.scale_by_adam(keys.beta1, keys.beta2, keys.epsilon)
 
-    def update(grads, state, params=None):
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
         # optax raises beta to the power of an integer array, which strict promotion refuses.
         with jax.numpy_dtype_promotion("standard"):
-            return adam.update(grads, state, params)
+            return adam.update(updates, state, params)
 
     return optax.GradientTransformation(adam.init, update)
 

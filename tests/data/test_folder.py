@@ -135,7 +135,10 @@ def test_a_home_folder_is_expanded(tmp_path, monkeypatch):
         ({}, "/images is not a folder"),
         ({"train/0.png": noise(8, 8)}, "no folder train with a folder for each class"),
         ({"a/ant/0.png": noise(8, 8)}, "no folder train .*and its folders are: a"),
-        ({"train/ant/0.png": noise(8, 8)}, "no folder test, val or validation .*test/CLASS/IMAGE"),
+        (
+            {"train/ant/0.png": noise(8, 8)},
+            "no folder test, val, valid or validation .*test/CLASS/IMAGE",
+        ),
         (tree(*SIZE) | {"test/cat/0.png": noise(8, 8)}, "class 'cat' of .*/test is not a class"),
         (tree(*SIZE) | {"train/cat/0.txt": b""}, "class 'cat' of .*/train has no image file"),
         ({"train/ant/0.png": noise(8, 8), "test/ant/0.txt": b""}, "/test has no image file"),
@@ -157,7 +160,16 @@ def test_another_layout_or_a_damaged_header_is_refused_in_one_line(tmp_path, ima
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("inside", ["test/", "val/", ""])
+@pytest.mark.parametrize("unlabelled", ["test/images/0.png", "test/0.png", "test/ant/readme"])
+def test_errors_are_measured_on_val_if_images_of_test_have_no_class(tmp_path, unlabelled):
+    images = tree(8, 8, test="val")
+    name = write(tmp_path, images | {unlabelled: noise(8, 8) if "png" in unlabelled else b""})
+    (tmp_path / "train" / "__MACOSX").mkdir()
+    info = sources.info(name, "")
+    assert info.splits == {"train": 5, "validation": 3}
+
+
+@pytest.mark.parametrize("inside", ["test/", "val/", "valid/", ""])
 def test_a_folder_may_hold_one_split_alone(tmp_path, inside):
     images = {f"{inside}{name}/{i}.png": noise(8, 8) for name in ("ant", "bee") for i in range(3)}
     name = write(tmp_path / "images", images)

@@ -75,6 +75,12 @@ def test_16_bits_become_8(tmp_path):
     np.testing.assert_array_equal(resized[..., 0], pixels >> 8)
 
 
+def test_16_bits_of_an_unknown_white_are_refused(tmp_path):
+    path = save(tmp_path / "a.png", RNG.integers(0, 2**12, (8, 8)).astype(np.uint16))
+    with pytest.raises(ValueError, match="its pixels have 16 bits and none is above .* 8 bits"):
+        photographs.read(path, (8, 8, 1))
+
+
 @pytest.mark.parametrize("form", ["png", "jpeg"])
 def test_the_exif_orientation_is_ignored_as_in_a_data_set_and_can_be_told(tmp_path, form):
     exif = Image.Exif()

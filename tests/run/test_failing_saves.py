@@ -66,15 +66,21 @@ def test_a_save_that_fails_in_the_background_ends_the_run(copied, command):
     assert checkpoint.find(copied).step == 6
 
 
+def quote(path):
+    """Return a path as a shell takes it; the temporary folder's name may have a space."""
+    return shlex.quote(str(path))
+
+
 @mounts
 def test_a_disk_that_gets_full_keeps_the_last_checkpoint(unbroken, command, tmp_path):
     size = sum(path.stat().st_size for path in unbroken.rglob("*") if path.is_file())
     run = tmp_path / "disk" / "run"
     run.parent.mkdir()
     done = shell(
-        f"mount -t tmpfs -o size={size + 200_000} none {run.parent} && cp -r {unbroken} {run}",
+        f"mount -t tmpfs -o size={size + 200_000} none {quote(run.parent)}",
+        f"cp -r {quote(unbroken)} {quote(run)}",
         f"{command(run, 40)}; status=$?",
-        f"cp -r {run} {tmp_path}; exit $status",  # the mount ends with the shell
+        f"cp -r {quote(run)} {quote(tmp_path)}; exit $status",  # the mount ends with the shell
         inside=("unshare", "-rm"),
     )
     fails(done, "No space left on device", str(run))
@@ -84,7 +90,8 @@ def test_a_disk_that_gets_full_keeps_the_last_checkpoint(unbroken, command, tmp_
 @mounts
 def test_a_disk_that_takes_no_byte_is_one_line_with_the_file(command, tmp_path):
     done = shell(
-        f"mount -t tmpfs -o size=4096 none {tmp_path} && head -c 4096 /dev/zero >{tmp_path}/all",
+        f"mount -t tmpfs -o size=4096 none {quote(tmp_path)}",
+        f"head -c 4096 /dev/zero >{quote(tmp_path)}/all",
         command(tmp_path / "run", 6),
         inside=("unshare", "-rm"),
     )
@@ -93,7 +100,7 @@ def test_a_disk_that_takes_no_byte_is_one_line_with_the_file(command, tmp_path):
 
 @mounts
 def test_a_folder_that_cannot_be_written_is_one_line(command, tmp_path):
-    mount = f"mount -t tmpfs -o ro none {tmp_path}"
+    mount = f"mount -t tmpfs -o ro none {quote(tmp_path)}"
     done = shell(mount, command(tmp_path / "run", 6), inside=("unshare", "-rm"))
     assert (done.returncode, done.stderr) == (
         2,
