@@ -7,24 +7,43 @@ r"""ResNets on CIFAR-10 as github.com/akamaster/pytorch_resnet_cifar10 trains th
 
 A run takes 200 epochs of 128 images. The rate is 0.1, divided by 10 at epochs 100 and 150; the
 decay is 1e-4 on every parameter; the input is normalised by ImageNet's mean and standard deviation,
-padded by 4 pixels, cropped and flipped. Networks of 110 layers and more begin with an epoch at rate
-0.01, as the repository intends (with the chainable schedulers of newer PyTorch, its runs would stay
-at 0.01). The shortcut pads half of the new channels on each side, and the whole batch is
-normalised together. An epoch of that repository has 391 batches, the last of them of 80 images;
-ours are whole batches from a stream of shuffled epochs, 390.6 steps an epoch.
-The repository's test errors of the best epoch (one run, no validation split) are 8.27 % (20
-layers), 7.37 % (32), 6.90 % (44), 6.61 % (56), 6.32 % (110) and 6.18 % (1202).
+padded by 4 black pixels, cropped and flipped. Networks of 110 layers and more begin with an epoch
+at rate 0.01, as the repository intends (with the chainable schedulers of newer PyTorch, its runs
+would stay at 0.01). The shortcut pads half of the new channels on each side, and the whole batch is
+normalised together.
 """
 
 from resnet_jax.config import Config, choose, make
+from resnet_jax.recipe import Published, Source
 
 # Steps of an epoch.
 EPOCH = 50_000 / 128
+BEST = "best epoch by the test split (no validation split), one run"
+SOURCE = Source(
+    "github.com/akamaster/pytorch_resnet_cifar10",
+    {"model.family": ("resnet",), "model.block": ("basic",)},
+    (
+        "An epoch there has 391 batches, the last of 80 images; ours are whole batches.",
+        "The classifier starts from N(0, 1/n); there it starts as a convolution does, N(0, 2/n).",
+    ),
+    (
+        Published("depth=20", "8.27", BEST),
+        Published("depth=32", "7.37", BEST),
+        Published("depth=44", "6.90", BEST),
+        Published("depth=56", "6.61", BEST),
+        Published("depth=110", "6.32", BEST),
+        Published("depth=1202", "6.18", BEST),
+    ),
+)
 
 RECIPE = {
     "data.normalisation": "constants",
     "data.mean": (0.485, 0.456, 0.406),
     "data.std": (0.229, 0.224, 0.225),
+    # The crop pads with black, before pixels are normalised; kernels start by kaiming_normal_.
+    "data.padding": "black",
+    "model.fan": "in",
+    "optimizer.decay": "all",
     "steps": round(200 * EPOCH),
     "schedule.boundaries": (round(100 * EPOCH), round(150 * EPOCH)),
 }

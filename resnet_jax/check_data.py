@@ -10,7 +10,7 @@ from resnet_jax import config as configs
 from resnet_jax.data import scan, sources
 from resnet_jax.keys import Config
 from resnet_jax.run import directory
-from resnet_jax.tasks import TASKS, classification
+from resnet_jax.tasks import TASKS, image_data
 from resnet_jax.tasks.task import Dataset, check_batches
 
 LISTED = 20  # problems
@@ -79,9 +79,9 @@ def check(config: Config, workdir: directory.AnyPath | None = None) -> None:
 def _unfit(config: Config, info: sources.DatasetInfo) -> Iterator[str]:
     """Yield what training would refuse about this config with this data set."""
     try:
-        classification.check_fits(config, info)
+        image_data.check_fits(config, info)
         if "train" in info.used_splits:
-            check_batches(config, info.name, info.splits["train"])
+            check_batches(config, info.name, image_data.trained_on(config, info))
     except ValueError as error:
         yield str(error)
 

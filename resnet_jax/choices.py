@@ -8,11 +8,11 @@ from resnet_jax import families
 from resnet_jax.keys import (
     ANY,
     POSITIVE,
+    SEED,
     STEPS,
     Key,
     Keys,
     Part,
-    Rule,
     Switch,
     choice,
     nearest,
@@ -21,13 +21,9 @@ from resnet_jax.tasks import TASKS
 from resnet_jax.training.optimizer import OPTIMIZERS
 from resnet_jax.training.schedule import SCHEDULES
 
-_SEED = Rule(
-    lambda value: 0 <= value < 2**32,
-    f"must not be negative and must be below {2**32}: jax sees 32 bits, and others would repeat",
-)
 # The keys of every config, whatever parts it chose.
 COMMON: Keys = {
-    "seed": Key(0, _SEED, "from which everything random is drawn"),
+    "seed": Key(0, SEED, "from which everything random is drawn"),
     "replicas": Key(
         1,
         POSITIVE,

@@ -73,13 +73,18 @@ class Parser(argparse.ArgumentParser):
         )
 
     def add_run(self) -> None:
-        """Add --workdir and --replica, which say which network is taken."""
+        """Add --workdir, --replica and --best, which say which network is taken."""
         self.add_argument("--workdir", required=True, help="the run's directory")
         self.add_argument(
             "--replica",
             type=whole(0),
             default=0,
             help="which network of a run with several replicas, from 0 (default: 0)",
+        )
+        self.add_argument(
+            "--best",
+            action="store_true",
+            help="take the best epoch by the validation split, not the newest checkpoint",
         )
 
     def add_json(self, content: str) -> None:

@@ -1,6 +1,7 @@
 """A config from the command line: a config file, its argument, and overrides of single keys."""
 
 import ast
+import contextlib
 import difflib
 import importlib.util
 import os
@@ -8,7 +9,7 @@ import re
 import sys
 import traceback
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ml_collections import ConfigDict
 from resnet_jax import config as configs
 from resnet_jax.choices import ArgumentError, explain_unknown, keys_of_parts
 from resnet_jax.keys import Config
+from resnet_jax.recipe import Source
 
 TRUE, FALSE = ("true", "t", "1", "yes"), ("false", "f", "0", "no")
 # {key: text} of `--config.KEY=TEXT`; True stands for `--config.KEY`, False for `--noconfig.KEY`.
@@ -26,52 +28,95 @@ Overrides = Mapping[str, str | bool]
 def load(spec: str, overrides: Overrides | None = None) -> Config:
     """Return the locked config of `FILE[:switch=value,...]`, with the overrides {key: text}.
 
-    Raises: ValueError in one line, for a file that is missing or that fails (with its line), and
-        for an override that the config does not take.
+    Raises: ValueError in one line, for a file that is missing or that fails (with its line), for a
+        network that the file's recipe is not for, and for an override that the config does not
+        take.
     """
+    return override(read(*_parts(spec)), overrides or {})
+
+
+def ranges(spec: str) -> dict[str, Any]:
+    """Return the SEARCH of the file in `FILE[:switch=value,...]`: {key: what a search draws}.
+
+    Raises: ValueError if the file has none.
+    """
+    path, _ = _parts(spec)
+    with _module(path) as module:
+        if not hasattr(module, "SEARCH"):
+            raise ValueError(
+                f"{path} names nothing to search over; define SEARCH, as "
+                "configs/mnist_highway_dense.py does"
+            )
+        return module.SEARCH
+
+
+def _parts(spec: str) -> tuple[Path, str]:
     # A folder's name may have a colon, too.
     match = re.fullmatch(r"(.*?\.py)(?::(.*))?", spec, re.DOTALL)
     path, argument = match.groups() if match else spec.partition(":")[::2]
-    config = read(Path(os.path.expanduser(path)), argument or "")
-    return override(config, overrides or {})
+    return Path(os.path.expanduser(path)), argument or ""
 
 
 def read(path: Path, argument: str) -> Config:
     """Return what the file's `get_config(argument)` returns. Nothing is kept between two calls."""
+    with _module(path) as module:
+        config = module.get_config(argument)
+        if not isinstance(config, ConfigDict):
+            raise ValueError(
+                f"get_config returned {type(config).__name__}; it must return what "
+                "resnet_jax.config.make returns"
+            )
+        configs.check_keys(config)
+        if hasattr(module, "SOURCE"):
+            _refuse_other_networks(module.SOURCE, config, path)
+    return config.lock()
+
+
+# The name under which a config file's folder is a package while the file is read.
+PACKAGE = "the config file's folder"
+
+
+@contextlib.contextmanager
+def _module(path: Path) -> Iterator[Any]:
+    """Run a config file, and turn what is raised inside into a ValueError with the file's line.
+
+    The file's folder is a package, so that `from . import other` means that folder, whatever else
+    is called `configs` in the working directory. It may also import a file beside it by name.
+    """
     if not path.is_file():
         raise ValueError(f"there is no config file {path}{_near(path)}")
-    # The file's folder is a package of this name, so that `from . import other` means its folder,
-    # whatever else is called `configs` in the working directory.
-    package, folder = "the config file's folder", path.resolve().parent
-    spec = importlib.util.spec_from_file_location(f"{package}.{path.stem}", path)
+    folder = path.resolve().parent
+    spec = importlib.util.spec_from_file_location(f"{PACKAGE}.{path.stem}", path)
     assert spec is not None and spec.loader is not None, "the file was there a moment ago"
     module = importlib.util.module_from_spec(spec)
-    sys.modules[package] = types.ModuleType(package)
-    sys.modules[package].__path__ = [str(folder)]
-    for place in map(str, (folder, folder.parent)):  # it may also import a file beside it by name
+    sys.modules[PACKAGE] = types.ModuleType(PACKAGE)
+    sys.modules[PACKAGE].__path__ = [str(folder)]
+    for place in map(str, (folder, folder.parent)):
         if place not in sys.path:
             sys.path.append(place)
     try:
         spec.loader.exec_module(module)
-        config = module.get_config(argument)
+        yield module
     except ArgumentError:
         raise
     except Exception as error:
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise ValueError(f"{path}{_line(spec.origin, error)}: {kind}{error}") from error
     finally:
-        for name in [name for name in sys.modules if name.split(".")[0] == package]:
+        for name in [name for name in sys.modules if name.split(".")[0] == PACKAGE]:
             del sys.modules[name]
-    if not isinstance(config, ConfigDict):
-        raise ValueError(
-            f"{path}: get_config returned {type(config).__name__}; it must return what "
-            "resnet_jax.config.make returns"
-        )
-    try:
-        configs.check_keys(config)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    return config.lock()
+
+
+def _refuse_other_networks(source: Source, config: Config, path: Path) -> None:
+    """Raise an ArgumentError if the recipe is not for this network; it names the files that are."""
+    if not list(source.misfits(config)):
+        return
+    others = {}
+    for file in sorted(path.resolve().parent.glob("*.py")):
+        with contextlib.suppress(Exception):  # another file's mistakes are not of interest here
+            other = importlib.import_module(f"{PACKAGE}.{file.stem}")
+            others[str(path.with_name(file.name))] = other.SOURCE
+    raise ArgumentError(source.refusal(config, path, others))
 
 
 def _near(path: Path) -> str:

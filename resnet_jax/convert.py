@@ -81,7 +81,8 @@ def main(words: Sequence[str] | None = None) -> None:
                 raise ValueError("--export takes the config of its --workdir, and no --config")
             target = arguments.target
             command.check_file("--export", target, "weights.safetensors")
-            step = export_weights(arguments.layout, workdir, target, arguments.replica)
+            chosen = arguments.replica, arguments.best
+            step = export_weights(arguments.layout, workdir, target, *chosen)
             print(f"{target}: the weights of {workdir} at step {step}")
 
 
@@ -120,12 +121,14 @@ def import_weights(
     return notes
 
 
-def export_weights(layout: str, workdir: AnyPath, file: Path, replica: int = 0) -> int:
-    """Write the newest checkpoint's weights to `file`, and return its step.
+def export_weights(
+    layout: str, workdir: AnyPath, file: Path, replica: int = 0, best: bool = False
+) -> int:
+    """Write the weights of the newest checkpoint, or of the best, to `file`; return its step.
 
     Raises: ValueError for a directory without a checkpoint, or a network that the layout lacks.
     """
-    run = trained.load(workdir, replica=replica)
+    run = trained.load(workdir, replica=replica, best=best)
     try:
         named = weights.to_tensors(run.variables, layout, run.config)
     except ValueError as error:

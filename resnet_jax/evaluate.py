@@ -27,7 +27,8 @@ def main(words: Sequence[str] | None = None) -> None:
         if arguments.json is not None:
             command.check_file("--json", arguments.json, "evaluation.json")
         run = trained.load(
-            arguments.workdir, arguments.data_dir, arguments.replica, arguments.data_name
+            *(arguments.workdir, arguments.data_dir, arguments.replica, arguments.data_name),
+            best=arguments.best,
         )
         task = TASKS[run.config.task]
         statistics = trained.statistics(run)

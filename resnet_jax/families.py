@@ -71,9 +71,10 @@ def layers(config: Config, axis: str | None = None) -> Layers:
     example = TASKS[config.task].example(config)
     merge = MERGES[config.model.merge]
     bare = config.norm.kind == "none"
-    conv = functools.partial(
-        Conv, dtype=jnp.dtype(config.dtype), bias=bare, fan="in" if bare else "out"
-    )
+    fan = config.model.fan if "fan" in config.model else "auto"
+    if fan == "auto":
+        fan = "in" if bare else "out"
+    conv = functools.partial(Conv, dtype=jnp.dtype(config.dtype), bias=bare, fan=fan)
     remat = config.remat
     if remat == "auto":
         remat = "block" if jax.default_backend() == "cpu" else "none"

@@ -57,6 +57,10 @@ STEPS = Rule(
     lambda value: 0 < value <= LARGEST_STEP,
     f"must be positive and must be at most {LARGEST_STEP}: the schedule counts in float32",
 )
+SEED = Rule(
+    lambda value: 0 <= value < 2**32,
+    f"must not be negative and must be below {2**32}: jax sees 32 bits, and others would repeat",
+)
 SIZES = Rule(
     lambda value: all(type(item) is int and item > 0 for item in value),
     "must hold positive whole numbers",

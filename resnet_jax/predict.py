@@ -7,7 +7,7 @@ import numpy as np
 
 from resnet_jax import command, trained
 from resnet_jax.data import photographs, sources
-from resnet_jax.tasks import classification
+from resnet_jax.tasks import image_data
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -23,7 +23,8 @@ def main(words: Sequence[str] | None = None) -> None:
     arguments = parser.read(words)
     with command.refusals():
         run = trained.load(
-            arguments.workdir, arguments.data_dir, arguments.replica, arguments.data_name
+            *(arguments.workdir, arguments.data_dir, arguments.replica, arguments.data_name),
+            best=arguments.best,
         )
         if run.config.task != "classification":
             raise ValueError(
@@ -49,7 +50,7 @@ def _class_names(run: trained.Trained, required: bool) -> Sequence[str]:
     Imported weights have no names. If a flag says where the data is, it is `required`.
     """
     config, classes = run.config, run.config.model.num_classes
-    names = classification.saved_names(config, trained.statistics(run))
+    names = image_data.saved_names(config, trained.statistics(run))
     if not names:
         try:
             names = sources.class_names(config.data.name, config.data.dir)

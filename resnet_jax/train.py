@@ -19,7 +19,7 @@ from tqdm import tqdm
 from resnet_jax import cluster, command, distributed, families
 from resnet_jax import config as configs
 from resnet_jax.keys import Config
-from resnet_jax.run import checkpoint, directory, programs, records, start
+from resnet_jax.run import best, checkpoint, directory, programs, records, start
 from resnet_jax.run.checkpoint import Checkpoints
 from resnet_jax.run.interrupt import Interrupt
 from resnet_jax.run.log import ADVICE, Log
@@ -93,8 +93,9 @@ def train(run: Run) -> None:
     """Train to `config.steps`, from the newest good checkpoint if there is one, else from the seed.
 
     Imported weights are a checkpoint of step 0. The run writes config.json, run.json,
-    normalisation.json, metrics.jsonl, tensorboard/, checkpoints/ and saved.jsonl. SIGTERM, SIGINT
-    and SIGHUP end it at the next chunk's end, saved (run/interrupt.py).
+    normalisation.json, metrics.jsonl, tensorboard/, checkpoints/ and saved.jsonl, and best/ if
+    there is a validation split. SIGTERM, SIGINT and SIGHUP end it at the next chunk's end, saved
+    (run/interrupt.py).
     Raises: FloatingPointError with the step and the layer if something is not finite; OSError for
         data that cannot be read, for a directory that cannot be written or is in use, and if none
         of the saved checkpoints is good; SystemExit with status 128 + the signal's number.
@@ -161,6 +162,9 @@ def train(run: Run) -> None:
                 stack.callback(board.close)
             diagnose = functools.partial(programs.diagnose, run, net, feed)
             log = Log(workdir / "metrics.jsonl", config, board, diagnose, task.score)
+            validate = stack.enter_context(
+                programs.validator(run, net.apply, prepare_batch, state, first, log)
+            )
 
             # --- loop: chunk after chunk; a checkpoint, an evaluation and a stop come at chunk ends
             interrupt.begin()
@@ -181,6 +185,7 @@ def train(run: Run) -> None:
                     state = refresh(state)
                     test = evaluate(state)
                     log.write(at, "test", test)
+                    validate(at, state)
                 checkpoints.check()
                 now = time.perf_counter()
                 speed = (at - first) * config.batch_size * config.replicas / (now - clock)
@@ -246,6 +251,13 @@ def _say_result(run: Run, test: Sequence[dict[str, float]], seconds: float) -> N
     scores = [records.last_epoch(lines, size, seed, score)[score] for seed in run.seeds]
     trained = f"train {score} {np.mean(scores):{run.task.shown}}{_shown(run.task, test)}"
     say(f"{run.workdir}: {trained} in {seconds:.0f} s")
+    if run.dataset.validation is not None:
+        lowest, step = best.of_records(lines, score)
+        at_best = next(r[score] for r in lines if r["split"] == "test" and r["step"] == step)
+        say(
+            f"best validation {score} {lowest:{run.task.shown}} at step {step}, where the test "
+            f"{score} is {at_best:{run.task.shown}} (evaluate --best)"
+        )
 
 
 if __name__ == "__main__":

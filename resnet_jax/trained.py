@@ -13,6 +13,7 @@ from resnet_jax import config as configs
 from resnet_jax import families
 from resnet_jax.choices import COMMON
 from resnet_jax.keys import Config, check_value
+from resnet_jax.run import best as bests
 from resnet_jax.run import checkpoint, directory
 from resnet_jax.tasks import TASKS
 from resnet_jax.training import shard
@@ -85,12 +86,14 @@ def load(
     data_dir: str | None = None,
     replica: int = 0,
     data_name: str | None = None,
+    best: bool = False,
 ) -> Trained:
     """Open a run's directory; nothing is written to it.
 
     `data_dir` and `data_name` replace data.dir and data.name of its config, if the data has moved.
     Of a run with several replicas, the replica of seed `seed + replica` is loaded, on one device.
-    The newest good checkpoint is loaded; a warning is printed if a newer checkpoint is damaged.
+    The newest good checkpoint is loaded, or that of the `best` epoch by the validation split; a
+    warning is printed if a newer checkpoint is damaged.
     Raises: ValueError if there is no run, a run that this version cannot read, no checkpoint or no
         such replica; OSError if none of the checkpoints is good.
     """
@@ -120,12 +123,12 @@ def load(
     shapes = jax.eval_shape(jax.vmap(create), seeds) if several else jax.eval_shape(create, 0)
     # On this process's first device, wherever the run was.
     like = shard.like(shard.mesh(devices=1), shard.WHOLE, shapes)
-    found = checkpoint.find(workdir)
+    found = bests.find(workdir) if best else checkpoint.find(workdir)
     for step, wrong in found.damaged.items():
         print(f"warning: step {step} is damaged ({wrong}); step {found.step} is used instead")
     if found.step is None:
         raise ValueError(f"{workdir} has no checkpoint: its run has not saved its first one yet")
-    state = checkpoint.restore(workdir, found.step, like)
+    state = checkpoint.restore(workdir / "best" if best else workdir, found.step, like)
     if several:
         state = jax.tree.map(lambda a: a[replica], state)
     return Trained(workdir, config, net, state)

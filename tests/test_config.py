@@ -11,7 +11,7 @@ import resnet_jax
 from resnet_jax import config as configs
 from resnet_jax import config_file, families, train
 from resnet_jax.data import sources
-from resnet_jax.tasks import classification
+from resnet_jax.tasks import image_data
 from resnet_jax.tasks.task import check_batches
 from tests.recipes import recipe
 
@@ -165,7 +165,10 @@ MISTAKES = [
     ({"model__gains": ("a", 1.0)}, "must hold numbers"),
     (DROP | {"model__survival": 0.0}, "model.survival=0.0 must lie in (0, 1]"),
     (DROP | {"model__survival": 1.5}, "model.survival=1.5 must lie in (0, 1]"),
-    (DROP | {"model__survival_rule": "quadratic"}, "is not one of linear, uniform; nearest: "),
+    (
+        DROP | {"model__survival_rule": "quadratic"},
+        "is not one of linear, uniform, linspace; nearest: ",
+    ),
     ({"model__skip_dropout": 1.0}, "model.skip_dropout=1.0 must lie in [0, 1)"),
     ({"model__family": "vgg", "model__dropout": -0.1}, "model.dropout=-0.1 must lie in [0, 1)"),
     ({"model__dropout": 0.1}, "model.dropout is a key of family=vgg"),
@@ -258,14 +261,14 @@ def test_a_misspelt_argument_is_refused(argument):
 def test_a_config_must_fit_its_data():
     info = sources.DatasetInfo("cifar10", "", (32, 32, 3), 10, {"train": 50_000, "test": 10_000})
     config = recipe()
-    classification.check_fits(config, info)
+    image_data.check_fits(config, info)
     check_batches(config, "cifar10", 50_000)
     for changes, message in [
         ({"shape": (28, 28, 1)}, 'use --config.data.shape="(28, 28, 1)"'),
         ({"num_classes": 100}, "use --config.model.num_classes=100"),
     ]:
         with pytest.raises(ValueError) as error:
-            classification.check_fits(config, dataclasses.replace(info, **changes))
+            image_data.check_fits(config, dataclasses.replace(info, **changes))
         assert message in str(error.value)
     for examples, message in [
         (100, "batch_size=128 is larger than the training split of cifar10, 100"),

@@ -9,7 +9,7 @@ import pytest
 
 from resnet_jax import convert, evaluate, tensors, train, trained
 from resnet_jax.run import directory, records
-from resnet_jax.tasks import classification
+from resnet_jax.tasks import image_data
 from tests.recipes import changed, recipe
 
 
@@ -58,7 +58,7 @@ def test_training_goes_on_from_the_imported_weights(tuned, tmp_path):
 def test_an_evaluation_repeats_the_last_record_of_a_run(tuned):
     run = trained.load(tuned[0])
     assert (tuned[0] / "normalisation.json").exists()
-    dataset = classification.dataset(run.config)
+    dataset = image_data.dataset(run.config)
     measured = evaluate.evaluate(run, dataset, trained.statistics(run))
     lines = records.read(tuned[0] / "metrics.jsonl")
     last = [r for r in lines if r["split"] == "test"][-1]

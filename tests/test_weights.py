@@ -12,7 +12,7 @@ import safetensors
 
 from resnet_jax import config as configs
 from resnet_jax import families, layouts, tensors, weights
-from resnet_jax.tasks import classification
+from resnet_jax.tasks import classification, image_data, image_inputs
 from tests.recipes import recipe
 from tests.smallest import altered, shapes, smallest
 
@@ -243,9 +243,9 @@ def test_trained_weights_give_pytorchs_logits_and_errors(tmp_path, depth, wrong)
         pytest.skip(str(error))
     convert.import_weights("akamaster", file, config, tmp_path / "run")
     run = trained.load(tmp_path / "run")
-    statistics, dataset = trained.statistics(run), classification.dataset(run.config)
+    statistics, dataset = trained.statistics(run), image_data.dataset(run.config)
     batch = classification.unlabelled(jnp.asarray(dataset.test.input[:64]))
-    image = classification.prepare(run.config, statistics)(None, batch).input
+    image = image_inputs.prepare(run.config, statistics)(None, batch).input
     logits = np.load(file.with_name(f"akamaster_resnet{depth}_logits.npy"))
     ours = run.net.apply(run.variables, image)
     assert np.abs(ours - logits).max() <= 1e-4 * np.abs(logits).max()

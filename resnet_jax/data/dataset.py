@@ -34,8 +34,28 @@ class Split:
         return Split(self.images, labels[self.labels])
 
 
-# A split in either form; both have `shape`, `len`, `read` and `relabelled`.
-Examples = Records | Split
+@dataclasses.dataclass(frozen=True, eq=False)
+class Part:
+    """Some rows of a split that is read as needed."""
+
+    examples: Records | Split
+    rows: Int32[np.ndarray, "n"]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def shape(self) -> Any:
+        """(h, w, c) of an image; h and w may be None."""
+        return self.examples.shape
+
+    def read(self, indices: Int[np.ndarray, "k b"], fit: Any = None) -> list[Labelled]:
+        """Images and labels of rows of the part, as `Records.read` returns them."""
+        return self.examples.read(self.rows[indices], fit)
+
+
+# A split in any form; all have `shape`, `len` and `read`.
+Examples = Records | Split | Part
 
 
 @dataclasses.dataclass(frozen=True)

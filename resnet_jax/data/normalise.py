@@ -6,10 +6,11 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float, Float32, UInt8
 
 from resnet_jax.data import stream
-from resnet_jax.data.records import Records
+from resnet_jax.data.dataset import Examples
 
 BLOCK = 1000  # images
 
@@ -62,7 +63,7 @@ def statistics(
 
 
 def streamed_statistics(
-    kind: str, records: Records, mean: Sequence[float] = (), std: Sequence[float] = ()
+    kind: str, records: Examples, mean: Sequence[float] = (), std: Sequence[float] = ()
 ) -> Normalisation:
     """The `statistics` of encoded images, computed in one pass over the split.
 
@@ -70,7 +71,8 @@ def streamed_statistics(
     Raises: ValueError as `statistics` does, and if statistics must be computed from images that
         differ in size, because the network sees random crops of such images.
     """
-    height, width, channels = records.shape
+    shape: Any = records.shape
+    height, width, channels = shape
     if kind == "constants":
         return _statistics(kind, (), channels, mean, std)
     if height is None or width is None:
@@ -133,3 +135,23 @@ def apply(normalisation: Normalisation, images: UInt8[Array, "b h w c"]) -> Floa
     pixels = images.astype(jnp.float32) / 255
     mean, std = (jnp.broadcast_to(x, images.shape) for x in (normalisation.mean, normalisation.std))
     return (pixels - mean) / std
+
+
+# Added to the variance of an image's levels, 0 to 255: an image of one colour has none.
+CONTRAST_EPSILON = 10.0
+
+
+def contrast(images: UInt8[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    """Global contrast normalisation: each image by itself, over all its pixels and channels.
+
+        x' = (x - mean(x)) / sqrt(10 + var(x)),   x from 0 to 255
+
+    Source: Goodfellow et al. 2013, arXiv:1302.4389, sec. 5, by pylearn2, the library of its
+    authors. Differs: there x' is multiplied by 55; here its variance is about 1, as that of the
+    other normalisations.
+    """
+    pixels = images.astype(jnp.float32)
+    axes = (1, 2, 3)
+    centred = pixels - pixels.mean(axes, keepdims=True)
+    variance = jnp.square(centred).mean(axes, keepdims=True)
+    return centred * lax.rsqrt(variance + CONTRAST_EPSILON)

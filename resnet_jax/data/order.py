@@ -47,6 +47,18 @@ def eval_indices(
     return np.where(mask, position, np.int32(0)), mask
 
 
+def held_out(
+    seed: int, count: int, num_examples: int
+) -> tuple[Int32[np.ndarray, "k"], Int32[np.ndarray, "n"]]:
+    """The examples that stay, and `count` others, chosen by a permutation that the seed fixes.
+
+    Both keep the data set's order.
+    """
+    # No epoch of a run has this number.
+    order = _permutation(seed, 2**64 - 1, num_examples)
+    return np.sort(order[count:]), np.sort(order[:count])
+
+
 @functools.lru_cache(maxsize=4)
 def _permutation(seed: int, epoch: int, num_examples: int) -> Int32[np.ndarray, "n"]:
     # NumPy keeps raw bit streams the same in all versions (NEP 19), but not Generator.permutation.

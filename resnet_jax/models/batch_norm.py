@@ -10,7 +10,7 @@ There is no train flag: a network normalises by the batch if its caller lets `ba
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -143,7 +143,8 @@ class BatchNorm(nn.Module):
         new = momentum * old + (1 - momentum) * batch
 
     with the biased variance; `batch` is the mean over the groups of this device. The scale starts
-    at zero if `zero`, else at one.
+    at zero if `zero`, else at one, or with numbers drawn from U(0, 1) if `scale` is 'uniform', as
+    in Torch until 2017.
 
     Shapes: (b, ..., c) -> (b, ..., c); b is this device's share of the batch.
     Raises: ValueError if neither of `group_size` and this share is a multiple of the other.
@@ -156,13 +157,17 @@ class BatchNorm(nn.Module):
     momentum: float = 0.9
     epsilon: float = 1e-5
     axis: str | None = None
+    scale: Literal["ones", "uniform"] = "ones"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *space c"]) -> Float[Array, "b *space c"]:
         """Normalise by the batch if `batch_stats` may change, else by the running statistics."""
         c = x.shape[-1]
         wide = wide_type(x)
-        scale = self.param("scale", nn.initializers.constant(0.0 if self.zero else 1.0), (c,))
+        start = nn.initializers.constant(0.0 if self.zero else 1.0)
+        if self.scale == "uniform" and not self.zero:
+            start = nn.initializers.uniform(1.0)
+        scale = self.param("scale", start, (c,))
         bias = self.param("bias", nn.initializers.zeros, (c,))
         mean = self.variable("batch_stats", "mean", jnp.zeros, (c,), wide)
         variance = self.variable("batch_stats", "var", jnp.ones, (c,), wide)

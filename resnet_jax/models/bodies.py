@@ -107,13 +107,15 @@ class PreActivation(nn.Module):
     """Norm, ReLU, convolution for every layer: He et al. 2016, Fig. 4e.
 
     lead=False leaves out the first norm and ReLU, because the block's `before` applies them for
-    skip and body. `dropout` is the rate of dropout after every convolution (DenseNet).
+    skip and body. `dropout` is the rate of dropout after every convolution (DenseNet), and
+    `between` that of dropout before every convolution but the first (Wide ResNet).
     """
 
     layers: Row
     lead: bool = True
     zero: bool = False
     dropout: float = 0.0
+    between: float = 0.0
     conv: Callable[..., nn.Module] = Conv
     norm: Callable[..., nn.Module] = BatchNorm
 
@@ -124,6 +126,7 @@ class PreActivation(nn.Module):
         for i, layer in enumerate(layers, 1):
             if i > 1 or self.lead:
                 x = self.norm(relu=True, name=f"norm{i}")(x)
+            x = Dropout(self.between if i > 1 else 0.0)(x)
             gain = 0.0 if self.zero and i == len(layers) else 1.0
             x = self.conv(*layer, gain=gain, name=f"conv{i}")(x)
             x = Dropout(self.dropout)(x)

@@ -1,6 +1,6 @@
 """Layers of vectors: a dense layer with its ReLU, flattening, and the classifier."""
 
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,13 +10,17 @@ from resnet_jax.models.dtypes import wide_type
 
 # The initial kernels of dense layers that a ReLU follows: He et al. 2015, arXiv:1502.01852, eq. 10.
 HE = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+# Those that keep the scale of a linear layer's signal.
+NORMAL = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
 
 def classifier(num_outputs: int, x: Float[Array, "b c"], zero: bool = False) -> Float[Array, "b y"]:
     """Return the logits of a network's last layer, a dense layer with the name `dense`.
 
     The layer computes in float32, or in float64 if `x` is float64. Its kernel starts at zero if
-    `zero`. Call this function from a compact method: the layer becomes a child of that module.
+    `zero`, else from N(0, 1/c) for c inputs, and its bias at zero. PyTorch's classifiers start from
+    uniform numbers within 1/sqrt(c), which are 1.73 times smaller. Call this function from a
+    compact method: the layer becomes a child of that module.
     """
     x = x.astype(wide_type(x))
     init = nn.initializers.zeros if zero else nn.initializers.lecun_normal()
@@ -24,20 +28,25 @@ def classifier(num_outputs: int, x: Float[Array, "b c"], zero: bool = False) -> 
 
 
 class Dense(nn.Module):
-    """A dense layer and its ReLU: H(x) = relu(W x + b).
+    """A dense layer and its activation, the ReLU or tanh: H(x) = relu(W x + b).
+
+    W starts from N(0, 2 / c) before a ReLU, and from N(0, 1 / c) before tanh, which is about the
+    identity for small numbers.
 
     Shapes: (b, c) -> (b, width).
     """
 
     width: int
+    activation: Literal["relu", "tanh"] = "relu"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b c"]) -> Float[Array, "b d"]:
         """H(x)."""
+        start = HE if self.activation == "relu" else NORMAL
         dense = nn.Dense(
-            self.width, kernel_init=HE, dtype=x.dtype, param_dtype=wide_type(x), name="dense"
+            self.width, kernel_init=start, dtype=x.dtype, param_dtype=wide_type(x), name="dense"
         )
-        return nn.relu(dense(x))
+        return nn.relu(dense(x)) if self.activation == "relu" else nn.tanh(dense(x))
 
 
 class Flatten(nn.Module):

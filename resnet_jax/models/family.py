@@ -76,9 +76,9 @@ def _project_changes(width: int, stride: int, changes: bool, conv: Any, norm: An
     return Projection(width, stride, conv, norm) if changes else identity
 
 
-def _pad(side: Any) -> Callable:
+def _pad(side: Any, average: bool = False) -> Callable:
     return lambda width, stride, changes, conv, norm: (
-        ZeroPad(width, stride, side) if changes else identity
+        ZeroPad(width, stride, side, average) if changes else identity
     )
 
 
@@ -90,6 +90,7 @@ SKIPS: dict[str, Part] = {
     "B": Part("identity; a projection if the block changes the shape", build=_project_changes),
     "C": Part("a projection in every block", build=_project),
     "A_split": Part("as A, with half of the zeros on each side", build=_pad("split")),
+    "A_pool": Part("as A, with means over 2x2 pixels if the stride is 2", build=_pad("end", True)),
 }
 
 

@@ -36,6 +36,14 @@ def _average(n: int, size: int) -> np.ndarray:
     return matrix
 
 
+class Mean(nn.Module):
+    """Global average pooling: (b, h, w, c) -> (b, c)."""
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
+        """Return the mean over the image."""
+        return x.mean((1, 2))
+
+
 class Head(nn.Module):
     """Global average pooling and the classifier, which starts at zero if `zero` (Fixup).
 

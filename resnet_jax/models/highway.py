@@ -10,21 +10,29 @@ so that the whole twin has some percent more parameters.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from resnet_jax.keys import POSITIVE, Config, Key, Part, default
+from resnet_jax.keys import NUMBERS, POSITIVE, Config, Key, Part, choice, default
 from resnet_jax.models import bodies
 from resnet_jax.models.conv import Conv
 from resnet_jax.models.dense import Classifier, Dense, Flatten
-from resnet_jax.models.family import Family, Layers, check_is_image, check_strides, switches
+from resnet_jax.models.family import (
+    Family,
+    Layers,
+    check_image,
+    check_is_image,
+    check_strides,
+    switches,
+)
 from resnet_jax.models.heads import Head
-from resnet_jax.models.merges import plain
+from resnet_jax.models.merges import Gated, plain
 from resnet_jax.models.norm import NORMS, NoNorm
+from resnet_jax.models.pooled_highway import PUBLISHED, pooled_highway
 from resnet_jax.models.residual import Chain, Remat, Residual, Stack
-from resnet_jax.models.stages import share_out
+from resnet_jax.models.stages import published, share_out
 
 
 def plain_width(width: int, taps: int = 1) -> int:
@@ -39,6 +47,7 @@ def dense_highway(
     num_outputs: int,
     merge: Callable | None,
     width: int = 50,
+    activation: Literal["relu", "tanh"] = "relu",
     dtype: Any = jnp.float32,
     remat: Remat = "none",
     unroll: int = 1,
@@ -49,10 +58,10 @@ def dense_highway(
     twin.
     """
     width = plain_width(width) if merge is None else width
-    layer = Residual(Dense(width), merge=merge or plain)
+    layer = Residual(Dense(width, activation), merge=merge or plain)
     blocks: dict[str, nn.Module] = {
         "flatten": Flatten(dtype),
-        "first": Residual(Dense(width), merge=plain),
+        "first": Residual(Dense(width, activation), merge=plain),
         "layers": Stack(layer, depth - 1, remat=remat, unroll=unroll),
         "head": Classifier(num_outputs),
     }
@@ -74,7 +83,7 @@ def conv_highway(
 
     The first layer of a stage is plain and changes the size of the image and the width.
     `merge=None` gives the plain twin. The layers are those of 1507.06228, sec. 3.2, on the stages
-    of a CIFAR ResNet; the paper's own networks, FitNet's, shrink the image by pooling.
+    of a CIFAR ResNet; the paper's own networks shrink the image by pooling (pooled_highway.py).
     """
     width = plain_width(width, 9) if merge is None else width
     body = lambda out, stride: bodies.PostActivation(
@@ -102,16 +111,25 @@ def highway_stages(depth: int) -> tuple[int, ...]:
 def build(config: Config, layers: Layers) -> Chain:
     """Return the config's network."""
     model = config.model
+    merge: Any = None if model.skip == "none" else layers.merge(3, layers.conv)
+    if model.block == "dense" and isinstance(merge, Gated):
+        merge = merge.copy(start=model.gate_start)
     options: dict[str, Any] = {
         "num_outputs": layers.num_outputs,
-        "merge": None if model.skip == "none" else layers.merge(3, layers.conv),
+        "merge": merge,
         "width": model.width,
         **layers.loop,
     }
     if model.block == "dense":
         if model.depth < 2:
             raise ValueError(f"depth {model.depth} is no highway of 2 or more; nearest 2 and 3")
+        options["activation"] = model.activation
         return dense_highway(model.depth, dtype=layers.dtype, **options)
+    if model.block == "pooled":
+        published(dict.fromkeys(PUBLISHED, ()), model.depth, "pooled highway of the paper")
+        check_image(layers.shape, 22 if model.depth == 10 else 4, f"depth={model.depth}")
+        options |= {"dropouts": tuple(model.dropouts), "conv": layers.conv, "norm": layers.norm}
+        return pooled_highway(model.depth, **options)
     check_is_image(config, layers.shape)
     check_strides(layers.shape, 3)
     return conv_highway(highway_stages(model.depth), conv=layers.conv, norm=layers.norm, **options)
@@ -120,12 +138,24 @@ def build(config: Config, layers: Layers) -> Chain:
 def preset(depth: int, block: str | None, shape: tuple[int, ...]) -> dict[str, Any]:
     """Return a coupled gate that starts as carry, on convolutions or on 50 dense units."""
     values = {"model.gate_bias": -2.0, "model.carry_bias": 2.0}
+    if block == "pooled":
+        bias = -1.0 if depth == 10 else -2.0
+        return values | {"model.width": 32, "model.gate_bias": bias, "model.carry_bias": -bias}
     return values | ({"model.width": default(dense_highway, "width")} if block == "dense" else {})
 
 
 def _check_dense(config: Config) -> None:
     if config.norm.kind != "none":
         raise ValueError(f"norm={config.norm.kind} with block=dense, which has none; use norm=none")
+
+
+def _check_pooled(config: Config) -> None:
+    rates = tuple(config.model.dropouts)
+    if len(rates) not in (0, 4) or not all(0 <= rate < 1 for rate in rates):
+        raise ValueError(
+            f"model.dropouts={rates} must be () or four rates from 0 to less than 1, as "
+            "(0.2, 0.2, 0.2, 0.2)"
+        )
 
 
 FAMILY = Family(
@@ -139,7 +169,33 @@ FAMILY = Family(
     switches=switches(
         {
             "single": Part("a 3x3 convolution"),
-            "dense": Part("a dense layer", check=_check_dense),
+            "dense": Part(
+                "a dense layer",
+                keys={
+                    "model.activation": Key(
+                        default(dense_highway, "activation"),
+                        choice("relu", "tanh"),
+                        "activation of the layers",
+                    ),
+                    "model.gate_start": Key(
+                        Gated.start,
+                        choice("lecun", "he"),
+                        "how gates' kernels start: N(0, 1/n), or N(0, 2/n) as the authors'",
+                    ),
+                },
+                check=_check_dense,
+            ),
+            "pooled": Part(
+                "the paper's own networks of 10 and 19 layers, with max pooling and dropout",
+                keys={
+                    "model.dropouts": Key(
+                        (),
+                        NUMBERS,
+                        "rates of dropout on the input and behind each pooling; () is published",
+                    )
+                },
+                check=_check_pooled,
+            ),
         },
         skips=("A", "none"),
         merges=("exclusive_gate", "add", "shortcut_gate", "two_gate"),

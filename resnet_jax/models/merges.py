@@ -7,7 +7,7 @@ table of the merges that a config can choose, each with its keys.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from resnet_jax.keys import ANY, NUMBERS, PROBABILITY, Config, Key, Part, choice
 from resnet_jax.models.conv import Conv
+from resnet_jax.models.dense import HE
 from resnet_jax.models.dtypes import wide_type
 from resnet_jax.models.gains import check_shapes, sow_gains
 from resnet_jax.models.stochastic_depth import DROPS, survivals
@@ -88,7 +89,9 @@ class Gated(nn.Module):
     shortcut-only gate.
 
     W is a matrix for vectors and tokens and a `size` x `size` convolution for images, with the
-    stride that brings z to the size of s. Biases are the initial values of parameters, in logits.
+    stride that brings z to the size of s. A matrix starts by `start`: from N(0, 1 / c), truncated
+    at two deviations, or from N(0, 2 / c) as the highway's authors start it. Biases are the initial
+    values of parameters, in logits.
 
     Shapes: s and f (b, ..., d) are equal; z (b, ..., c). Raises: ValueError if s and f differ.
     Source: Srivastava et al. 2015, arXiv:1505.00387, eq. 2-3 (two gates, coupled); He et al. 2016,
@@ -99,6 +102,7 @@ class Gated(nn.Module):
     carry_bias: float | None = None
     transform: bool = True
     size: int = 1
+    start: Literal["lecun", "he"] = "lecun"
     conv: Callable[..., nn.Module] = Conv
 
     @nn.compact
@@ -119,8 +123,14 @@ class Gated(nn.Module):
     def _gate(self, name, bias, s, z):
         start = nn.initializers.constant(bias)
         if z.ndim < 4:
+            kernel = HE if self.start == "he" else nn.initializers.lecun_normal()
             return nn.Dense(
-                s.shape[-1], bias_init=start, param_dtype=wide_type(z), dtype=z.dtype, name=name
+                s.shape[-1],
+                kernel_init=kernel,
+                bias_init=start,
+                param_dtype=wide_type(z),
+                dtype=z.dtype,
+                name=name,
             )(z)
         stride = max(-(-z.shape[axis] // s.shape[axis]) for axis in (1, 2))
         gate = self.conv(s.shape[-1], self.size, stride, bias=True, start=bias, name=name)
@@ -165,8 +175,9 @@ def _drop(name: str, summary: str) -> Merge:
             "model.survival": Key(0.5, PROBABILITY, "probability that the last block is kept"),
             "model.survival_rule": Key(
                 "linear",
-                choice("linear", "uniform"),
-                "survival of the others: linear from 1 to the last's, or uniform",
+                choice("linear", "uniform", "linspace"),
+                "survival of the others: linear to the last's from 1 at the input, or from 1 at "
+                "the first block (linspace), or uniform",
             ),
         },
         per_layer=lambda config, blocks: {

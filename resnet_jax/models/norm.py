@@ -18,6 +18,7 @@ from resnet_jax.keys import (
     Config,
     Key,
     Part,
+    choice,
     nearest_divisor,
 )
 from resnet_jax.models.batch_norm import ONE_NUMBER, BatchNorm, across
@@ -179,6 +180,7 @@ def _batch_norm(config: Config, axis: str | None) -> Callable[..., nn.Module]:
         momentum=norm.momentum,
         epsilon=norm.epsilon,
         axis=axis,
+        scale=norm.scale,
     )
 
 
@@ -197,6 +199,11 @@ NORMS: dict[str, Part] = {
             ),
             "norm.precise": Key(
                 0, NOT_NEGATIVE, "batches that statistics are recomputed from; 0 is off"
+            ),
+            "norm.scale": Key(
+                BatchNorm.scale,
+                choice("ones", "uniform"),
+                "how scales start: at 1, or drawn from U(0, 1) as in Torch",
             ),
             "norm.momentum": Key(BatchNorm.momentum, FRACTION, "of the running statistics"),
         },

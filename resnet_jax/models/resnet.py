@@ -57,6 +57,8 @@ def resnet(
     merge: Callable = add,
     per_layer: Mapping[str, Sequence[float]] | None = None,
     skip_dropout: float = 0.0,
+    dropout: float = 0.0,
+    first: Literal["shared", "own"] = "shared",
     zero: bool = False,
     conv: Callable[..., nn.Module] = Conv,
     norm: Callable[..., nn.Module] = BatchNorm,
@@ -69,7 +71,9 @@ def resnet(
     multiplies the width of a bottleneck's inner layers, or of all layers of another block; `groups`
     are those of a bottleneck's 3x3 convolution. `per_layer` has the merge's inputs that differ from
     block to block, by name: a number for each block (stochastic_depth.py). `skip_dropout` is the
-    rate of dropout on every skip. Bodies start at zero if `zero`.
+    rate of dropout on every skip, and `dropout` that before every convolution of a pre-activation
+    body but its first. If `first` is 'own', a first unit that does not change the shape keeps the
+    raw x, and its first norm and ReLU are its body's own. Bodies start at zero if `zero`.
 
     The equal blocks of a stage are one Stack. A first block that differs from them stands before
     the Stack: it changes the shape, or it is the first block of a pre-activation stage, whose
@@ -80,7 +84,7 @@ def resnet(
     if form == "fixup":
         # Fixup has its own scale and its own biases, whatever stands in the place of a norm.
         conv, norm = functools.partial(conv, bias=False, fan="out"), Shift
-    make = _body(form, shape, sum(stages), stride_at, widen, groups, zero, conv, norm)
+    make = _body(form, shape, sum(stages), stride_at, widen, groups, zero, dropout, conv, norm)
     normed = form in ("", "relu_before", "relu_preact")
     pick = functools.partial(
         _skip, skip, conv=conv, norm=norm if normed else None, dropout=skip_dropout
@@ -97,7 +101,7 @@ def resnet(
         inner = width * 2**i * (1 if wide else widen)
         out, stride = (4 * inner if wide else inner), (1 if i == 0 else 2)
         changes = stride > 1 or channels != out
-        if changes or pre:
+        if changes or (pre and not (i == 0 and first == "own")):
             kept = pick(out, stride, changes)
             body = make(inner, stride, lead=False) if pre else make(inner, stride)
             before = norm(relu=True) if pre else identity
@@ -117,7 +121,7 @@ def resnet(
     return Chain(blocks)
 
 
-def _body(form, shape, blocks, stride_at, widen, groups, zero, conv, norm) -> Callable:
+def _body(form, shape, blocks, stride_at, widen, groups, zero, dropout, conv, norm) -> Callable:
     """Return the function (width, stride, ...) -> body of this form and shape."""
 
     def make(width, stride, **order):
@@ -128,7 +132,8 @@ def _body(form, shape, blocks, stride_at, widen, groups, zero, conv, norm) -> Ca
         if form == "fixup":
             return bodies.Fixup(layers, blocks, conv)
         if form == "preact":
-            return bodies.PreActivation(layers, zero=zero, conv=conv, norm=norm, **order)
+            options = {"zero": zero, "between": dropout, "conv": conv, "norm": norm}
+            return bodies.PreActivation(layers, **options, **order)
         end: Any = {"norm_after": "conv", "relu_before": "relu"}.get(form, "norm")
         lead = form == "relu_preact"
         return bodies.PostActivation(layers, end, lead, zero, conv, norm)
@@ -160,6 +165,7 @@ def build(config: Config, layers: Layers, published: Callable[..., tuple[int, ..
     counts = counts or published(model.depth, model.block, image)
     check_strides(layers.shape, len(counts), model.stem)
     arguments = {"stride_at": "stride_at", "cardinality": "groups", "zero_init": "zero"}
+    arguments |= {"dropout": "dropout", "first": "first"}
     of_block = {argument: model[key] for key, argument in arguments.items() if key in model}
     return resnet(
         counts,
@@ -188,6 +194,11 @@ KEYS: Keys = {
         "times as wide: a bottleneck's inner layers, or all layers of another block",
     ),
     "model.stem": Key(default(resnet, "stem"), choice("3x3", "7x7"), "first convolution"),
+    "model.fan": Key(
+        "auto",
+        choice("auto", "in", "out"),
+        "whose number starts kernels: inputs or outputs; auto is in without norms, else out",
+    ),
     "model.skip_dropout": Key(
         default(resnet, "skip_dropout"), FRACTION, "rate of dropout on every skip"
     ),
@@ -200,6 +211,18 @@ _BOTTLENECK = {
     ),
     "model.cardinality": Key(
         default(resnet, "groups"), POSITIVE, "groups of a bottleneck's 3x3 convolution"
+    ),
+}
+_PREACT = {
+    "model.dropout": Key(
+        default(resnet, "dropout"),
+        FRACTION,
+        "rate of dropout between a body's convolutions (Wide ResNet)",
+    ),
+    "model.first": Key(
+        default(resnet, "first"),
+        choice("shared", "own"),
+        "whether the first norm and ReLU serve skip and body (He et al.) or the body alone",
     ),
 }
 _NORMED = {
@@ -238,6 +261,7 @@ def _block(name: str) -> Part:
     words = f"{form or 'original'} order, {SHAPES[shape]} convolutions"
     if form == "fixup":
         return Part(words, keys=keys, check=_check_fixup)
+    keys = keys | (_PREACT if form == "preact" else {})
     return Part(words, keys=keys | _NORMED, check=_check_zero)
 
 

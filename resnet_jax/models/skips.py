@@ -1,7 +1,7 @@
 """The skips of residual blocks: s = skip(z) is what a block keeps of its input."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -19,7 +19,9 @@ class ZeroPad(nn.Module):
     """Option A: every `stride`-th pixel, with zeros for the new channels. It has no weights.
 
     where='end' puts the new channels last (He et al. 2015, sec. 3.3, option A). where='split' puts
-    half of them on each side, which the widely used akamaster weights expect.
+    half of them on each side, which the widely used akamaster weights expect. If `average`, the
+    pixels are the means of `stride` x `stride` windows, of which those at the end may be smaller
+    (the authors' code of Huang et al. 2016, arXiv:1603.09382, which has images of even sizes).
 
     Shapes: (b, h, w, c) -> (b, ceil(h / stride), ceil(w / stride), width).
     Raises: ValueError if `width` is less than c.
@@ -28,6 +30,7 @@ class ZeroPad(nn.Module):
     width: int
     stride: int = 1
     where: Literal["end", "split"] = "end"
+    average: bool = False
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b p q d"]:
         """Subsample and pad."""
@@ -37,8 +40,18 @@ class ZeroPad(nn.Module):
                 f"option A cannot narrow {x.shape[-1]} channels to {self.width}; use option B"
             )
         before = new // 2 if self.where == "split" else 0
-        x = x[:, :: self.stride, :: self.stride]
+        if self.average:
+            x = _means(x, self.stride)
+        else:
+            x = x[:, :: self.stride, :: self.stride]
         return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (before, new - before)))
+
+
+def _means(x: Float[Array, "b h w c"], stride: int) -> Float[Array, "b p q c"]:
+    """Return the means over windows of stride x stride pixels."""
+    window = (stride, stride)
+    ends: Any = [(0, -side % stride) for side in x.shape[1:3]]
+    return nn.avg_pool(x, window, window, ends, count_include_pad=False)
 
 
 class Projection(nn.Module):

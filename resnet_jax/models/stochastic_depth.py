@@ -15,15 +15,21 @@ from resnet_jax.models.dropout import example_keys
 from resnet_jax.models.gains import check_shapes, sow_gains
 
 
-def survivals(rule: Literal["linear", "uniform"], last: float, blocks: int) -> tuple[float, ...]:
+def survivals(
+    rule: Literal["linear", "uniform", "linspace"], last: float, blocks: int
+) -> tuple[float, ...]:
     """Return the survival p_l of every block l = 1 .. L, where `last` is p_L.
 
-    'linear': p_l = 1 - l / L (1 - p_L). 'uniform': p_l = p_L.
+    'linear': p_l = 1 - l / L (1 - p_L). 'uniform': p_l = p_L. 'linspace': p_l = 1 - (l - 1) /
+    (L - 1) (1 - p_L), which never drops the first block; a single block is kept with p_L.
 
-    Source: Huang et al. 2016, arXiv:1603.09382, eq. 4.
+    Source: Huang et al. 2016, arXiv:1603.09382, eq. 4 (linear, uniform); timm's Vision Transformers
+    (linspace).
     """
     if rule == "uniform":
         return (last,) * blocks
+    if rule == "linspace":
+        return tuple(1 - l / max(1, blocks - 1) * (1 - last) for l in range(blocks - 1)) + (last,)
     return tuple(1 - l / blocks * (1 - last) for l in range(1, blocks + 1))
 
 

@@ -7,8 +7,10 @@ Zagoruyko & Komodakis 2016 (arXiv:1605.07146):
 | WRN-d-k, Table 1 | < 64 | n, n, n | 16k 32k 64k | 6n+4 | preact_basic | B |
 | WRN-50-2, Table 8 | >= 64 | ResNet's | inner 128 .. 1024 | 50 101 | bottleneck | B |
 
-The name of a small network counts its two projections: its 6n+4 layers are 6n+2 by He et al.'s
-count.
+The name of a small network counts the stem, 6n layers of bodies and three projections, and not the
+classifier: its 6n+4 layers are 6n+2 by He et al.'s count. Where the first unit of a stage keeps the
+width (k = 1), the authors' code keeps the raw x, and He et al.'s the activated one: model.first.
+Dropout stands between the two convolutions of a body (sec. 2.4): model.dropout.
 """
 
 import dataclasses
@@ -35,7 +37,8 @@ def preset(depth: int, block: str | None, shape: tuple[int, ...]) -> dict[str, A
     """Return WRN-d-10 of pre-activation basic blocks, or torchvision's WRN-50-2 on large images."""
     small = side(shape) < SMALL
     values = resnet.follow(block or ("preact_basic" if small else "bottleneck"), "B")
-    return values | {"model.widen": 10 if small else 2, "model.stride_at": "3x3"}
+    values |= {"model.widen": 10 if small else 2, "model.stride_at": "3x3"}
+    return values | {"model.first": "own"}
 
 
 FAMILY = dataclasses.replace(

@@ -115,6 +115,19 @@ def seal(workdir: AnyPath, step: int) -> None:
     records.append(workdir / SAVED, [{"step": step}])
 
 
+@distributed.by_first
+def cut(workdir: AnyPath, step: int) -> None:
+    """Remove the saved steps after `step`, because a run that goes on there saves them again."""
+    folder = workdir / "checkpoints"
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if path.name.isdecimal() and int(path.name) > step:
+            epath.Path(path).rmtree()
+    kept = [listed for listed in _listed_steps(workdir)[0] if listed <= step]
+    directory.write(workdir / SAVED, "".join(json.dumps({"step": s}) + "\n" for s in kept))
+
+
 def restore(workdir: AnyPath, step: int, like: Any) -> Any:
     """Return the state that was saved as `step`, with the shapes, types and placement of `like`.
 

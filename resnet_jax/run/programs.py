@@ -1,7 +1,8 @@
 """The programs of a run beside its training step: the first state, statistics, a diagnosis."""
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -9,12 +10,15 @@ import numpy as np
 
 from resnet_jax import distributed, families
 from resnet_jax.keys import Config
-from resnet_jax.run import checkpoint
+from resnet_jax.run import best, checkpoint
+from resnet_jax.run.log import Log
 from resnet_jax.run.start import Run
+from resnet_jax.tasks.task import Prepare
 from resnet_jax.training import diagnosis, feeds, shard
 from resnet_jax.training import state as states
 from resnet_jax.training import step as steps
 from resnet_jax.training.compile import ONCE, program
+from resnet_jax.training.evaluation import evaluator
 from resnet_jax.training.optimizer import optimizer
 
 
@@ -63,6 +67,37 @@ def statistics_refresher(run: Run, state: states.TrainState, feed: feeds.Feed) -
     inputs, deterministic = feed.drawn(batches), config.deterministic
     recompute = program(whole, state, feed.source, inputs, donate=(0,), deterministic=deterministic)
     return lambda state: recompute(state, feed.source, feed.draw(0, batches))
+
+
+def validator(
+    run: Run, apply: Callable, prepare: Prepare, state: states.TrainState, first: int, log: Log
+) -> contextlib.AbstractContextManager[Callable[[int, states.TrainState], None]]:
+    """Return a context that gives the function to validate the state of a step.
+
+    The function measures the validation split, records its means, and keeps the best step's
+    checkpoint. Without such a split it does nothing.
+    """
+
+    @contextlib.contextmanager
+    def validating() -> Iterator[Callable[[int, states.TrainState], None]]:
+        if run.dataset.validation is None:
+            yield lambda step, state: None
+            return
+        config, score = run.config, run.task.score
+        feed = feeds.feed(run.mesh, run.dataset, best.SPLIT, config)
+        with feed, best.Best(run.workdir, score, first) as kept:
+            measure = evaluator(
+                *(apply, prepare, run.task.measure, state, feed, run.mesh, config.deterministic)
+            )
+
+            def validate(step: int, state: states.TrainState) -> None:
+                means = measure(state)
+                log.write(step, best.SPLIT, means)
+                kept.note(step, means[0], state)
+
+            yield validate
+
+    return validating()
 
 
 def finite(state: states.TrainState):

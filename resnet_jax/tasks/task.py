@@ -104,7 +104,8 @@ class Dataset:
 
     `fingerprint` changes with its content. `test_split` is the name of the split that is measured.
     `chance()` computes the score of the best constant prediction. `train` is None if the data set
-    has only a test split, or if only that was asked for.
+    has only a test split, or if only that was asked for. `validation` is a part of the training
+    data that is set aside; by its score the best epoch is chosen.
     """
 
     train: Any  # Arrays, Generated or Streamed; a Protocol cannot be checked at run time
@@ -112,6 +113,7 @@ class Dataset:
     fingerprint: str
     chance: Callable[[], float]
     test_split: str = "test"
+    validation: Any = None
 
     @property
     def streamed(self) -> bool:
@@ -134,6 +136,7 @@ class Task(Part):
     `example(config)` describes an example. `statistics(config, dataset)` computes from the training
     split what `prepare(config, statistics)` needs, as JSON that is saved with the run; `prepare`
     returns the function that turns a batch of the data set into the network's input and target.
+    `unit(config)` divides the number of examples that a device prepares at a time.
     `measure(output, batch)` returns sums over the examples of the mask: `loss`, whose mean is
     minimised, `examples`, and the scores. `evaluation` is `measure` with the further scores of the
     command `evaluate`, and `protocol` names how that command shows an example to the network.
@@ -143,6 +146,7 @@ class Task(Part):
     example: Callable[[Config], Example] = lambda config: Example((), 0, None)
     build_test: Callable[[Config, Statistics], Dataset] | None = None
     statistics: Callable[[Config, Dataset], Statistics] = lambda config, dataset: {}
+    unit: Callable[[Config], int] = lambda config: 1
     prepare: Callable[[Config, Statistics], Prepare] = lambda config, statistics: (
         lambda key, batch: batch
     )

@@ -60,7 +60,7 @@ def feed(mesh: Mesh, dataset: Dataset, split: str, config: Config, first: int = 
 
     Replica r trains in the order of seed config.seed + r.
     """
-    examples = dataset.train if split == "train" else dataset.test
+    examples = getattr(dataset, split)
     seeds = [config.seed + replica for replica in range(mesh.shape[shard.REPLICA])]
     if isinstance(examples, Arrays):
         return resident(mesh, examples, seeds, config.batch_size)

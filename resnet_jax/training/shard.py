@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from resnet_jax.keys import Config, nearest_divisor
+from resnet_jax.tasks import TASKS
 
 REPLICA, DATA = "replica", "data"
 WHOLE = PartitionSpec()  # the same on every device
@@ -66,6 +67,14 @@ def check(config: Config, mesh: Mesh) -> None:
         raise ValueError(
             f"accumulate={config.accumulate} does not divide the {batch // devices} examples of "
             f"each of {devices} devices; nearest {near}"
+        )
+    unit = TASKS[config.task].unit(config)
+    if batch // devices // config.accumulate % unit:
+        raise ValueError(
+            f"batch_size={batch} on {devices} devices with accumulate={config.accumulate} gives "
+            f"parts of {batch // devices // config.accumulate} examples, which must be a multiple "
+            f"of {unit} here; use --config.batch_size={devices * config.accumulate * unit} or a "
+            "multiple"
         )
     batch //= config.accumulate
     share, group = batch // devices, group_size(config)

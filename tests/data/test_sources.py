@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from resnet_jax.data import array_records, sources
-from resnet_jax.tasks import classification
+from resnet_jax.tasks import image_data
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (2100, 6, 4, 1)).astype(np.uint8)
@@ -346,7 +346,7 @@ def test_chance_is_the_error_of_the_largest_class_however_data_is_read(
     write_tfds(tmp_path, "fraud", {"train": rows, "test": rows}, (6, 6, 3))
     loaded = sources.dataset("fraud", str(tmp_path), stream)
     assert loaded.streamed == (stream == "always")
-    assert classification.chance_error(loaded) == pytest.approx(1 / 40)
+    assert image_data.chance_error(loaded) == pytest.approx(1 / 40)
 
 
 def test_a_damaged_example_is_named_while_labels_are_counted(tmp_path, write_tfds):
@@ -360,19 +360,19 @@ def test_a_damaged_example_is_named_while_labels_are_counted(tmp_path, write_tfd
     path.write_bytes(data)
     loaded = sources.dataset("cut", str(tmp_path), "always")
     with pytest.raises(ValueError, match="split 'train', example 0: .*record 0 of"):
-        classification.chance_error(loaded)
+        image_data.chance_error(loaded)
 
 
 def test_chance_of_a_large_streamed_split_is_estimated(tmp_path, write_tfds, monkeypatch):
-    monkeypatch.setattr(classification, "COUNTED_BYTES", 100)
-    monkeypatch.setattr(classification, "COUNTED", 60)
+    monkeypatch.setattr(image_data, "COUNTED_BYTES", 100)
+    monkeypatch.setattr(image_data, "COUNTED", 60)
     file = io.BytesIO()
     Image.fromarray(RNG.integers(0, 256, (6, 6, 3)).astype(np.uint8)).save(file, "png")
     # In the order of their classes, as some data sets are.
     rows = [[(file.getvalue(), int(i >= 150)) for i in range(200)]]
     write_tfds(tmp_path, "sorted", {"train": rows, "test": rows}, (6, 6, 3))
     loaded = sources.dataset("sorted", str(tmp_path), "always")
-    assert classification.chance_error(loaded) == pytest.approx(0.25, abs=0.02)
+    assert image_data.chance_error(loaded) == pytest.approx(0.25, abs=0.02)
 
 
 def test_a_split_of_many_record_files_may_open_them_all(monkeypatch):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_jax.tasks import classification
+from resnet_jax.tasks import image_data, image_inputs
 from resnet_jax.tasks.task import Arrays
 from tests.recipes import recipe
 
@@ -31,7 +31,7 @@ def measured(name, saved, stream="never"):
         data__stream=stream,
         model__num_classes=3,
     )
-    dataset = classification.test_dataset(config, saved)
+    dataset = image_data.test_dataset(config, saved)
     assert dataset.train is None
     if isinstance(dataset.test, Arrays):
         return dataset.test.target.tolist(), dataset.test.input[:, 0, 0, 0].tolist()
@@ -91,17 +91,17 @@ def test_statistics_of_data_without_a_training_split_are_the_given_constants(tmp
     data = {"data__name": folder(tmp_path, ("ant", "bee")), "data__shape": (8, 8, 3)}
     config = recipe("digits", model__num_classes=2, **data)
     with pytest.raises(ValueError, match="no split train, from which normalisation=per_pixel is c"):
-        classification.statistics(config, classification.dataset(config))
+        image_inputs.statistics(config, image_data.dataset(config))
     given = {"data__mean": (0.5, 0.25, 0.125), "data__std": (1.0, 2.0, 4.0)}
     config = recipe("digits", "normalisation=constants", model__num_classes=2, **data, **given)
-    dataset = classification.dataset(config)
+    dataset = image_data.dataset(config)
     mean, std = list(given["data__mean"]), list(given["data__std"])
     names = {"mean": mean, "std": std, "classes": ["ant", "bee"]}
-    assert classification.statistics(config, dataset) == names and dataset.chance() == 0.5
+    assert image_inputs.statistics(config, dataset) == names and dataset.chance() == 0.5
 
 
 @pytest.mark.parametrize("names", [["ant"], "abc", [1, 2, 3]])
 def test_damaged_names_are_noticed(names):
     config = recipe("digits", data__shape=(8, 8, 3), model__num_classes=3)
     with pytest.raises(ValueError, match="names"):
-        classification.prepare(config, SAVED | {"classes": names})
+        image_inputs.prepare(config, SAVED | {"classes": names})

@@ -1,0 +1,17 @@
+"""Any network on CIFAR-10 by one recipe, to compare families. The recipe is ours.
+
+    python -m resnet_jax.train --config=configs/cifar10_any.py:family=vgg,depth=11 --data_dir=DIR
+
+It is the recipe of cifar10.py at rate 0.01, at which networks without norms train, too. No paper
+gives it: a network of a paper has its own recipe (docs/recipes.md).
+"""
+
+from resnet_jax.config import Config, choose, make
+
+from . import cifar10
+
+RECIPE = cifar10.RECIPE | {"optimizer.learning_rate": 0.01}
+
+
+def get_config(argument: str = "") -> Config:
+    return make(choose(argument, depth=20), RECIPE)

@@ -1,0 +1,41 @@
+"""DenseNets on CIFAR-10 with augmentation, by the recipe of Huang et al. 2017 (arXiv:1608.06993).
+
+    python -m resnet_jax.train --config=configs/cifar10_densenet.py:depth=40 --data_dir=DIR ...
+    python -m resnet_jax.train --config=configs/cifar10_densenet.py:block=bottleneck,depth=100 ...
+
+A run takes 300 epochs of 64 images at rate 0.1, divided by 10 at half and at three quarters, by SGD
+in Nesterov's form; the decay is 1e-4 on all parameters, as in the authors' Torch code. Channels get
+mean 0 and variance 1. `--config.model.growth=24` is the wider network. Without augmentation
+(`--config.data.pad=0 --noconfig.data.flip`) the paper adds dropout: `--config.model.dropout=0.2`.
+"""
+
+from resnet_jax.config import Config, choose, make
+from resnet_jax.recipe import Published, Source
+
+# Steps of an epoch.
+EPOCH = 50_000 / 64
+LAST = "test split, last epoch, one run, augmented"
+SOURCE = Source(
+    "Huang et al. 2017, arXiv:1608.06993, sec. 4.2 and Table 2",
+    {"model.family": ("densenet",)},
+    ("Steps are those of a stream of shuffled epochs, 781.25 an epoch.",),
+    (
+        Published("depth=40", "5.24", LAST),
+        Published("depth=100", "4.10", LAST),
+        Published("block=bottleneck,depth=100", "4.51", LAST),
+        Published("block=bottleneck,depth=250 (growth 24)", "3.62", LAST),
+        Published("block=bottleneck,depth=190 (growth 40)", "3.46", LAST),
+    ),
+)
+RECIPE = {
+    "data.normalisation": "channel",
+    "batch_size": 64,
+    "steps": round(300 * EPOCH),
+    "schedule.boundaries": (round(150 * EPOCH), round(225 * EPOCH)),
+    "optimizer.nesterov": True,
+    "optimizer.decay": "all",
+}
+
+
+def get_config(argument: str = "") -> Config:
+    return make(choose(f"family=densenet,{argument}"), RECIPE)

@@ -1,0 +1,39 @@
+"""ResNets without norms on CIFAR-10, by Fixup (Zhang et al. 2019, arXiv:1901.09321).
+
+    python -m resnet_jax.train --config=configs/cifar10_fixup.py:depth=110 --data_dir=DIR ...
+
+This is the default of the authors' code: 200 epochs of 128 images at rate 0.1, divided by 10 at
+epochs 100 and 150; decay 1e-4 on all parameters; channels get mean 0 and variance 1; mixup with
+alpha 1. Scalars (biases and gains) and the classifier's bias have a tenth of the rate, because a
+scalar's gradient sums over all pixels. Without mixup the authors use more decay:
+`--config.data.mixup=0 --config.optimizer.weight_decay=5e-4`.
+"""
+
+from resnet_jax.config import Config, choose, make
+from resnet_jax.recipe import Published, Source
+
+# Steps of an epoch.
+EPOCH = 50_000 / 128
+SOURCE = Source(
+    "Zhang et al. 2019, arXiv:1901.09321, sec. 5.1, and the authors' code",
+    {"model.family": ("resnet",), "model.block": ("fixup_basic", "fixup_bottleneck")},
+    (
+        "The authors' name filter gives the tenth of the rate to all names with `bias` or `scale`, "
+        "and so does ours.",
+        "Channels are normalised by statistics that are computed; the code has constants.",
+        "Partners of mixup are neighbours in the shuffled batch; the code draws a permutation.",
+    ),
+    (Published("depth=110 (without mixup)", "7.24", "test split, mean of 5 runs"),),
+)
+RECIPE = {
+    "data.normalisation": "channel",
+    "data.mixup": 1.0,
+    "steps": round(200 * EPOCH),
+    "schedule.boundaries": (round(100 * EPOCH), round(150 * EPOCH)),
+    "optimizer.decay": "all",
+    "optimizer.groups": ((r".*/(before\d|after\d|gain|bias)", 0.1, 1.0),),
+}
+
+
+def get_config(argument: str = "") -> Config:
+    return make(choose(f"block=fixup_basic,{argument}", depth=110), RECIPE)

@@ -1,0 +1,101 @@
+"""Where a recipe comes from, and which networks it is for.
+
+A config file may say so in `SOURCE`. A config of another network is then refused on the command
+line, and docs/recipes.md is made of the SOURCEs of configs/ (scripts/recipes.py). A file whose
+paper searched for some of its values names the ranges in `SEARCH`, {key: what is drawn}; the
+command `experiments.search` draws from them.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from resnet_jax.keys import Config
+
+
+class Uniform(NamedTuple):
+    """A number that a search draws between `low` and `high`."""
+
+    low: float
+    high: float
+
+    def draw(self, random: np.random.Generator) -> float:
+        """Return a number."""
+        return float(random.uniform(self.low, self.high))
+
+
+class LogUniform(NamedTuple):
+    """A number between `low` and `high` whose logarithm is uniform."""
+
+    low: float
+    high: float
+
+    def draw(self, random: np.random.Generator) -> float:
+        """Return a number."""
+        return math.exp(random.uniform(math.log(self.low), math.log(self.high)))
+
+
+class Choice(NamedTuple):
+    """One of these values, each as likely as the others."""
+
+    values: tuple[object, ...]
+
+    def draw(self, random: np.random.Generator) -> object:
+        """Return a value."""
+        return self.values[int(random.integers(len(self.values)))]
+
+
+class Published(NamedTuple):
+    """An error that the source gives: of which network, in percent, and how it was measured."""
+
+    network: str
+    error: str
+    protocol: str
+
+
+class Source(NamedTuple):
+    """The source of a recipe.
+
+    Attributes:
+        paper: authors, year, arXiv number and section.
+        networks: the networks that the recipe is for: {key of the config: accepted values}.
+        differs: sentences that say what is not as published.
+        published: the errors that the source gives.
+        cost: what a run costs, with the machine; who measured or estimated it.
+    """
+
+    paper: str
+    networks: Mapping[str, Sequence[object]]
+    differs: Sequence[str] = ()
+    published: Sequence[Published] = ()
+    cost: str = "not measured"
+
+    def says(self) -> str:
+        """Return the networks in words: `model.family=resnet and model.depth=18 or 34`."""
+        return " and ".join(
+            f"{key}={' or '.join(map(str, values))}" for key, values in self.networks.items()
+        )
+
+    def misfits(self, config: Config) -> Iterator[str]:
+        """Yield `key=value` for each choice of the config that is of another network."""
+        for key, values in self.networks.items():
+            part, _, name = key.partition(".")
+            value = config.get(part, {}).get(name)
+            if value not in values:
+                yield f"{key}={value}"
+
+    def refusal(self, config: Config, path: Path, others: Mapping[str, "Source"]) -> str:
+        """Return why the recipe in `path` does not take the config's network.
+
+        `others` are the sources of the files beside it, by name: the sentence names those that do.
+        """
+        fitting = [name for name, other in others.items() if not list(other.misfits(config))]
+        where = f"; recipes for it: {', '.join(fitting)}" if fitting else ""
+        return (
+            f"{path}: {' and '.join(self.misfits(config))} is no network of this recipe "
+            f"({self.paper}), which is for {self.says()}{where}; a config file of your own may "
+            "take any network"
+        )
