@@ -17,6 +17,7 @@ def slow(*case):
     return pytest.param(*case, marks=pytest.mark.slow)
 
 
+# The highways' are the paper's 2.3M, 151K and 39K (arXiv:1507.06228, Tables 1 and 2).
 # Counts of He et al.'s and Huang et al.'s tables if they have all digits, else counts of
 # torchvision's and timm's networks. The papers give the others in tenths of a million.
 PUBLISHED = [
@@ -52,6 +53,12 @@ PUBLISHED = [
     ("cifar10", "depth=164,block=preact_bottleneck,skip=A", {}, 1_661_274),
     slow("cifar10", "depth=1001,block=preact_bottleneck,skip=A", {}, 10_285_722),
     ("cifar10", "family=wide", {}, 36_479_194),
+    # github.com/xternalz/WideResNet-pytorch and others count these networks, too.
+    ("cifar10", "family=wide,depth=16", {"model__widen": 8}, 10_961_370),
+    slow("cifar10", "family=wide,depth=40", {"model__widen": 4}, 8_949_210),
+    ("cifar10", "family=highway,block=pooled,depth=19", {}, 2_256_838),
+    ("mnist", "family=highway,block=pooled,depth=10", {}, 151_690),
+    ("mnist", "family=highway,block=pooled,depth=10", {"model__width": 16}, 38_986),
     ("cifar10", "family=resnext", {}, 34_426_698),
     ("cifar10", "family=densenet,depth=40", {}, 1_019_722),
     slow("cifar10", "family=densenet,depth=100,block=basic", {}, 6_979_642),
