@@ -14,4 +14,5 @@ RECIPE = cifar10.RECIPE | {"optimizer.learning_rate": 0.01}
 
 
 def get_config(argument: str = "") -> Config:
-    return make(choose(argument, depth=20), RECIPE)
+    chosen = choose(argument, depth=20)
+    return make(chosen, RECIPE | {"schedule.warmup_steps": 400 if chosen["depth"] >= 110 else 0})

@@ -26,6 +26,9 @@ SOURCE = Source(
         Published("block=bottleneck,depth=250 (growth 24)", "3.62", LAST),
         Published("block=bottleneck,depth=190 (growth 40)", "3.46", LAST),
     ),
+    disagree=(
+        "The text does not say what decays; the code decays all parameters. We take the code's.",
+    ),
 )
 RECIPE = {
     "data.normalisation": "channel",

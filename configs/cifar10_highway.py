@@ -22,6 +22,10 @@ SOURCE = Source(
         "The text's 11- and 32-layer networks are not in the code, and their widths are unknown.",
     ),
     (Published("depth=19", "7.54 (7.72 +- 0.16)", "best of 5 (mean and deviation)"),),
+    disagree=(
+        "The text does not give rates and decays; the code gives biases twice the rate and no "
+        "decay. We take the code's.",
+    ),
 )
 RECIPE = {
     "data.normalisation": "contrast",

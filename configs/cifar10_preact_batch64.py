@@ -16,9 +16,10 @@ EPOCH = 50_000 / 64
 SOURCE = Source(
     "He et al. 2016, arXiv:1603.05027, Table 4, and the authors' code",
     {"model.family": ("resnet",)},
-    ("The code has no warm-up; the text has one for all networks, and so have we.",),
+    (),
     (Published("depth=1001", "4.62 (4.69 +- 0.20)", "median of 5 (mean and deviation)"),),
     "27 hours on two GPUs of 2016 (the authors)",
+    ("The code has no warm-up; the text has one for all networks, and so have we.",),
 )
 RECIPE = cifar10_preact.RECIPE | {
     "batch_size": 64,

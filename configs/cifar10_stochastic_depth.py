@@ -36,6 +36,11 @@ SOURCE = Source(
         Published("depth=1202,merge=add", "6.67", BEST),
     ),
     "15 h 07 min for depth=110 on a GPU of 2016 (the paper, with bodies that are skipped)",
+    (
+        "The text has zeros in the place of new channels and does not say how pixels are taken; "
+        "the code averages 2x2 pixels. We take the code's.",
+        "The text does not say what decays; the code decays all parameters. We take the code's.",
+    ),
 )
 RECIPE = {
     "data.normalisation": "channel",

@@ -50,6 +50,12 @@ def ranges(spec: str) -> dict[str, Any]:
         return module.SEARCH
 
 
+def source(spec: str) -> Source | None:
+    """Return where the recipe of the file in `FILE[:switch=value,...]` comes from, or None."""
+    with _module(_parts(spec)[0]) as module:
+        return getattr(module, "SOURCE", None)
+
+
 def _parts(spec: str) -> tuple[Path, str]:
     # A folder's name may have a colon, too.
     match = re.fullmatch(r"(.*?\.py)(?::(.*))?", spec, re.DOTALL)

@@ -65,6 +65,7 @@ class Source(NamedTuple):
         differs: sentences that say what is not as published.
         published: the errors that the source gives.
         cost: what a run costs, with the machine; who measured or estimated it.
+        disagree: sentences that say where text and code disagree, and which of them is taken.
     """
 
     paper: str
@@ -72,6 +73,7 @@ class Source(NamedTuple):
     differs: Sequence[str] = ()
     published: Sequence[Published] = ()
     cost: str = "not measured"
+    disagree: Sequence[str] = ()
 
     def says(self) -> str:
         """Return the networks in words: `model.family=resnet and model.depth=18 or 34`."""

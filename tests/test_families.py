@@ -194,15 +194,15 @@ def test_a_choice_that_a_family_lacks_is_refused_with_those_that_it_has(family):
             assert "\n" not in str(error.value)
 
 
-def another(key, value):
-    """Return another value that the key takes."""
+def others(key, value):
+    """Return other values that the key takes: all if they are few."""
     if isinstance(value, str):
-        return next((other for other in key.rule.choices if other != value), f"another {value}")
+        return [other for other in key.rule.choices if other != value] or [f"another {value}"]
     if isinstance(value, tuple):
-        return tuple(2 * number for number in value)
+        return [tuple(2 * number for number in value)]
     if isinstance(value, bool):
-        return not value
-    return 2 * value or type(value)(0.5) or 2
+        return [not value]
+    return [2 * value or type(value)(0.5) or 2]
 
 
 def changes_nothing(config):
@@ -220,7 +220,10 @@ def changes_nothing(config):
         for name, key in keys.items()
         if name.startswith(("model.", "norm."))
         and name not in passed
-        and network(changed(config, {name: another(key, flat[name])})) == unchanged
+        and all(
+            network(changed(config, {name: other})) == unchanged
+            for other in others(key, flat[name])
+        )
     ]
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
-from resnet_jax.keys import NUMBERS, POSITIVE, Config, Key, Part, choice, default
+from resnet_jax.keys import POSITIVE, Config, Key, Part, Rule, choice, default
 from resnet_jax.models import bodies
 from resnet_jax.models.conv import Conv
 from resnet_jax.models.dense import Classifier, Dense, Flatten
@@ -128,7 +128,7 @@ def build(config: Config, layers: Layers) -> Chain:
     if model.block == "pooled":
         published(dict.fromkeys(PUBLISHED, ()), model.depth, "pooled highway of the paper")
         check_image(layers.shape, 22 if model.depth == 10 else 4, f"depth={model.depth}")
-        options |= {"dropouts": tuple(model.dropouts), "conv": layers.conv, "norm": layers.norm}
+        options |= {"dropout": model.dropout, "conv": layers.conv, "norm": layers.norm}
         return pooled_highway(model.depth, **options)
     check_is_image(config, layers.shape)
     check_strides(layers.shape, 3)
@@ -147,15 +147,6 @@ def preset(depth: int, block: str | None, shape: tuple[int, ...]) -> dict[str, A
 def _check_dense(config: Config) -> None:
     if config.norm.kind != "none":
         raise ValueError(f"norm={config.norm.kind} with block=dense, which has none; use norm=none")
-
-
-def _check_pooled(config: Config) -> None:
-    rates = tuple(config.model.dropouts)
-    if len(rates) not in (0, 4) or not all(0 <= rate < 1 for rate in rates):
-        raise ValueError(
-            f"model.dropouts={rates} must be () or four rates from 0 to less than 1, as "
-            "(0.2, 0.2, 0.2, 0.2)"
-        )
 
 
 FAMILY = Family(
@@ -188,13 +179,12 @@ FAMILY = Family(
             "pooled": Part(
                 "the paper's own networks of 10 and 19 layers, with max pooling and dropout",
                 keys={
-                    "model.dropouts": Key(
-                        (),
-                        NUMBERS,
-                        "rates of dropout on the input and behind each pooling; () is published",
+                    "model.dropout": Key(
+                        default(pooled_highway, "dropout"),
+                        Rule(lambda rate: 0 <= rate < 0.7, "must lie in [0, 0.7)"),
+                        "rate of dropout on the input; behind poolings as published",
                     )
                 },
-                check=_check_pooled,
             ),
         },
         skips=("A", "none"),

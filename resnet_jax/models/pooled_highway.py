@@ -10,7 +10,7 @@ networks of 11 and 32 layers (Highway A and C) are not in that code, and the pap
 their widths.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -42,13 +42,13 @@ class Stage(NamedTuple):
 class Published(NamedTuple):
     """A network of the paper: its stages, the width of its last 1x1 convolution, and dropout.
 
-    `dropouts` are the rates of dropout on the input and behind each pooling. `valid`: the first
-    convolution has no padding.
+    `more_dropout` is what the rates of dropout, on the input and behind each pooling, are more than
+    the first one, which is 0.2. `valid`: the first convolution has no padding.
     """
 
     stages: tuple[Stage, ...]
     last: int
-    dropouts: tuple[float, ...]
+    more_dropout: tuple[float, ...]
     valid: bool
 
 
@@ -56,13 +56,13 @@ PUBLISHED = {
     10: Published(
         (Stage(1, 2, 5, 3), Stage(1, 3, 0, 3), Stage(1, 3, 0, 2)),
         last=0,
-        dropouts=(0.2, 0.3, 0.4, 0.5),
+        more_dropout=(0.0, 0.1, 0.2, 0.3),
         valid=True,
     ),
     19: Published(
         (Stage(1, 4, 3, 2), Stage(2.5, 5, 3, 2), Stage(4, 5, 3, 0)),
         last=100,
-        dropouts=(0.2, 0.2, 0.2, 0.2),
+        more_dropout=(0.0,) * 4,
         valid=False,
     ),
 }
@@ -88,7 +88,7 @@ def pooled_highway(
     num_outputs: int,
     merge: Callable | None,
     width: int,
-    dropouts: Sequence[float] = (),
+    dropout: float = 0.2,
     conv: Callable[..., nn.Module] = Conv,
     norm: Callable[..., nn.Module],
     remat: Remat = "none",
@@ -96,10 +96,11 @@ def pooled_highway(
 ) -> Chain:
     """Return the published network of this depth, whose first stage has `width` maps.
 
-    `merge=None` gives the plain network of these widths. `dropouts` replace the published rates.
+    `merge=None` gives the plain network of these widths. `dropout` is the rate on the input; the
+    other rates differ from it as the published ones do, and 0 is no dropout at all.
     """
     network = PUBLISHED[depth]
-    rates = iter(dropouts or network.dropouts)
+    rates = (dropout and dropout + more for more in network.more_dropout)
 
     def layer(out: int, size: int = 3, merge: Callable = plain, padding: int | None = None):
         made = conv if padding is None else lambda *a, **k: conv(*a, padding=padding, **k)

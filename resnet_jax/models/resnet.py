@@ -152,10 +152,17 @@ def _skip(
     return Chain({"skip": skip, "drop": drop}) if isinstance(skip, nn.Module) else drop
 
 
-def build(config: Config, layers: Layers, published: Callable[..., tuple[int, ...]], extra: int):
+def build(
+    config: Config,
+    layers: Layers,
+    published: Callable[..., tuple[int, ...]],
+    extra: int,
+    first: Literal["shared", "own"] = "shared",
+) -> Chain:
     """Return the config's network; `published(depth, block, image)` gives the stages of a depth.
 
-    `extra` are the weighted layers that the depth counts beside those of the blocks.
+    `extra` are the weighted layers that the depth counts beside those of the blocks, and `first` is
+    the form of the first unit (see `resnet`).
     """
     model, image = config.model, side(layers.shape)
     form, shape = form_and_shape(model.block)
@@ -165,7 +172,7 @@ def build(config: Config, layers: Layers, published: Callable[..., tuple[int, ..
     counts = counts or published(model.depth, model.block, image)
     check_strides(layers.shape, len(counts), model.stem)
     arguments = {"stride_at": "stride_at", "cardinality": "groups", "zero_init": "zero"}
-    arguments |= {"dropout": "dropout", "first": "first"}
+    arguments |= {"dropout": "dropout"}
     of_block = {argument: model[key] for key, argument in arguments.items() if key in model}
     return resnet(
         counts,
@@ -178,6 +185,7 @@ def build(config: Config, layers: Layers, published: Callable[..., tuple[int, ..
         merge=layers.merge(1, gate_conv),
         per_layer=layers.per_layer(sum(counts)),
         skip_dropout=model.skip_dropout,
+        first=first,
         conv=layers.conv,
         norm=layers.norm,
         **of_block,
@@ -194,11 +202,6 @@ KEYS: Keys = {
         "times as wide: a bottleneck's inner layers, or all layers of another block",
     ),
     "model.stem": Key(default(resnet, "stem"), choice("3x3", "7x7"), "first convolution"),
-    "model.fan": Key(
-        "auto",
-        choice("auto", "in", "out"),
-        "whose number starts kernels: inputs or outputs; auto is in without norms, else out",
-    ),
     "model.skip_dropout": Key(
         default(resnet, "skip_dropout"), FRACTION, "rate of dropout on every skip"
     ),
@@ -219,13 +222,13 @@ _PREACT = {
         FRACTION,
         "rate of dropout between a body's convolutions (Wide ResNet)",
     ),
-    "model.first": Key(
-        default(resnet, "first"),
-        choice("shared", "own"),
-        "whether the first norm and ReLU serve skip and body (He et al.) or the body alone",
-    ),
 }
 _NORMED = {
+    "model.fan": Key(
+        "auto",
+        choice("auto", "in", "out"),
+        "whose number starts kernels: inputs or outputs; auto is in without norms, else out",
+    ),
     "model.zero_init": Key(default(resnet, "zero"), ANY, "whether bodies start at zero"),
 }
 

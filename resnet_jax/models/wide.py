@@ -8,8 +8,8 @@ Zagoruyko & Komodakis 2016 (arXiv:1605.07146):
 | WRN-50-2, Table 8 | >= 64 | ResNet's | inner 128 .. 1024 | 50 101 | bottleneck | B |
 
 The name of a small network counts the stem, 6n layers of bodies and three projections, and not the
-classifier: its 6n+4 layers are 6n+2 by He et al.'s count. Where the first unit of a stage keeps the
-width (k = 1), the authors' code keeps the raw x, and He et al.'s the activated one: model.first.
+classifier: its 6n+4 layers are 6n+2 by He et al.'s count. If the first unit keeps the width (k =
+1), its skip keeps the raw x, as in the authors' code; in He et al.'s it keeps the activated x.
 Dropout stands between the two convolutions of a body (sec. 2.4): model.dropout.
 """
 
@@ -30,15 +30,14 @@ def build(config: Config, layers: Layers) -> Chain:
     def published(depth: int, block: str, image: int) -> tuple[int, ...]:
         return stages.resnet_stages(depth, block, image, extra)
 
-    return resnet.build(config, layers, published, extra)
+    return resnet.build(config, layers, published, extra, first="own")
 
 
 def preset(depth: int, block: str | None, shape: tuple[int, ...]) -> dict[str, Any]:
     """Return WRN-d-10 of pre-activation basic blocks, or torchvision's WRN-50-2 on large images."""
     small = side(shape) < SMALL
     values = resnet.follow(block or ("preact_basic" if small else "bottleneck"), "B")
-    values |= {"model.widen": 10 if small else 2, "model.stride_at": "3x3"}
-    return values | {"model.first": "own"}
+    return values | {"model.widen": 10 if small else 2, "model.stride_at": "3x3"}
 
 
 FAMILY = dataclasses.replace(

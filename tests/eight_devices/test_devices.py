@@ -16,7 +16,8 @@ from resnet_jax.data import sources, stream
 from resnet_jax.models.batch_norm import BatchNorm
 from resnet_jax.run import records
 from resnet_jax.tasks import TASKS
-from resnet_jax.tasks.classification import ImageStream, measure
+from resnet_jax.tasks.classification import measure
+from resnet_jax.tasks.image_data import ImageStream
 from resnet_jax.tasks.task import Arrays, Dataset, Generated
 from resnet_jax.training import feeds, shard, state
 from resnet_jax.training import step as steps

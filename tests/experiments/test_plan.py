@@ -23,7 +23,7 @@ def test_all_depths_have_the_recipe_of_the_deepest_network(options):
 
 def test_networks_of_another_family_have_their_own_model_and_norm_alone(options):
     networks = (("vgg", 11), ("resnet", 110))
-    both = options(networks=networks, recipe=CONFIGS / "cifar10.py")
+    both = options(networks=networks, recipe=CONFIGS / "cifar10_any.py")
     vgg, resnet = (flat(both, network) for network in networks)
     assert (vgg["model.width"], vgg["norm.kind"], vgg["schedule.warmup_steps"]) == (64, "none", 400)
     assert "norm.group_size" not in vgg and resnet["norm.group_size"] == 64

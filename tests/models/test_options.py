@@ -15,7 +15,7 @@ from resnet_jax.models.pooled_highway import CeilPool
 from resnet_jax.models.skips import ZeroPad
 from resnet_jax.models.stochastic_depth import survivals
 from tests.recipes import recipe
-from tests.smallest import shapes
+from tests.smallest import parameters, shapes
 
 
 @pytest.mark.parametrize("size", [(4, 6), (5, 3)])
@@ -75,12 +75,9 @@ def test_the_first_unit_of_a_wide_network_of_width_1_keeps_the_raw_image_of_its_
     wide = recipe("cifar10", "family=wide,depth=10", model__widen=1)
     net, variables, _ = shapes(wide)
     assert "stage1_first" not in net.blocks and "stage2_first" in net.blocks
-    shared, others, _ = shapes(
-        recipe("cifar10", "family=wide,depth=10", model__widen=1, model__first="shared")
-    )
+    shared, others, _ = shapes(recipe("cifar10", "depth=8,block=preact_basic,skip=B"))
     assert "stage1_first" in shared.blocks
-    count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree["params"]))
-    assert count(variables) == count(others)
+    assert parameters(variables) == parameters(others)
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 5])

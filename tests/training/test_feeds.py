@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from resnet_jax.data import sources
-from resnet_jax.tasks.classification import ImageStream
+from resnet_jax.tasks.image_data import ImageStream
 from resnet_jax.tasks.task import Arrays, Generated
 from resnet_jax.training import feeds, shard
 

@@ -1,0 +1,110 @@
+"""Recipes: the page says what the files say, and a recipe takes the networks of its paper alone."""
+
+from pathlib import Path
+
+import pytest
+
+from resnet_jax import config as configs
+from resnet_jax import config_file
+from resnet_jax.choices import ArgumentError
+from resnet_jax.training.schedule import schedule
+from scripts import recipes
+
+ROOT = Path(__file__).parent.parent
+FOUND = {name: (config, source) for name, config, source in recipes.recipes()}
+
+
+def load(name, argument="", **overrides):
+    flat = {key.replace("__", "."): str(value) for key, value in overrides.items()}
+    return config_file.load(f"{ROOT}/configs/{name}:{argument}", flat)
+
+
+def test_the_page_is_made_from_the_files():
+    assert recipes.PAGE.read_text("utf-8") == recipes.page(), "run python scripts/recipes.py"
+
+
+def test_every_recipe_of_a_paper_says_where_it_comes_from():
+    assert set(recipes.without_source()) == {
+        "cifar10_any.py", "digits.py", "mnist.py", "reconstruction.py",
+    }  # fmt: skip
+    for name, (_, source) in FOUND.items():
+        assert source.published and source.paper and source.networks, name
+
+
+@pytest.mark.parametrize(
+    "name,argument,says",
+    [
+        ("cifar10.py", "family=vgg", "model.family=vgg is no network of this recipe (He et al. 20"),
+        ("cifar10.py", "family=wide", "recipes for it: {configs}/cifar10_wide.py, {configs}/imag"),
+        ("cifar10_fixup.py", "block=basic", "which is for model.family=resnet and model.block=fi"),
+        ("cifar10_highway.py", "depth=10", "model.depth=10 is no network of this recipe"),
+        ("cifar10_stochastic_depth.py", "merge=rezero", "model.merge=rezero is no network of this"),
+        ("imagenet.py", "depth=34", "{configs}/imagenet_18_34.py"),
+    ],
+)
+def test_another_papers_network_is_refused_with_the_recipes_that_take_it(name, argument, says):
+    with pytest.raises(ArgumentError) as error:
+        load(name, argument)
+    assert says.format(configs=ROOT / "configs") in str(error.value)
+    assert "\n" not in str(error.value)
+    assert config_file.load(f"{ROOT}/configs/cifar10_any.py:family=vgg").model.family == "vgg"
+
+
+# Steps of an epoch, and the rate in an epoch, as the papers say (docs/recipes.md has the sources).
+CIFAR = 50_000 / 128
+RATES = [
+    ("cifar10.py", "depth=20", 1, {31_999: 0.1, 32_000: 0.01, 47_999: 0.01, 48_000: 0.001}),
+    ("cifar10.py", "", 1, {0: 0.01, 399: 0.01, 400: 0.1, 63_999: 0.001}),
+    ("cifar10_preact.py", "depth=110,block=basic", 1, {0: 0.01, 400: 0.1, 32_000: 0.01}),
+    ("cifar10_preact_batch64.py", "", 50_000 / 64, {80.9: 0.1, 81: 0.01, 122: 0.001}),
+    ("cifar10_wide.py", "", CIFAR, {59.9: 0.1, 60: 0.02, 120: 0.004, 160: 0.0008}),
+    ("cifar10_densenet.py", "", 50_000 / 64, {149.9: 0.1, 150: 0.01, 225: 0.001}),
+    ("cifar10_resnext.py", "", CIFAR, {149.9: 0.1, 150: 0.01, 225: 0.001, 299: 0.001}),
+    ("cifar10_fixup.py", "", CIFAR, {99.9: 0.1, 100: 0.01, 150: 0.001, 199: 0.001}),
+    ("cifar10_stochastic_depth.py", "", 45_000 / 128, {0: 0.1, 249.9: 0.1, 250: 0.01, 375: 1e-3}),
+    (
+        "cifar10_stochastic_depth.py",
+        "depth=1202",
+        45_000 / 128,
+        {9.9: 0.01, 10: 0.1, 149.9: 0.1, 150: 0.01, 225: 0.001, 299: 0.001},
+    ),
+    (
+        "cifar10_highway.py",
+        "",
+        1,
+        {99_999: 0.025, 100_000: 0.0025, 150_000: 2.5e-4, 175_000: 2.5e-5},
+    ),
+    ("mnist_highway.py", "", 1, {59_999: 0.01, 60_000: 1e-3, 120_000: 1e-4, 179_999: 1e-4}),
+    ("imagenet.py", "", 1, {149_999: 0.1, 150_000: 0.01, 300_000: 0.001}),
+    ("imagenet_densenet.py", "", 1_281_167 / 256, {29.9: 0.1, 30: 0.01, 60: 0.001}),
+    ("imagenet_vit.py", "", 1, {0: 0.0, 5_000: 0.0015, 10_000: 0.003, 93_835: 0.0}),
+]
+
+
+@pytest.mark.parametrize("name,argument,epoch,rates", RATES)
+def test_the_rate_is_the_papers_on_both_sides_of_every_boundary(name, argument, epoch, rates):
+    rate = schedule(load(name, argument))
+    for at, expected in rates.items():
+        # A boundary is the whole step nearest to its epoch.
+        assert float(rate(round(at * epoch))) == pytest.approx(expected, rel=1e-5), at
+    boundaries = configs.flatten(load(name, argument)).get("schedule.boundaries", ())
+    for step in boundaries:
+        drop = float(rate(step)) / float(rate(step - 1))
+        assert drop == pytest.approx(load(name, argument).schedule.factor, rel=1e-5)
+
+
+def test_what_a_recipe_is_about():
+    """The values without which a recipe would not be its paper's."""
+    wide, depth = load("cifar10_wide.py"), load("cifar10_stochastic_depth.py")
+    assert (wide.optimizer.weight_decay, wide.optimizer.nesterov, wide.model.widen) == (
+        5e-4,
+        True,
+        10,
+    )
+    assert (depth.data.validation, depth.model.skip, depth.model.survival) == (5_000, "A_pool", 0.5)
+    assert load("cifar10_densenet.py").batch_size == 64
+    assert load("cifar10.py").optimizer.decay == "kernels"
+    assert load("cifar10_akamaster.py").data.padding == "black"
+    assert load("imagenet_18_34.py", "skip=none").model.skip == "none"
+    assert load("mnist_highway_dense.py", "depth=50").model.gate_start == "he"
+    assert load("cifar10_fixup.py").data.mixup == 1.0
