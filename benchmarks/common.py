@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import cifar10
-from resnet_jax import command, memory
+from resnet_jax import command, memory, provenance
 from resnet_jax.config import check
 from resnet_jax.keys import Config
 from resnet_jax.tasks import TASKS
@@ -184,7 +184,7 @@ def report(
     result = {
         "benchmark": name,
         "device": device(),
-        "versions": command.versions() | {"torch": version("torch")},
+        "versions": provenance.versions() | {"torch": version("torch")},
         "load_average": {"before": before, "after": load_average()},
         "rows": rows,
         "ratios": ratios,

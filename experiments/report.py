@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from experiments import results as finished
 from experiments.plan import Options, Run
 from experiments.results import Row
-from resnet_jax import command
+from resnet_jax import provenance
 from resnet_jax.distributed import by_first
 from resnet_jax.reporting import figures, page, tables
 from resnet_jax.run import directory
@@ -94,7 +94,7 @@ def write(
         results,
         curves,
         picture,
-        command.command_line(),
+        provenance.command_line(),
         finished.versions(list(runs)),
         title,
         recipe=recipe,

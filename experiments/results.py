@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.plan import Run
-from resnet_jax import command, families
+from resnet_jax import families, provenance
 from resnet_jax.data import sources
 from resnet_jax.keys import Config
 from resnet_jax.reporting.tables import Score
@@ -98,9 +98,9 @@ def versions(runs: list[Run]) -> dict[str, str]:
     Versions that differ between the starts of the runs are joined by semicolons.
     """
     starts = [start for run in runs if run.trained for start in directory.read_starts(run.workdir)]
-    own = command.versions()
+    own = provenance.versions()
     if not starts:
-        return own | {"hardware": command.devices().removeprefix("devices: ")}
+        return own | {"hardware": provenance.devices().removeprefix("devices: ")}
     of_runs = [start.get("versions", {}) for start in starts]
     names = dict.fromkeys(name for each in (*of_runs, own) for name in each)
     joined = {
@@ -119,7 +119,7 @@ def hardware(starts: list[Row]) -> str:
     count = lambda devices: ", ".join(f"{n} x {kind}" for kind, n in Counter(devices).items())
     kinds = {count(start["devices"]) for start in starts}
     if kinds <= {count(f"{d.platform}:{d.device_kind}" for d in jax.devices())}:
-        return command.devices().removeprefix("devices: ")
+        return provenance.devices().removeprefix("devices: ")
     return "; ".join(sorted(kinds))
 
 

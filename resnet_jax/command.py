@@ -5,16 +5,12 @@ import contextlib
 import difflib
 import itertools
 import os
-import platform
 import re
-import shlex
 import signal
-import subprocess
 import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import NoReturn
 
@@ -28,7 +24,6 @@ from resnet_jax.run.output import keep_running
 
 Arguments = argparse.Namespace
 
-GIT_OF_ANOTHER = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR")
 # What XLA says if a device or the host has no memory left. RESOURCE_EXHAUSTED alone may also mean
 # a full disk, too many open files or a quota.
 NO_MEMORY = re.compile("out of memory|RESOURCE_EXHAUSTED.*(memory|allocat|hbm)", re.IGNORECASE)
@@ -300,61 +295,3 @@ def use_compilation_cache() -> None:
                 Path(cache, "resnet_jax", "xla").mkdir(parents=True, exist_ok=True)
                 jax.config.update("jax_compilation_cache_dir", f"{cache}/resnet_jax/xla")
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-
-
-def devices() -> str:
-    """Return the devices in words, with a warning if a GPU is present and JAX runs on the CPU."""
-    devices = jax.devices()
-    line = f"devices: {len(devices)} x {devices[0].platform} {devices[0].device_kind}"
-    if devices[0].platform == "cpu":
-        line = f"devices: cpu, {os.cpu_count()} cores"
-        if Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidia0").exists():
-            line += (
-                "; WARNING: an NVIDIA GPU is present and JAX runs on the CPU, "
-                "install it with: make setup ACCELERATOR=cuda13"
-            )
-    return line
-
-
-def versions() -> dict[str, str]:
-    """Return what a result depends on: the versions of packages, Python, the machine and us."""
-    names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    return {
-        **{name: metadata.version(name) for name in names},
-        "python": platform.python_version(),
-        "machine": platform.platform(),
-        "revision": revision(),
-    }
-
-
-def revision() -> str:
-    """Return the git revision of this checkout, marked if files differ from it.
-
-    The revision is empty without git, and if the package is not part of a checkout of its own: it
-    may lie in another project's repository, which does not track it. The checkout may be
-    another user's, which git refuses to read unless it is told that this is meant.
-    """
-    # A git hook, for example, sets the others: they would name another repository than this one.
-    env = {name: os.environ[name] for name in os.environ if name not in GIT_OF_ANOTHER}
-    git = lambda *words: subprocess.run(
-        ("git", "-c", "safe.directory=*", *words),
-        cwd=Path(__file__).parent,
-        env=env,
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
-    try:
-        root = git("rev-parse", "--show-toplevel")
-        if not root or Path(root).resolve() != Path(__file__).resolve().parent.parent:
-            return ""
-        if not git("ls-files", Path(__file__).name):  # the repository does not hold this file
-            return ""
-        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
-    except OSError:
-        return ""
-
-
-def command_line() -> str:
-    """Return the command as it was typed, to be run again from the repository's folder."""
-    return shlex.join(["python", *sys.orig_argv[1:]])

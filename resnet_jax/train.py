@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from resnet_jax import cluster, command, distributed, families
+from resnet_jax import cluster, command, distributed, families, provenance
 from resnet_jax import config as configs
 from resnet_jax.keys import Config
 from resnet_jax.run import best, checkpoint, directory, programs, records, start
@@ -100,7 +100,7 @@ def train(run: Run) -> None:
         data that cannot be read, for a directory that cannot be written or is in use, and if none
         of the saved checkpoints is good; SystemExit with status 128 + the signal's number.
     """
-    say(command.devices())
+    say(provenance.devices())
     began = time.perf_counter()
     config, workdir, mesh, task = run.config, run.workdir, run.mesh, run.task
     with contextlib.ExitStack() as held, Interrupt(str(workdir)) as interrupt:

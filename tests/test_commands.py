@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from resnet_jax import command as commands
-from resnet_jax import config_file
+from resnet_jax import config_file, provenance
 from resnet_jax.data import sources
 from tests.in_process import command
 
@@ -319,7 +319,7 @@ def test_the_revision_is_none_of_a_repository_around_an_environment(tmp_path):
     (tmp_path / "thesis" / ".gitignore").write_text(".venv\n")
     for words in (("init", "-q"), ("add", "."), ("commit", "-qm", "thesis")):
         assert git(*words).returncode == 0
-    code = "from resnet_jax import command; print(command.__file__, repr(command.revision()))"
+    code = "from resnet_jax import provenance as p; print(p.__file__, repr(p.revision()))"
     done = subprocess.run(
         (sys.executable, "-c", code),
         env=os.environ | {"PYTHONPATH": str(installed)},
@@ -328,17 +328,17 @@ def test_the_revision_is_none_of_a_repository_around_an_environment(tmp_path):
         text=True,
         check=False,
     )
-    assert done.stdout == f"{installed}/resnet_jax/command.py ''\n", done.stderr
+    assert done.stdout == f"{installed}/resnet_jax/provenance.py ''\n", done.stderr
 
 
 def test_a_file_that_the_repository_around_it_does_not_track_has_no_revision(tmp_path, monkeypatch):
     (tmp_path / "resnet_jax").mkdir()
-    monkeypatch.setattr(commands, "__file__", str(tmp_path / "resnet_jax" / "command.py"))
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "resnet_jax" / "command.py"))
     (tmp_path / "resnet_jax" / "command.py").write_text("")
     who = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run([*who, "init", "-q"], check=True)
     subprocess.run([*who, "commit", "-q", "--allow-empty", "-m", "a"], check=True)
-    assert commands.revision() == ""
+    assert provenance.revision() == ""
 
 
 @pytest.mark.parametrize("word", ["-config=a.py", "\u2013config=a.py", "\u2014config.seed=3"])
@@ -381,19 +381,19 @@ def test_a_backend_for_figures_that_is_not_installed_is_passed_over():
 def test_the_revision_is_told_of_another_users_checkout_and_in_a_hook(tmp_path, monkeypatch):
     checkout = ["git", "-C", str(tmp_path)]
     (tmp_path / "resnet_jax").mkdir()
-    monkeypatch.setattr(commands, "__file__", str(tmp_path / "resnet_jax" / "command.py"))
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "resnet_jax" / "command.py"))
     (tmp_path / "resnet_jax" / "command.py").write_text("")
     subprocess.run([*checkout, "init", "-q"], check=True)
     subprocess.run([*checkout, "add", "."], check=True)
     who = ["-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run([*checkout, *who, "commit", "-qm", "a"], check=True)
-    revision = commands.revision()
+    revision = provenance.revision()
     assert len(revision) == 40
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
     refused = subprocess.run([*checkout, "rev-parse", "HEAD"], capture_output=True, check=False)
     assert refused.returncode != 0, "git reads another user's checkout"
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
-    assert commands.revision() == revision
+    assert provenance.revision() == revision
 
 
 def test_a_data_set_of_arrays_is_trained_on_measured_and_predicted(tmp_path):

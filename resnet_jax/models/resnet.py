@@ -8,6 +8,10 @@
 | ImageNet, 2015 Table 1 | >= 64 | Table 1 | 64 128 256 512 | 18 34 | basic | B |
 | ImageNet, 2015 Table 1 | >= 64 | Table 1 | 64 128 256 512, x4 | 50 101 152 200 | bottleneck | B |
 
+The plain twin (`skip=none`) has the parameters of option A. Under option B it lacks those of the
+projections: 0.8 % of ResNet-34's parameters, 2.5 % of ResNet-164's and 10.9 % of ResNet-50's. He et
+al. 2015 compare plain and residual networks under option A (Table 2).
+
 The stages of a depth are in stages.py. Wide ResNets (wide.py), ResNeXt (resnext.py) and the ladder
 (ladder.py) are built by the same function. A block is named by its form and its shape (bodies.py),
 for example `preact_basic`: the forms are He et al. 2016's five orders of activation (Table 2,
@@ -21,7 +25,7 @@ from typing import Any, Literal
 import flax.linen as nn
 
 from resnet_jax.keys import ANY, FRACTION, POSITIVE, SIZES, Config, Key, Keys, Part, choice, default
-from resnet_jax.models import bodies, layout, stages
+from resnet_jax.models import bodies, resnet_layouts, stages
 from resnet_jax.models.conv import Conv
 from resnet_jax.models.dropout import Dropout
 from resnet_jax.models.family import (
@@ -34,7 +38,6 @@ from resnet_jax.models.family import (
     switches,
 )
 from resnet_jax.models.heads import Head
-from resnet_jax.models.layout import Layout, Row
 from resnet_jax.models.merges import RESIDUAL_MERGES, add, plain
 from resnet_jax.models.norm import BatchNorm, NoNorm, Shift
 from resnet_jax.models.residual import Chain, Remat, Residual, Stack
@@ -287,59 +290,6 @@ def follow(block: str, skip: str) -> dict[str, Any]:
     return values | ({"norm.kind": "none"} if block.startswith("fixup") else {})
 
 
-_COMMON_ROWS = (
-    Row("stem.conv", "conv1"),
-    Row("stem.norm", "bn1"),
-    Row("stage{s}.{i}.body.conv{k}", "layer{s}.{i}.conv{k}"),
-    Row("stage{s}.{i}.body.norm{k}", "layer{s}.{i}.bn{k}"),
-)
-TORCHVISION_ROWS = (
-    *_COMMON_ROWS,
-    Row("stage{s}.{i}.skip.conv", "layer{s}.{i}.downsample.0"),
-    Row("stage{s}.{i}.skip.norm", "layer{s}.{i}.downsample.1"),
-    Row("head.dense", "fc"),
-)
-RESNETV2_ROWS = (
-    Row("stem.conv", "stem.conv"),
-    # The first norm of a stage stands before both paths: ours belongs to the block.
-    Row("stage{s}.{i}.before", "stages.{s-1}.blocks.{i}.norm1"),
-    Row("stage{s}.{i}.body.norm{k}", "stages.{s-1}.blocks.{i}.norm{k}"),
-    Row("stage{s}.{i}.body.conv{k}", "stages.{s-1}.blocks.{i}.conv{k}"),
-    Row("stage{s}.{i}.skip.conv", "stages.{s-1}.blocks.{i}.downsample.conv"),
-    Row("norm", "norm"),
-    Row("head.dense", "head.fc", layout.ONE_TAP),
-)
-_IMAGENET = {
-    "model.skip": "B",
-    "model.merge": "add",
-    "model.gains": (1.0, 1.0),
-    "model.stem": "7x7",
-    "norm.epsilon": 1e-5,
-}
-_CIFAR = _IMAGENET | {"model.skip": "A_split", "model.stem": "3x3"}
-_STRIDE_AT_3X3 = _IMAGENET | {"model.stride_at": "3x3"}
-# torchvision.models.resnet and timm.models.resnet use the same names.
-BOTTLENECK_LAYOUTS = tuple(
-    Layout(library, ("bottleneck",), lambda _: _STRIDE_AT_3X3, lambda _: TORCHVISION_ROWS)
-    for library in ("torchvision", "timm")
-)
-LAYOUTS = (
-    *(
-        Layout(library, ("basic",), lambda _: _IMAGENET, lambda _: TORCHVISION_ROWS)
-        for library in ("torchvision", "timm")
-    ),
-    *BOTTLENECK_LAYOUTS,
-    # timm.models.resnetv2, resnetv2_50 and deeper. Its basic blocks project where ours keep.
-    Layout("timm", ("preact_bottleneck",), lambda _: _STRIDE_AT_3X3, lambda _: RESNETV2_ROWS),
-    # github.com/akamaster/pytorch_resnet_cifar10
-    Layout(
-        "akamaster",
-        ("basic",),
-        lambda _: _CIFAR,
-        lambda _: (*_COMMON_ROWS, Row("head.dense", "linear")),
-    ),
-)
-
 FAMILY = Family(
     "residual networks of He et al. 2015 and 2016",
     build=functools.partial(build, published=stages.resnet_stages, extra=2),
@@ -347,5 +297,5 @@ FAMILY = Family(
     switches=switches(blocks_of("basic", *SHAPES), merges=RESIDUAL_MERGES),
     preset=preset,
     depth=20,
-    layouts=LAYOUTS,
+    layouts=resnet_layouts.LAYOUTS,
 )

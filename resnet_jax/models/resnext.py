@@ -11,7 +11,7 @@ Xie et al. 2017 (arXiv:1611.05431):
 import dataclasses
 from typing import Any
 
-from resnet_jax.models import resnet
+from resnet_jax.models import resnet, resnet_layouts
 from resnet_jax.models.family import SMALL, side, switches
 from resnet_jax.models.merges import RESIDUAL_MERGES
 
@@ -33,5 +33,5 @@ FAMILY = dataclasses.replace(
     switches=switches(resnet.blocks_of("bottleneck"), merges=RESIDUAL_MERGES),
     preset=preset,
     depth=29,
-    layouts=resnet.BOTTLENECK_LAYOUTS,
+    layouts=resnet_layouts.BOTTLENECK_LAYOUTS,
 )

@@ -1,8 +1,8 @@
 """From a depth to the number of blocks in each stage of a residual network.
 
 Depth counts the weighted layers on the longest path (convolutions and the classifier), as the
-papers do. Projections do not count, except in the name of a Wide ResNet (its 6n+4 layers are 6n+2
-without them).
+papers do. Projections do not count, except in the name of a small Wide ResNet: its 6n+4 layers are
+the stem, 6n in the bodies and three projections, without the classifier.
 """
 
 from collections.abc import Sequence

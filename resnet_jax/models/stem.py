@@ -16,8 +16,12 @@ class Stem(nn.Module):
 
     '3x3' is one convolution. '7x7' is a convolution with stride 2 and then 3x3 max pooling with
     stride 2. Norm and ReLU follow the convolution if `activate`; a pre-activation network leaves
-    them to its first block. (He's code normalises before the pooling, which gives the same for
-    positive scales.)
+    them to its first block.
+
+    Differs: He et al. 2016's code for ImageNet has norm and ReLU before the pooling in
+    pre-activation networks, too. With fixed statistics and positive scales that gives the same.
+    While a network trains, the first block's batch norm sees other moments behind the pooling. Ours
+    equals timm's.
 
     Shapes: (b, h, w, c) -> (b, h, w, width), or (b, h / 4, w / 4, width).
     """

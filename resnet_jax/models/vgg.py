@@ -12,6 +12,9 @@ Simonyan & Zisserman 2014 (arXiv:1409.1556), Table 1, 224x224 images, 1000 class
 Deeper networks follow the same rule: from 13 layers on, three more layers are one convolution more
 in each of the last three stages. The parameters are counted from torchvision's networks, whose
 batch-normalised convolutions keep their biases; those of 13 layers with norm are added up.
+
+Kernels of convolutions and of hidden dense layers start by He's rule; the paper starts them from
+N(0, 0.01^2) or from a shallower trained network (sec. 3.1).
 """
 
 import functools

@@ -17,6 +17,10 @@ Dosovitskiy et al. 2021 (arXiv:2010.11929), Table 1; images of 224x224, 1000 cla
 The parameters are counted from torchvision's networks; any other depth is ours. Depth counts
 Transformer layers, as the paper does: each of them is two blocks and four weighted layers. The
 embedding of the patches and the classifier are two more weighted layers.
+
+Differs: while it is trained before fine-tuning, the paper's network has a hidden layer with tanh
+before the classifier (sec. 3.1), which this network never has. With `merge=drop_path`,
+`model.survival_rule=linspace` gives the rates of timm's networks.
 """
 
 import functools

@@ -17,7 +17,7 @@ import dataclasses
 from typing import Any
 
 from resnet_jax.keys import Config
-from resnet_jax.models import resnet, stages
+from resnet_jax.models import resnet, resnet_layouts, stages
 from resnet_jax.models.family import SMALL, Layers, side, switches
 from resnet_jax.models.merges import RESIDUAL_MERGES
 from resnet_jax.models.residual import Chain
@@ -47,5 +47,5 @@ FAMILY = dataclasses.replace(
     switches=switches(resnet.blocks_of("basic", "bottleneck"), merges=RESIDUAL_MERGES),
     preset=preset,
     depth=28,
-    layouts=resnet.BOTTLENECK_LAYOUTS,
+    layouts=resnet_layouts.BOTTLENECK_LAYOUTS,
 )

@@ -65,9 +65,10 @@ def last_epoch(
 ) -> dict[str, float]:
     """Return {"loss": ..., score: ...} of one seed over the last epoch, measured in training.
 
-    With `score` "error" this is the training error of He et al. 2015 (arXiv:1512.03385). Whole
-    records are averaged, from the last record backwards, until they cover `examples` examples. A
-    run shorter than an epoch is averaged over all its records.
+    With `score` "error" this is our reading of the training error of He et al. 2015
+    (arXiv:1512.03385, Fig. 6), which the paper does not define. Whole records are averaged, from
+    the last record backwards, until they cover `examples` examples. A run shorter than an epoch is
+    averaged over all its records.
 
     Args:
         records: the records of the run; `seed` selects one replica's.

@@ -10,8 +10,8 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from resnet_jax import command, distributed
 from resnet_jax import config as configs
+from resnet_jax import distributed, provenance
 from resnet_jax.keys import Config
 from resnet_jax.run import checkpoint, directory, records
 from resnet_jax.run.directory import AnyPath
@@ -98,9 +98,9 @@ def _entry(dataset: Dataset, score: str, step: int) -> dict[str, Any]:
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "step": step,
-        "command": command.command_line(),
+        "command": provenance.command_line(),
         "devices": [f"{d.platform}:{d.device_kind}" for d in jax.devices()],
-        "versions": command.versions(),
+        "versions": provenance.versions(),
         "data_fingerprint": dataset.fingerprint,
         f"chance_{score}": dataset.chance(),
     }
