@@ -3,8 +3,9 @@
 He et al. 2015 (arXiv:1512.03385), Fig. 1 and Fig. 6, left and middle: on CIFAR-10 the *training*
 error of plain networks rises from 20 to 56 layers, and with 110 layers it ends above 60 %; that of
 residual networks falls. All networks are trained by one recipe, the deepest network's. The plain
-twin of a residual network has no skip connections and as many parameters. (The plain twin of a
-highway network has no gates, and wider layers instead.)
+twin of a residual network has no skip connections and as many parameters, if the shortcuts have
+none (option A, which CIFAR's networks and imagenet_18_34.py have); projections are left out of it.
+(The plain twin of a highway network has no gates, and wider layers instead.)
 
     python -m experiments.degradation --dataset=digits --workdir=runs/degradation      minutes
     python -m experiments.degradation --dataset=cifar10 --data_dir=DIR --full --workdir=DIR

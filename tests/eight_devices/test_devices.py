@@ -210,6 +210,8 @@ def test_what_does_not_go_on_these_devices_is_refused():
         ({"batch_size": 30}, "batch_size=30 is not divisible by the 8 devices .* 24 and 32"),
         ({"batch_size": 4}, "batch_size=4 is not divisible .* nearest 8"),
         ({"batch_size": 48, "norm.group_size": 16}, "group_size=16 neither .* 6 examples .* 12"),
+        ({"batch_size": 24, "accumulate": 2}, "accumulate=2 does not divide the 3 examples of"),
+        ({"batch_size": 24, "data.mixup": 0.2}, "parts of 3 examples, which must be a multiple"),
     ):
         config = recipes.changed(recipe(), changes)
         with pytest.raises(ValueError, match=message):

@@ -1,0 +1,68 @@
+"""A random search: draws by seed and number, runs of their own, and the best first."""
+
+import json
+import math
+
+import pytest
+
+from experiments import search
+from resnet_jax import config_file
+from resnet_jax.recipe import Choice, LogUniform, Uniform
+
+FILE = """
+from configs import digits
+from resnet_jax.config import choose, make
+from resnet_jax.recipe import Choice, LogUniform
+
+RECIPE = digits.RECIPE | {"steps": 2, "chunk_steps": 2, "eval_every": 2, "checkpoint_every": 2}
+SEARCH = {"optimizer.learning_rate": LogUniform(1e-3, 0.1), "model.activation": Choice(("tanh",))}
+
+def get_config(argument=""):
+    return make(choose(f"family=highway,block=dense,depth=2,{argument}"), RECIPE)
+"""
+
+
+def test_a_draw_depends_on_the_seed_and_its_number_alone():
+    ranges = {"a": LogUniform(1e-3, 1.0), "b": Uniform(-10.0, -1.0), "c": Choice(("x", "y"))}
+    draws = [search.drawn(ranges, 0, number) for number in range(2000)]
+    assert draws[7] == search.drawn(ranges, 0, 7) != search.drawn(ranges, 1, 7)
+    logarithms = [math.log10(draw["a"]) for draw in draws]
+    assert min(logarithms) >= -3 and max(logarithms) <= 0
+    assert sum(logarithms) / len(draws) == pytest.approx(-1.5, abs=0.1)
+    assert sum(draw["b"] for draw in draws) / len(draws) == pytest.approx(-5.5, abs=0.3)
+    assert sum(draw["c"] == "x" for draw in draws) / len(draws) == pytest.approx(0.5, abs=0.05)
+
+
+def test_the_draws_are_trained_once_and_the_best_is_first(tmp_path, capsys):
+    file = tmp_path / "own.py"
+    file.write_text(FILE)
+    words = [f"--config={file}", f"--workdir={tmp_path / 'runs'}"]
+    search.main([*words, "--runs=1"])
+    first = json.loads((tmp_path / "runs" / "search.json").read_text("utf-8"))
+    capsys.readouterr()
+    search.main([*words, "--runs=2"])
+    rows = json.loads((tmp_path / "runs" / "search.json").read_text("utf-8"))
+    assert sorted(row["draw"] for row in rows) == [0, 1] and first[0] in rows
+    assert rows[0]["loss"] <= rows[1]["loss"]
+    said = capsys.readouterr().out
+    assert f"--config.optimizer.learning_rate={rows[0]['optimizer.learning_rate']}" in said
+    assert said.count("ready after") == 1, "the first draw is trained again"
+    # The line that it prints is a command line.
+    flags = said.splitlines()[-1].removeprefix("best: ").split()[1:]
+    overrides, _ = config_file.split(flags)
+    assert config_file.load(str(file), overrides).model.activation == "tanh"
+
+
+@pytest.mark.parametrize(
+    "words,says",
+    [
+        (["--config=configs/digits.py"], "names nothing to search over; define SEARCH, as conf"),
+        (["--config.optimizer.learning_rate=0.1"], "--config.optimizer.learning_rate is what is s"),
+        (["--config.model.width=0"], "model.width=0 must be positive"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused_before_it_begins(tmp_path, capsys, words, says):
+    (tmp_path / "own.py").write_text(FILE)
+    with pytest.raises(SystemExit):
+        search.main([f"--config={tmp_path}/own.py", *words, f"--workdir={tmp_path}/runs"])
+    assert says in capsys.readouterr().err and not (tmp_path / "runs").exists()
