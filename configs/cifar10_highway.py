@@ -17,7 +17,8 @@ SOURCE = Source(
     {"model.family": ("highway",), "model.block": ("pooled",), "model.depth": (19,)},
     (
         "Contrast is normalised to variance 1; the code's data also lose their mean image.",
-        "The first convolution starts by He's rule (theirs: N(0, 0.05^2)), the classifier from "
+        "The first convolution starts by He's rule; their file names a `value` of 0.05, which "
+        "Caffe's filler ignores, so that theirs starts from N(0, 1). The classifier starts from "
         "N(0, 1/n) (theirs: N(0, 0.05^2)).",
         "The text's 11- and 32-layer networks are not in the code, and their widths are unknown.",
     ),
