@@ -45,6 +45,10 @@ SOURCE = Source(
 RECIPE = {
     "data.normalisation": "channel",
     "data.validation": 5_000,
+    # An epoch is 351.6 steps: the validation images are looked at after each.
+    "chunk_steps": 117,
+    "eval_every": 351,
+    "checkpoint_every": 3_510,
     "model.skip": "A_pool",
     "model.merge": "stochastic_depth",
     "model.survival": 0.5,

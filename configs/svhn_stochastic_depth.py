@@ -30,6 +30,9 @@ RECIPE = cifar10.RECIPE | {
     "data.pad": 0,
     "data.flip": False,
     "data.validation": 6_000,
+    "chunk_steps": 100,
+    "eval_every": 1_000,
+    "checkpoint_every": 5_000,
     "steps": round(50 * EPOCH),
     "schedule.boundaries": (round(30 * EPOCH), round(35 * EPOCH)),
 }
