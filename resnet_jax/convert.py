@@ -10,17 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax.numpy as jnp
-import numpy as np
 from jax import tree
 
 from resnet_jax import command, config_file, layouts, tensors, trained, weights
 from resnet_jax import config as configs
 from resnet_jax.adapt import Head, adapt
-from resnet_jax.data import normalise
 from resnet_jax.keys import Config
 from resnet_jax.run import directory
 from resnet_jax.run.checkpoint import Checkpoints, Found
 from resnet_jax.run.directory import AnyPath
+from resnet_jax.tasks import image_inputs
 from resnet_jax.training import state as states
 from resnet_jax.training.optimizer import optimizer
 
@@ -110,11 +109,8 @@ def import_weights(
         made = Path(folder) / workdir.name
         directory.claim(made, config)
         # The other normalisations need the data.
-        if config.data.normalisation == "constants":
-            none = np.zeros((0, *config.data.shape), np.uint8)
-            mean, std = tuple(config.data.mean), tuple(config.data.std)
-            saved = normalise.statistics("constants", none, mean, std).to_json()
-            directory.write(made / "normalisation.json", json.dumps(saved))
+        if (known := image_inputs.given(config)) is not None:
+            directory.write(made / "normalisation.json", json.dumps(known.to_json()))
         with Checkpoints(made, Found(None, {}, [])) as checkpoints:
             checkpoints.save(0, state)
         made.replace(workdir)

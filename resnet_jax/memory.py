@@ -134,7 +134,8 @@ def largest_batch(config: Config, limit: int, peak: int | None) -> int | None:
     It is a multiple of norm.group_size and of accumulate. `peak` are the bytes of the config's own
     batch.
     """
-    unit = max(1, shard.group_size(config)) * config.accumulate
+    task_unit = TASKS[config.task].unit(config)
+    unit = math.lcm(max(1, shard.group_size(config)), task_unit) * config.accumulate
     used = lambda size: (
         peak if size == config.batch_size else peak_bytes(changed(config, batch_size=size))
     )

@@ -48,8 +48,7 @@ def cut_out(
 ) -> Float[Array, "b h w c"]:
     """Images with zeros in a square of `side` pixels, whose centre is uniform over the pixels.
 
-    What lies outside of the image is cut off, so that less may be erased. An odd side erases one
-    row and one column less, as in the authors' code.
+    `side` is even. What lies outside of the image is cut off, so that less may be erased.
     Source: DeVries & Taylor 2017, arXiv:1708.04552, sec. 3.2.
     """
     _, height, width, _ = images.shape

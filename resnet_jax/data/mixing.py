@@ -38,7 +38,8 @@ def mix(
         which, key = jax.random.split(key)
         one = lambda: mixed_up(key, images, targets, mixup)
         other = lambda: cut_and_mixed(key, images, targets, cutmix)
-        return jax.lax.cond(jax.random.bernoulli(which), one, other)
+        # An integer, so that a float64 run draws what a float32 run draws.
+        return jax.lax.cond(jax.random.randint(which, (), 0, 2, jnp.int32) == 0, one, other)
     if mixup:
         return mixed_up(key, images, targets, mixup)
     return cut_and_mixed(key, images, targets, cutmix) if cutmix else (images, targets)

@@ -146,9 +146,9 @@ def contrast(images: UInt8[Array, "b h w c"]) -> Float[Array, "b h w c"]:
 
         x' = (x - mean(x)) / sqrt(10 + var(x)),   x from 0 to 255
 
-    Source: Goodfellow et al. 2013, arXiv:1302.4389, sec. 5, by pylearn2, the library of its
-    authors. Differs: there x' is multiplied by 55; here its variance is about 1, as that of the
-    other normalisations.
+    Source: Coates et al. 2011 (AISTATS), sec. 3.1; pylearn2 has this form beside that of Goodfellow
+    et al. 2013 (arXiv:1302.4389), in which the norm of a CIFAR image becomes 55, a deviation of
+    0.99. Differs: the variance divides by n, not n - 1.
     """
     pixels = images.astype(jnp.float32)
     axes = (1, 2, 3)

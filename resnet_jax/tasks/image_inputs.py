@@ -17,6 +17,7 @@ from resnet_jax.keys import (
     Config,
     Key,
     Part,
+    Rule,
     choice,
 )
 from resnet_jax.tasks.image_data import saved_names
@@ -37,15 +38,9 @@ def statistics(config: Config, dataset: Dataset) -> Statistics:
 
 
 def _normalisation(config: Config, dataset: Dataset) -> Normalisation:
-    data, train = config.data, dataset.train
-    kind, constants = data.normalisation, ()
-    if kind == "constants":
-        constants = tuple(data.mean), tuple(data.std)
-    if kind == "contrast":  # each image has its own, of which these numbers say nothing
-        constants = (0.0,) * data.shape[-1], (1.0,) * data.shape[-1]
-    if constants:
-        none = np.zeros((0, *data.shape), np.uint8)
-        return normalise.statistics("constants", none, *constants)
+    data, train, kind = config.data, dataset.train, config.data.normalisation
+    if (known := given(config)) is not None:
+        return known
     if train is None:
         raise ValueError(
             f"{data.name} has no split train, from which normalisation={kind} is computed; choose "
@@ -57,6 +52,18 @@ def _normalisation(config: Config, dataset: Dataset) -> Normalisation:
     if isinstance(images, sources.Split):
         return normalise.statistics(kind, images.images)
     return normalise.streamed_statistics(kind, images)
+
+
+def given(config: Config) -> Normalisation | None:
+    """Return the normalisation if the config alone says what it is, and None if data do."""
+    data, kind = config.data, config.data.normalisation
+    if kind not in ("constants", "contrast"):
+        return None
+    # Each image has its own contrast, of which these numbers say nothing.
+    constants = (0.0,) * data.shape[-1], (1.0,) * data.shape[-1]
+    if kind == "constants":
+        constants = tuple(data.mean), tuple(data.std)
+    return normalise.statistics("constants", np.zeros((0, *data.shape), np.uint8), *constants)
 
 
 def prepare(config: Config, statistics: Statistics) -> Prepare:
@@ -114,6 +121,11 @@ def check(config: Config) -> None:
             f"data.pad={data.pad} with data.padding=reflect: images of {side} pixels reflect at "
             f"most {side - 1}"
         )
+    if data.padding == "black" and data.normalisation == "contrast":
+        raise ValueError(
+            "data.padding=black with normalisation=contrast: the black border would change an "
+            "image's contrast; use data.padding=mean"
+        )
     if data.cutout > 2 * side:
         raise ValueError(
             f"data.cutout={data.cutout} would cover every image of {side} pixels; use at most "
@@ -159,6 +171,11 @@ NORMALISATIONS = {
         check=_check_constants,
     ),
 }
+_EVEN = Rule(lambda side: side >= 0 and side % 2 == 0, "must be even and not negative")
+# Beyond these the gamma variates of a Beta underflow, or the share is always 1/2.
+_ALPHA = Rule(
+    lambda alpha: alpha == 0 or 1e-3 <= alpha <= 1e3, "must be 0, or lie in [0.001, 1000]"
+)
 KEYS = {
     "data.pad": Key(4, NOT_NEGATIVE, "pixels on each side, before a random crop"),
     "data.padding": Key(
@@ -167,8 +184,8 @@ KEYS = {
         "what these pixels are: the mean (zeros after normalisation), black, or reflections",
     ),
     "data.flip": Key(True, ANY, "whether half of the images are mirrored at random"),
-    "data.cutout": Key(0, NOT_NEGATIVE, "side of a square that is cut out of an image, in pixels"),
-    "data.mixup": Key(0.0, NOT_NEGATIVE, "alpha of mixup's Beta(alpha, alpha); 0 is none"),
-    "data.cutmix": Key(0.0, NOT_NEGATIVE, "alpha of cutmix's Beta(alpha, alpha); 0 is none"),
+    "data.cutout": Key(0, _EVEN, "side of a square that is cut out of an image, in pixels"),
+    "data.mixup": Key(0.0, _ALPHA, "alpha of mixup's Beta(alpha, alpha); 0 is none"),
+    "data.cutmix": Key(0.0, _ALPHA, "alpha of cutmix's Beta(alpha, alpha); 0 is none"),
     "data.label_smoothing": Key(0.0, FRACTION, "share of the target that all classes have"),
 }
