@@ -121,7 +121,7 @@ def test_a_run_without_a_validation_split_has_no_best_epoch(unbroken):
         ({"data.label_smoothing": "1.0"}, "data.label_smoothing=1.0 must lie in [0, 1)"),
         ({"data.cutout": "3"}, "data.cutout=3 must be even and not negative"),
         ({"data.cutout": "18"}, "data.cutout=18 would cover every image of 8 pixels"),
-        ({"data.mixup": "1e-38"}, "data.mixup=1e-38 must be 0, or lie in [0.001, 1000]"),
+        ({"data.mixup": "1e-9"}, "data.mixup=1e-09 must be 0, or lie in [0.001, 1000]"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_one_line(digits, tmp_path, changes, says):
