@@ -16,6 +16,7 @@ SOURCE = Source(
     "Srivastava et al. 2015, arXiv:1507.06228, sec. 3.2 and Table 2, and the authors' code",
     {"model.family": ("highway",), "model.block": ("pooled",), "model.depth": (19,)},
     (
+        "Caffe keeps the rate inside the momentum; the two differ just after the rate changes.",
         "Contrast is normalised to variance 1; the code's data also lose their mean image.",
         "The first convolution starts by He's rule; their file names a `value` of 0.05, which "
         "Caffe's filler ignores, so that theirs starts from N(0, 1). The classifier starts from "

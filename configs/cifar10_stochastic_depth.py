@@ -8,7 +8,7 @@ and 375, by SGD in Nesterov's form. The other 5,000 training images choose the b
 error on the test split is the paper's. 1202 layers take 300 epochs, the first 10 at rate 0.01, with
 drops at 150 and 225. The decay is 1e-4 on all parameters, as in the authors' Torch code. A stage
 begins with 2x2 average pooling and zeros for the new channels (skip=A_pool), and batch norms start
-with scales drawn from U(0, 1), as Torch's did. `merge=add` is the paper's constant depth.
+with scales drawn from U(0, 1), as Torch's did, and kernels with the fan-in. `merge=add` is the paper's constant depth.
 """
 
 from resnet_jax.config import Config, choose, make
@@ -25,20 +25,25 @@ SOURCE = Source(
         "model.merge": ("stochastic_depth", "add"),
     },
     (
-        "Steps are those of a stream of shuffled epochs, 351.6 an epoch; the code drops the rest.",
+        "Steps are those of a stream of shuffled epochs, 351.6 an epoch; the code has 352, the last "
+        "of 72 images.",
+        "Channels get mean 0 and variance 1; the code subtracts the mean image and divides by one "
+        "number.",
+        "Bodies that are dropped still move their batch norms' running statistics.",
         "The whole batch is normalised together, as on the code's single GPU.",
         "Bodies that are dropped are computed and multiplied by 0, so that no time is saved.",
     ),
     (
-        Published("depth=110", "5.25", BEST),
+        Published("depth=110", "5.25 (+- 0.2, the code's README)", BEST),
         Published("depth=110,merge=add", "6.41", BEST),
         Published("depth=1202", "4.91", BEST),
         Published("depth=1202,merge=add", "6.67", BEST),
     ),
-    "15 h 07 min for depth=110 on a GPU of 2016 (the paper, with bodies that are skipped)",
+    "8.3 hours for depth=110 on a Titan X (the code's README, with bodies that are skipped)",
     (
-        "The text has zeros in the place of new channels and does not say how pixels are taken; "
-        "the code averages 2x2 pixels. We take the code's.",
+        "The text averages pixels where a stage begins. In the code of the published errors the "
+        "windows have one pixel, which is skip=A; since February 2017 they have 2x2. We take the "
+        "text's.",
         "The text does not say what decays; the code decays all parameters. We take the code's.",
     ),
 )
@@ -52,6 +57,7 @@ RECIPE = {
     "model.skip": "A_pool",
     "model.merge": "stochastic_depth",
     "model.survival": 0.5,
+    "model.fan": "in",
     "norm.scale": "uniform",
     "optimizer.nesterov": True,
     "optimizer.decay": "all",

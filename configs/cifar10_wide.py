@@ -19,7 +19,10 @@ MEDIAN = "test split, last epoch, median of 5 runs"
 SOURCE = Source(
     "Zagoruyko & Komodakis 2016, arXiv:1605.07146, sec. 3, and the authors' Torch code",
     {"model.family": ("wide",)},
-    ("Steps are those of a stream of shuffled epochs, 390.6 an epoch.",),
+    (
+        "Steps are those of a stream of shuffled epochs, 390.6 an epoch; the code leaves out the "
+        "last images, 390 an epoch, and counts epochs from 1.",
+    ),
     (
         Published("depth=28", "4.00", MEDIAN),
         Published("depth=28 (dropout 0.3)", "3.89", MEDIAN),

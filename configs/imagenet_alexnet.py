@@ -19,11 +19,17 @@ SOURCE = Source(
     (
         "The network is torchvision's, on one device and without the local normalisation.",
         "The rate drops at 1/2, 3/4 and 7/8 of the run; in the paper it dropped by hand.",
+        "Channels are divided by their deviation; the paper subtracts the mean alone.",
+        imagenet.DIFFERS[4],
         "Crops have a random area and aspect ratio, and colours do not change.",
         "Kernels start by He's rule and biases at 0; theirs are N(0, 0.01^2), and 0 or 1.",
     ),
     (Published("depth=8", "40.7", "validation split, 10 crops, one network"),),
     "5 to 6 days on two GTX 580 (the paper)",
+    (
+        "The text's rule decays every weight; the authors' later code (cuda-convnet2) and Caffe's "
+        "give biases twice the rate and no decay. We take the text's.",
+    ),
 )
 RECIPE = imagenet.RECIPE | {
     "batch_size": 128,

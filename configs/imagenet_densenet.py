@@ -17,7 +17,7 @@ CROP = imagenet.ONE_CROP
 SOURCE = Source(
     "Huang et al. 2017, arXiv:1608.06993, sec. 4.2 and Table 3",
     {"model.family": ("densenet",)},
-    (imagenet.DIFFERS[1],),
+    ("Colours do not change; the authors' code changes brightness and adds noise, too.",),
     (
         Published("depth=121", "25.02", CROP),
         Published("depth=169", "23.80", CROP),
@@ -26,6 +26,8 @@ SOURCE = Source(
     ),
 )
 RECIPE = imagenet.RECIPE | {
+    # Four GPUs normalised 64 images each.
+    "norm.group_size": 64,
     "steps": round(90 * EPOCH),
     "schedule.boundaries": (round(30 * EPOCH), round(60 * EPOCH)),
     "optimizer.nesterov": True,

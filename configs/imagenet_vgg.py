@@ -19,6 +19,8 @@ SOURCE = Source(
     (
         "The rate drops at 1/2, 3/4 and 7/8 of the run; in the paper it dropped when the error "
         "stayed.",
+        "Channels are divided by their deviation; the paper subtracts the mean alone.",
+        imagenet.DIFFERS[4],
         "Crops have a random area and aspect ratio, and colours do not change.",
         "Kernels start by He's rule; the paper starts deeper networks from a trained A, or by "
         "N(0, 0.01^2).",

@@ -20,6 +20,8 @@ SOURCE = Source(
     (
         "The head has no hidden layer; in the paper's pre-training it has one, with tanh.",
         "The network starts as torchvision's does.",
+        "Pixels are normalised by ImageNet's constants, and crops cover 8 % to 100 %; the authors' "
+        "code scales pixels to -1..1, and its crops cover 5 % to 100 %.",
         "The paper's error is after fine-tuning on images of 384 pixels.",
         "The decay is on kernels; positions, class token, norms and biases do not decay.",
     ),

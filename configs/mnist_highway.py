@@ -15,7 +15,10 @@ from . import cifar10_highway
 SOURCE = Source(
     "Srivastava et al. 2015, arXiv:1507.06228, sec. 3.2 and Table 1, and the authors' code",
     {"model.family": ("highway",), "model.block": ("pooled",), "model.depth": (10,)},
-    ("The classifier starts from N(0, 1/n) (theirs: N(0, 0.1^2)).",),
+    (
+        "Caffe keeps the rate inside the momentum; the two differ just after the rate changes.",
+        "The classifier starts from N(0, 1/n) (theirs: N(0, 0.1^2)).",
+    ),
     (
         Published("depth=10 (width 32)", "0.45 (0.46 +- 0.02)", "best of 5 (mean and deviation)"),
         Published("depth=10 (width 16)", "0.57 (0.60 +- 0.03)", "best of 5 (mean and deviation)"),

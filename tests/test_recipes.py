@@ -103,6 +103,9 @@ def test_what_a_recipe_is_about():
     )
     assert (depth.data.validation, depth.model.skip, depth.model.survival) == (5_000, "A_pool", 0.5)
     assert load("cifar10_densenet.py").batch_size == 64
+    assert load("svhn_wide.py").model.widen == 8 and depth.model.fan == "in"
+    of_code = load("cifar10_preact_batch64.py")
+    assert of_code.optimizer.nesterov and of_code.optimizer.decay == "all"
     assert load("cifar10.py").optimizer.decay == "kernels"
     assert load("cifar10_akamaster.py").data.padding == "black"
     assert load("imagenet_18_34.py", "skip=none").model.skip == "none"

@@ -64,7 +64,8 @@ def cut_and_mixed(
 
     x' is the neighbour of x. The box has sides sqrt(1 - lambda) of the image's, rounded down, with
     lambda ~ Beta(alpha, alpha) and a centre that is uniform over the pixels; what lies outside of
-    the image is cut off. The targets' share is that of the pixels which stay.
+    the image is cut off. The targets' share is that of the pixels which stay. Every batch is mixed;
+    the authors' code mixes a batch with a probability.
     Source: Yun et al. 2019, arXiv:1905.04899, eq. 1-2 and the authors' code.
     """
     of_share, of_centre = jax.random.split(key)

@@ -126,7 +126,8 @@ class PreActivation(nn.Module):
         for i, layer in enumerate(layers, 1):
             if i > 1 or self.lead:
                 x = self.norm(relu=True, name=f"norm{i}")(x)
-            x = Dropout(self.between if i > 1 else 0.0)(x)
+            if self.between and i > 1:  # a module that is always there would change others' draws
+                x = Dropout(self.between)(x)
             gain = 0.0 if self.zero and i == len(layers) else 1.0
             x = self.conv(*layer, gain=gain, name=f"conv{i}")(x)
             x = Dropout(self.dropout)(x)

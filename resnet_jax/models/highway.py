@@ -128,6 +128,7 @@ def build(config: Config, layers: Layers) -> Chain:
     if model.block == "pooled":
         published(dict.fromkeys(PUBLISHED, ()), model.depth, "pooled highway of the paper")
         check_image(layers.shape, 22 if model.depth == 10 else 4, f"depth={model.depth}")
+        options["width"] = plain_width(model.width, 9) if merge is None else model.width
         options |= {"dropout": model.dropout, "conv": layers.conv, "norm": layers.norm}
         return pooled_highway(model.depth, **options)
     check_is_image(config, layers.shape)

@@ -96,7 +96,7 @@ def pooled_highway(
 ) -> Chain:
     """Return the published network of this depth, whose first stage has `width` maps.
 
-    `merge=None` gives the plain network of these widths. `dropout` is the rate on the input; the
+    `merge=None` gives plain layers in the place of highway layers. `dropout` is the rate on the input; the
     other rates differ from it as the published ones do, and 0 is no dropout at all.
     """
     network = PUBLISHED[depth]

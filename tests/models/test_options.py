@@ -100,6 +100,14 @@ def test_highway_layers_may_have_tanh_and_gates_that_start_as_the_authors_do():
         assert np.std(gate["kernel"]) == pytest.approx((variance / 400) ** 0.5, rel=0.02)
 
 
+def test_the_plain_twin_of_a_pooled_highway_has_about_as_many_parameters():
+    argument = "family=highway,block=pooled,depth=19"
+    gated, plain = (
+        parameters(shapes(recipe("cifar10", f"{argument}{skip}"))[1]) for skip in ("", ",skip=none")
+    )
+    assert plain == pytest.approx(gated, rel=0.03)
+
+
 def test_the_last_window_of_caffes_pooling_reaches_beyond_the_image():
     x = jnp.arange(24.0).reshape(1, 24, 1, 1) * jnp.ones((1, 1, 24, 1))
     pooled = CeilPool(3)(x)
