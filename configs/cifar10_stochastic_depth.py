@@ -7,8 +7,9 @@ A run takes 500 epochs of 45,000 images in batches of 128 at rate 0.1, divided b
 and 375, by SGD in Nesterov's form. The other 5,000 training images choose the best epoch, whose
 error on the test split is the paper's. 1202 layers take 300 epochs, the first 10 at rate 0.01, with
 drops at 150 and 225. The decay is 1e-4 on all parameters, as in the authors' Torch code. A stage
-begins with 2x2 average pooling and zeros for the new channels (skip=A_pool), and batch norms start
-with scales drawn from U(0, 1), as Torch's did, and kernels with the fan-in. `merge=add` is the paper's constant depth.
+begins with 2x2 average pooling and zeros for the new channels (skip=A_pool); batch norms start with
+scales drawn from U(0, 1), as Torch's did, and kernels with the fan-in. `merge=add` is the paper's
+constant depth.
 """
 
 from resnet_jax.config import Config, choose, make
@@ -25,8 +26,8 @@ SOURCE = Source(
         "model.merge": ("stochastic_depth", "add"),
     },
     (
-        "Steps are those of a stream of shuffled epochs, 351.6 an epoch; the code has 352, the last "
-        "of 72 images.",
+        "Steps are those of a stream of shuffled epochs, 351.6 an epoch; the code has 352, the "
+        "last of 72 images.",
         "Channels get mean 0 and variance 1; the code subtracts the mean image and divides by one "
         "number.",
         "Bodies that are dropped still move their batch norms' running statistics.",

@@ -105,7 +105,7 @@ def test_the_plain_twin_of_a_pooled_highway_has_about_as_many_parameters():
     gated, plain = (
         parameters(shapes(recipe("cifar10", f"{argument}{skip}"))[1]) for skip in ("", ",skip=none")
     )
-    assert plain == pytest.approx(gated, rel=0.03)
+    assert plain == pytest.approx(gated, rel=0.05)
 
 
 def test_the_last_window_of_caffes_pooling_reaches_beyond_the_image():
