@@ -7,8 +7,8 @@
 The networks have a plain layer and 9, 19, 49 or 99 layers of 50 units, or of 71 if they are plain,
 which are about 5,000 parameters a layer in both. The paper's figure 1 shows, for each network, the
 training loss of the best of 100 random searches (40 in arXiv:1505.00387) over the rate, the
-momentum, the rate's exponential decay, the activation and the initial bias of the gates: `SEARCH`. The values here are
-ours; the paper does not give the winners'.
+momentum, the rate's exponential decay, the activation and the initial bias of the gates: `SEARCH`.
+The values here are ours; the paper does not give the winners'.
 """
 
 from resnet_jax.config import Config, choose, make

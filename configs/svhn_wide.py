@@ -3,9 +3,9 @@
     python -m resnet_jax.train --config=configs/svhn_wide.py:depth=16 --data_dir=DIR ...
 
 The recipe is that of cifar10_wide.py, with 160 epochs at rate 0.01 and drops at epochs 80 and 120,
-without augmentation, with 8 times the width, dropout 0.4 and pixels from 0 to 1. The training images are those of
-`train` and `extra`, 604,388 together: make a data set whose split train holds both (npz: or a
-folder), or train on the 73,257 of `train` alone.
+without augmentation, with 8 times the width, dropout 0.4 and pixels from 0 to 1. The training
+images are those of `train` and `extra`, 604,388 together: make a data set whose split train holds
+both (npz: or a folder), or train on the 73,257 of `train` alone.
 """
 
 from resnet_jax.config import Config, choose, make

@@ -25,6 +25,7 @@ from resnet_jax.choices import (
     explain_unknown,
     keys_of_parts,
     part_of,
+    switch_of,
 )
 from resnet_jax.keys import (
     LARGEST,
@@ -300,8 +301,10 @@ def differences(config: Config, saved: Config) -> list[str]:
         # Data may move: its fingerprint says whether it is the same data.
         moved = key == "data.name" and str(old).partition(":")[0] == str(new).partition(":")[0]
         if old != new and key not in MAY_CHANGE and not (longer or kept or moved):
-            # The end of a cosine follows the number of steps, which alone was asked for.
-            kept_by = f" (to keep it, set --config.{key}={old})" if key == "schedule.end" else ""
+            # The recipe may have changed, or a value follows another that alone was asked for.
+            text = f'"{old}"' if isinstance(old, tuple) else old
+            own = key in now and key in then and not switch_of(key)
+            kept_by = f" (to keep it, set --config.{key}={text})" if own else ""
             lines.append(f"{key} is {old} in that run and {new} now{kept_by}")
     return lines
 

@@ -71,6 +71,7 @@ def describe(config: Config, limit: int | None = None) -> dict[str, Any]:
         "activation_bytes": policies[remat]["activation_bytes"],
         "peak_bytes": policies[remat]["peak_bytes"],
         "batch_size": config.batch_size,
+        "accumulate": config.accumulate,
         "remat": remat,
         "policies": policies,
         "memory_bytes": room,
@@ -100,7 +101,9 @@ def _policies(config: Config, limit: int | None) -> dict[str, dict[str, int | No
 
 def text(description: dict[str, Any]) -> str:
     """Return the description in words: the network, its memory by policy, its parts."""
-    batch = f"a batch of {description['batch_size']}, remat={description['remat']}"
+    parts = description["accumulate"]
+    of_parts = f" in {parts} parts" if parts > 1 else ""
+    batch = f"a batch of {description['batch_size']}{of_parts}, remat={description['remat']}"
     room = f"{_mega(description['memory_bytes'])} beside the data set"
     facts = [
         ("layers", f"{description['layers']:,}", "weighted, on the longest path"),

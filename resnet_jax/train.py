@@ -180,19 +180,20 @@ def train(run: Run) -> None:
                 # The last chunk's numbers are fetched while this chunk runs.
                 log.flush(state)
                 log.add(at, sums)
+                is_best = False
                 if at % config.eval_every == 0 or at == config.steps:
                     log.flush(state)
                     state = refresh(state)
                     test = evaluate(state)
                     log.write(at, "test", test)
-                    validate(at, state)
+                    is_best = validate(at, state)
                 checkpoints.check()
                 now = time.perf_counter()
                 speed = (at - first) * config.batch_size * config.replicas / (now - clock)
                 # The next chunk will take as long as this one: save now if that is too late.
                 late = 2 * now - dispatched - saved_at > 60 * config.checkpoint_minutes
                 due = at % config.checkpoint_every == 0 or at == config.steps
-                due |= save.granted(late, index)
+                due |= save.granted(late, index) or is_best
                 stops = stop.granted(interrupt.received is not None, index)
                 if due or stops:
                     log.flush(state)  # the records of a step are written before its checkpoint
@@ -252,11 +253,13 @@ def _say_result(run: Run, test: Sequence[dict[str, float]], seconds: float) -> N
     trained = f"train {score} {np.mean(scores):{run.task.shown}}{_shown(run.task, test)}"
     say(f"{run.workdir}: {trained} in {seconds:.0f} s")
     if run.dataset.validation is not None:
-        lowest, step = best.of_records(lines, score)
-        at_best = next(r[score] for r in lines if r["split"] == "test" and r["step"] == step)
+        step = checkpoint.find(run.workdir / "best").step
+        at_best = {r["split"]: r[score] for r in lines if r["step"] == step}
+        lost = best.better_than(run.workdir, score, step or 0)
         say(
-            f"best validation {score} {lowest:{run.task.shown}} at step {step}, where the test "
-            f"{score} is {at_best:{run.task.shown}} (evaluate --best)"
+            f"best validation {score} {at_best['validation']:{run.task.shown}} at step {step}, "
+            f"where the test {score} is {at_best['test']:{run.task.shown}} (evaluate --best)"
+            + (f"; {lost}" if lost else "")
         )
 
 

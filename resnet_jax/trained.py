@@ -123,7 +123,8 @@ def load(
     shapes = jax.eval_shape(jax.vmap(create), seeds) if several else jax.eval_shape(create, 0)
     # On this process's first device, wherever the run was.
     like = shard.like(shard.mesh(devices=1), shard.WHOLE, shapes)
-    found = bests.find(workdir) if best else checkpoint.find(workdir)
+    score = TASKS[config.task].score
+    found = bests.find(workdir, score) if best else checkpoint.find(workdir)
     for step, wrong in found.damaged.items():
         print(f"warning: step {step} is damaged ({wrong}); step {found.step} is used instead")
     if found.step is None:

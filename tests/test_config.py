@@ -306,7 +306,7 @@ def test_identity_names_what_differs_and_forgives_what_may_change():
     assert not configs.differences(recipe(data__dir="/elsewhere", checkpoint_every=100), saved)
     assert not configs.differences(recipe(steps=70_000), saved)
     assert configs.differences(recipe(steps=60_000), saved) == [
-        "steps is 64000 in that run and 60000 now"
+        "steps is 64000 in that run and 60000 now (to keep it, set --config.steps=64000)"
     ]
     assert configs.differences(recipe(model__skip="none"), saved) == [
         "model.skip is A in that run and none now"

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from importlib import metadata
 from pathlib import Path
 
 import jax
@@ -12,8 +13,8 @@ import pytest
 from PIL import Image
 
 import resnet_jax
-from resnet_jax import command, config_file, evaluate, families, predict, train, trained
 from resnet_jax import config as configs
+from resnet_jax import config_file, evaluate, families, predict, train, trained
 from resnet_jax.run import directory, programs, records, start
 from resnet_jax.tasks import TASKS
 from resnet_jax.tasks.task import Generated
@@ -220,4 +221,4 @@ def test_init_draws_what_a_run_of_the_seed_starts_with():
 
 
 def test_the_version_is_the_package_s():
-    assert resnet_jax.__version__ == command.metadata.version("resnet_jax")
+    assert resnet_jax.__version__ == metadata.version("resnet_jax")

@@ -160,6 +160,12 @@ def _check_group_size(config: Config) -> None:
             f"norm.group_size={group} must be a number of examples, 0 for the whole batch or -1 "
             "for a device's share"
         )
+    if parts and group > batch:
+        raise ValueError(
+            f"norm.group_size={group} is more than the {batch} examples of a part of "
+            f"batch_size={config.batch_size}{parts}; use --config.accumulate="
+            f"{max(1, config.batch_size // group)} or smaller groups"
+        )
     if group > 0 and batch % group:
         raise ValueError(
             f"norm.group_size={group} does not divide batch_size={config.batch_size}{parts}; "

@@ -26,30 +26,34 @@ class Score(NamedTuple):
     step: int | None
 
 
-def of_records(lines: list[dict[str, Any]], score: str) -> Score:
-    """Return the best of a run's records; without records of the split, infinity and None."""
-    scores = [(line[score], line["step"]) for line in lines if line["split"] == SPLIT]
-    return Score(*min(scores, default=(math.inf, None)))
+def of_records(lines: list[dict[str, Any]], score: str, step: int | None = -1) -> Score:
+    """Return the best of a run's records, or the score of `step` if it is not negative.
+
+    Without such a record, or for a step of None, it is infinity and None.
+    """
+    own = [line for line in lines if line["split"] == SPLIT and step in (-1, line["step"])]
+    return Score(*min(((line[score], line["step"]) for line in own), default=(math.inf, None)))
 
 
 class Best:
     """The best score of a run until now. Use it as a context: leaving it waits for the last save.
 
     `step` is the step at which the run begins or goes on. Checkpoints of later steps are removed,
-    because the run will come to these steps again.
+    because the run will come to these steps again. A best epoch whose checkpoint is lost counts no
+    longer, so that the next one is saved.
     """
 
     def __init__(self, workdir: AnyPath, score: str, step: int):
         self._folder, self._score = workdir / "best", score
-        lines = [line for line in records.read(workdir / "metrics.jsonl") if line["step"] <= step]
-        self.best = of_records(lines, score)
         checkpoint.cut(self._folder, step)
         found = Found(None, {}, [])
         if distributed.first():
             try:
                 found = checkpoint.find(self._folder)
             except OSError as error:  # the run itself can go on
-                say(f"warning: {error}: the best epoch until step {step} is lost")
+                say(f"warning: {error}: no best epoch until step {step} is left")
+        kept = distributed.agree(found.step)
+        self.best = of_records(records.read(workdir / "metrics.jsonl"), score, kept)
         self._checkpoints = Checkpoints(self._folder, found)
 
     def __enter__(self) -> "Best":
@@ -59,24 +63,42 @@ class Best:
     def __exit__(self, *error: Any) -> None:
         self._checkpoints.__exit__(*error)
 
-    def note(self, step: int, means: dict[str, float], state: Any) -> None:
-        """Save `state` if its score in `means` is lower than every earlier one."""
-        if means[self._score] < self.best.score:
-            self.best = Score(means[self._score], step)
-            self._checkpoints.save(step, state)
+    def note(self, step: int, means: dict[str, float], state: Any) -> bool:
+        """Save `state` if its score in `means` is lower than every earlier one; return whether.
+
+        The caller then saves the run's own checkpoint, too: a run that goes on from an older one
+        would come before its best epoch, of which only the two newest are kept.
+        """
+        if means[self._score] >= self.best.score:
+            return False
+        self.best = Score(means[self._score], step)
+        self._checkpoints.save(step, state)
+        return True
 
 
-def find(workdir: AnyPath) -> Found:
-    """Return the checkpoints of the best steps.
+def find(workdir: AnyPath, score: str) -> Found:
+    """Return the checkpoints of the best steps, with a warning if a better one is lost.
 
     Raises: ValueError if the run has none; OSError if none of them is good.
     """
-    if not directory.read(workdir / "config.json").get("data", {}).get("validation"):
+    config = directory.read(workdir / "config.json")
+    if not config.get("data", {}).get("validation"):
         raise ValueError(
-            f"{workdir} has no best epoch: its config has data.validation=0, and only a validation "
-            "split can choose one"
+            f"{workdir} has no best epoch: only a validation split can choose one, and its config "
+            "has none (data.validation)"
         )
     found = checkpoint.find(workdir / "best")
     if found.step is None:
-        raise ValueError(f"{workdir} has no best epoch yet: it has not been evaluated")
+        raise ValueError(f"{workdir} has no checkpoint of a best epoch; train it further")
+    if lost := better_than(workdir, score, found.step):
+        say(f"warning: {lost}; step {found.step} is used")
     return found
+
+
+def better_than(workdir: AnyPath, score: str, step: int) -> str:
+    """Return a sentence about a better step than `step` whose checkpoint is lost, or ""."""
+    lines = records.read(workdir / "metrics.jsonl")
+    lowest = of_records(lines, score)
+    if lowest.step is None or lowest.score >= of_records(lines, score, step).score:
+        return ""
+    return f"step {lowest.step} had a lower validation {score}, and its checkpoint is lost"

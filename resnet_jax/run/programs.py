@@ -71,17 +71,17 @@ def statistics_refresher(run: Run, state: states.TrainState, feed: feeds.Feed) -
 
 def validator(
     run: Run, apply: Callable, prepare: Prepare, state: states.TrainState, first: int, log: Log
-) -> contextlib.AbstractContextManager[Callable[[int, states.TrainState], None]]:
+) -> contextlib.AbstractContextManager[Callable[[int, states.TrainState], bool]]:
     """Return a context that gives the function to validate the state of a step.
 
-    The function measures the validation split, records its means, and keeps the best step's
-    checkpoint. Without such a split it does nothing.
+    The function measures the validation split, records its means, keeps the best step's checkpoint,
+    and returns whether this step is the best. Without such a split it does nothing.
     """
 
     @contextlib.contextmanager
-    def validating() -> Iterator[Callable[[int, states.TrainState], None]]:
+    def validating() -> Iterator[Callable[[int, states.TrainState], bool]]:
         if run.dataset.validation is None:
-            yield lambda step, state: None
+            yield lambda step, state: False
             return
         config, score = run.config, run.task.score
         feed = feeds.feed(run.mesh, run.dataset, best.SPLIT, config)
@@ -90,10 +90,10 @@ def validator(
                 *(apply, prepare, run.task.measure, state, feed, run.mesh, config.deterministic)
             )
 
-            def validate(step: int, state: states.TrainState) -> None:
+            def validate(step: int, state: states.TrainState) -> bool:
                 means = measure(state)
                 log.write(step, best.SPLIT, means)
-                kept.note(step, means[0], state)
+                return kept.note(step, means[0], state)
 
             yield validate
 

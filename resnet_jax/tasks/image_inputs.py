@@ -140,7 +140,7 @@ def check(config: Config) -> None:
         parts = f" / accumulate={config.accumulate}" if config.accumulate > 1 else ""
         raise ValueError(
             f"batch_size={config.batch_size}{parts} is odd, and mixup and cutmix mix pairs; use "
-            "an even number"
+            f"--config.batch_size={config.batch_size + config.accumulate}"
         )
 
 

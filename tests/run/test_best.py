@@ -60,6 +60,8 @@ def test_the_best_epoch_is_kept_and_measured(run, tmp_path, capsys):
     ]
     lowest = min(validated, key=lambda line: (line["error"], line["step"]))
     assert best.of_records(validated, "error") == (lowest["error"], lowest["step"])
+    listed = checkpoint._listed_steps(workdir)[0]
+    assert lowest["step"] in listed, "a run that goes on must not come before its best epoch"
     loaded = trained.load(workdir, best=True)
     assert loaded.step == lowest["step"] and trained.load(workdir).step == 6
     done = command("evaluate", f"--workdir={workdir}", "--best")
@@ -100,11 +102,16 @@ def test_a_best_epoch_that_is_damaged_is_named_and_the_run_goes_on(run, start, t
     flip(copied, 6)
     start(copied)
     assert lines(copied, "test") == lines(run[0], "test")
+    # The epochs whose checkpoints are lost count no longer: the next is the best.
+    assert trained.load(copied, best=True).step == 6
+    said = capsys.readouterr().out
+    lowest = best.of_records(lines(copied, "validation"), "error")
+    assert (f"step {lowest.step} had a lower validation error" in said) == (lowest.step != 6)
 
 
 def test_a_run_without_a_validation_split_has_no_best_epoch(unbroken):
     done = command("evaluate", f"--workdir={unbroken}", "--best")
-    assert "has no best epoch: its config has data.validation=0" in done.refusal
+    assert "has no best epoch: only a validation split can choose one" in done.refusal
 
 
 @pytest.mark.parametrize(
