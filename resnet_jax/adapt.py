@@ -36,7 +36,7 @@ def adapt(
     tensors, told = _without_prefix(tensors, slots, head)
     notes += told
     for name in (name for name, slot in slots.items() if slot.path[-1] == "positions"):
-        if name in tensors and _is_of_another_grid(tensors[name].shape, slots[name].shape, config):
+        if name in tensors and _is_of_another_grid(tensors[name].shape, slots[name].shape):
             notes.append(f"{name} {tensors[name].shape} was interpolated to {slots[name].shape}")
             tensors[name] = interpolated(tensors[name], config)
     replaced = _classifier(slots)
@@ -97,16 +97,15 @@ def _without_old_head(
     return kept, [f"left out, as the old head's: {weights.shortened(old)}"] if old else []
 
 
-def _is_of_another_grid(shape: tuple[int, ...], wanted: tuple[int, ...], config: Config) -> bool:
-    """Return whether these are a class token and a square grid, and the config's grid is another.
+def _is_of_another_grid(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Return whether these are a class token and a square grid of another number of patches.
 
-    The number of tokens alone does not tell: 14 x 14 patches are as many as 7 x 28.
+    As many positions stay as they are, so that an import is the inverse of an export: a file does
+    not tell 14 x 14 patches from 7 x 28.
     """
-    if len(shape) != 3 or shape[::2] != wanted[::2] or shape[1] < 2:
+    if len(shape) != 3 or shape[::2] != wanted[::2] or shape[1] < 2 or shape == wanted:
         return False
-    side = math.isqrt(shape[1] - 1)
-    grid = tuple(pixels // config.model.patch for pixels in config.data.shape[:2])
-    return side**2 == shape[1] - 1 and grid != (side, side)
+    return math.isqrt(shape[1] - 1) ** 2 == shape[1] - 1
 
 
 def interpolated(positions: np.ndarray, config: Config) -> np.ndarray:
@@ -115,7 +114,8 @@ def interpolated(positions: np.ndarray, config: Config) -> np.ndarray:
     The first position is the class token's and stays. The others are an n x n grid, which is
     resized to the grid of the config's patches by bicubic interpolation (a = -0.5, antialiased).
     Source: Dosovitskiy et al. 2020, arXiv:2010.11929, sec. 3.2, which does not say which 2D
-    interpolation is meant: timm's is bicubic too, the authors' code is linear.
+    interpolation is meant: timm's is this one, torchvision's is bicubic without antialiasing
+    between aligned corners, the authors' code is linear.
     """
     side, channels = math.isqrt(positions.shape[1] - 1), positions.shape[2]
     rows, columns = (pixels // config.model.patch for pixels in config.data.shape[:2])

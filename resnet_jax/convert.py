@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax.numpy as jnp
+import numpy as np
 from jax import tree
 
 from resnet_jax import command, config_file, layouts, tensors, trained, weights
@@ -72,6 +73,11 @@ def main(words: Sequence[str] | None = None) -> None:
             notes = import_weights(arguments.layout, arguments.source, config, Path(workdir), head)
             for note in notes:
                 print(note)
+            if (known := image_inputs.given(config)) is not None:
+                print(
+                    f"images are normalised by mean {_short(known.mean)} and std "
+                    f"{_short(known.std)} (data.mean, data.std), which must be the weights' own"
+                )
             print(f"{workdir}: the weights of {arguments.source}, as a checkpoint of step 0")
         if arguments.target is not None:
             if arguments.new_head:
@@ -115,6 +121,10 @@ def import_weights(
             checkpoints.save(0, state)
         made.replace(workdir)
     return notes
+
+
+def _short(numbers: np.ndarray) -> str:
+    return f"({', '.join(f'{number:g}' for number in numbers)})"
 
 
 def export_weights(

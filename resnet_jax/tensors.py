@@ -17,19 +17,23 @@ from safetensors.numpy import save
 TORCH = (b"PK\x03\x04", b"\x80")
 # The command that turns such a file into a safetensors file if torch is installed. weights_only
 # keeps torch from running anything; training scripts save their arguments, a Namespace, beside the
-# weights (and paths, and numbers of NumPy), and wrappers put words before the names (DDP,
-# torch.compile, Lightning). Averages (EMA) are taken first, as timm does.
+# weights (and paths, and numbers of NumPy). Averages (EMA) are taken first, as timm does. What
+# wrappers (DDP, torch.compile, Lightning) put before all names is taken off; `adapt` does the rest.
 CONVERT = (
     """python -c "import argparse, pathlib, re, sys, numpy, torch; """
-    """from safetensors.torch import save_file; f = numpy.float64(0); """
+    """from safetensors.torch import save_file as save; f = numpy.float64(0); """
     """torch.serialization.add_safe_globals([argparse.Namespace, pathlib.PosixPath, """
     """f.__reduce__()[0], numpy.dtype, type(f.dtype)]); """
     """w = torch.load(sys.argv[1], map_location='cpu', weights_only=True); """
     """k = next((k for k in ('state_dict_ema', 'model_ema', 'state_dict', 'model_state_dict', """
+    """'module', 'teacher', """
     """'model', 'net', 'network', 'weights') if k in w), ''); print(k or 'the file'); """
-    """save_file({re.sub(r'^((module|_orig_mod|model)[.])+', '', k): v.contiguous().clone() """
-    """for k, v in (w[k] if k else w).items() if torch.is_tensor(v) and v.is_floating_point()}, """
-    """sys.argv[2])" """
+    """t = {n: v.contiguous().clone() for n, v in (w[k] if k else w).items() """
+    """if torch.is_tensor(v) and v.is_floating_point()}; """
+    """t or sys.exit('no tensors; the file has: ' + str(list(w))); """
+    """p = re.match('((module|_orig_mod|model)[.])*', next(iter(t))).group(); """
+    """p = p * all(n.startswith(p) for n in t); """
+    """save({n[len(p):]: v for n, v in t.items()}, sys.argv[2])" """
 )
 FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": jnp.bfloat16}
 # Counts that PyTorch and its helpers keep beside the weights, by the last part of their names.
@@ -46,7 +50,10 @@ def read(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise ValueError(f"there is no file {path}; give a safetensors file")
     data = path.read_bytes()
-    if data.startswith(TORCH):
+    # A safetensors file begins with the length of its header, which may begin with the same byte.
+    if data.startswith(TORCH) and data[8:9] != b"{":
+        if path.suffix == ".npz":
+            raise ValueError(f"{path} is an archive of NumPy; give a safetensors file")
         target = path.with_suffix(".safetensors")
         target = path.with_suffix(".new.safetensors") if target == path else target
         raise ValueError(

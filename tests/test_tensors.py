@@ -84,3 +84,21 @@ def test_a_damaged_file_is_one_line(tmp_path):
     for cut in (data[: len(data) // 2], data[:20], data[:3], b"", b"<html>" + data):
         path.write_bytes(cut)
         assert "is no safetensors file, or it is damaged" in message(path)
+
+
+def test_a_safetensors_file_may_begin_with_the_byte_of_a_pickle(tmp_path):
+    """Its first byte is that of its header's length, a multiple of 8."""
+    file = tmp_path / "a.safetensors"
+    for length in range(400):
+        tensors.write(file, {"a" * length: np.ones(3, np.float32)})
+        if file.read_bytes()[0] == 0x80:
+            break
+    assert file.read_bytes()[:1] == b"\x80"
+    (array,) = tensors.read(file).values()
+    np.testing.assert_array_equal(array, np.ones(3))
+
+
+def test_an_archive_of_numpy_is_no_pickle_of_pytorch(tmp_path):
+    np.savez(tmp_path / "a.npz", a=np.ones(3))
+    with pytest.raises(ValueError, match="a.npz is an archive of NumPy; give a safetensors file"):
+        tensors.read(tmp_path / "a.npz")

@@ -29,10 +29,13 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 SPACES = MODES | {1: "GRAY"}
 
 JPEG = b"\xff\xd8"  # the first bytes of a JPEG file
-# A warning of the JPEG library about a file whose image is complete: bytes between its data and the
-# end marker, as some cameras and editors write them. Pillow and TensorFlow decode such files, too.
-# (A flipped bit may cause the same warning; most flipped bits cause none.)
-HARMLESS = re.compile(r"extraneous bytes before marker 0xd9$")
+# Warnings of the JPEG library about files whose image is complete: bytes between its data and the
+# end marker (0xd9), or between the parts of its header, as some cameras and editors write them, and
+# a version of the format that does not exist. Pillow and TensorFlow decode such files, too. (A
+# flipped bit may cause the first warning; most flipped bits cause none.)
+HARMLESS = re.compile(
+    r"extraneous bytes before marker 0x(d9|da|db|c0|c4|dd|fe|e.)$|unknown JFIF revision number"
+)
 # The number of channels of a JPEG, by the colour space in its header.
 JPEG_CHANNELS = {"Gray": 1, "YCbCr": 3, "RGB": 3, "CMYK": 4, "YCCK": 4}
 

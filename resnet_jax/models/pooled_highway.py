@@ -96,8 +96,8 @@ def pooled_highway(
 ) -> Chain:
     """Return the published network of this depth, whose first stage has `width` maps.
 
-    `merge=None` gives plain layers in the place of highway layers. `dropout` is the rate on the input; the
-    other rates differ from it as the published ones do, and 0 is no dropout at all.
+    `merge=None` gives plain layers in the place of highway layers. `dropout` is the rate on the
+    input; the other rates differ from it as the published ones do, and 0 is no dropout at all.
     """
     network = PUBLISHED[depth]
     rates = (dropout and dropout + more for more in network.more_dropout)

@@ -1,5 +1,6 @@
 """The best epoch by a validation split: chosen, kept, measured, and chosen again after a stop."""
 
+import json
 import shutil
 
 import jax
@@ -109,9 +110,15 @@ def test_a_best_epoch_that_is_damaged_is_named_and_the_run_goes_on(run, start, t
     assert (f"step {lowest.step} had a lower validation error" in said) == (lowest.step != 6)
 
 
-def test_a_run_without_a_validation_split_has_no_best_epoch(unbroken):
-    done = command("evaluate", f"--workdir={unbroken}", "--best")
-    assert "has no best epoch: only a validation split can choose one" in done.refusal
+def test_a_run_without_a_validation_split_has_no_best_epoch(run, tmp_path):
+    copied = shutil.copytree(run[0], tmp_path / "run")
+    config = json.loads((copied / "config.json").read_text("utf-8"))
+    for data in (config["data"] | {"validation": 0, "validation_seed": 0}, {}):
+        (copied / "config.json").write_text(json.dumps(config | {"data": data}))
+        with pytest.raises(
+            ValueError, match="has no best epoch: only a validation split can choos"
+        ):
+            best.find(copied, "error")
 
 
 @pytest.mark.parametrize(
