@@ -228,6 +228,7 @@ def check(runs: Sequence[Run], options: Options, task: str = "classification") -
         if "train" not in sources.info(name, folder).used_splits:
             raise ValueError(f"{name} has no split train, which the experiment needs")
     for run in models.values():
+        config_file.refuse_other_networks(str(options.recipe), run.config)
         configs.check(run.config)
     for run in runs:
         configs.check_seeds(run.config)

@@ -38,6 +38,7 @@ def main(words: Sequence[str] | None = None) -> None:
     with command.refusals():
         workdir = directory.at(arguments.workdir)
         config = command.load_config(arguments, arguments.data_dir)
+        config_file.refuse_other_networks(arguments.config, config)
         ranges = config_file.ranges(arguments.config)
         if fixed := sorted(ranges.keys() & arguments.overrides.keys()):
             raise ValueError(f"--config.{fixed[0]} is what is searched over; leave it out")

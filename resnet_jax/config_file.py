@@ -28,9 +28,8 @@ Overrides = Mapping[str, str | bool]
 def load(spec: str, overrides: Overrides | None = None) -> Config:
     """Return the locked config of `FILE[:switch=value,...]`, with the overrides {key: text}.
 
-    Raises: ValueError in one line, for a file that is missing or that fails (with its line), for a
-        network that the file's recipe is not for, and for an override that the config does not
-        take.
+    Raises: ValueError in one line, for a file that is missing or that fails (with its line), and
+        for an override that the config does not take.
     """
     return override(read(*_parts(spec)), overrides or {})
 
@@ -73,9 +72,18 @@ def read(path: Path, argument: str) -> Config:
                 "resnet_jax.config.make returns"
             )
         configs.check_keys(config)
+    return config.lock()
+
+
+def refuse_other_networks(spec: str, config: Config) -> None:
+    """Raise an ArgumentError if the file's recipe is not for the config's network.
+
+    Only who trains is refused: a network may be described and imported with the values of any file.
+    """
+    path, _ = _parts(spec)
+    with _module(path) as module:
         if hasattr(module, "SOURCE"):
             _refuse_other_networks(module.SOURCE, config, path)
-    return config.lock()
 
 
 # The name under which a config file's folder is a package while the file is read.

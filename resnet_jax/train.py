@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from resnet_jax import cluster, command, distributed, families, provenance
+from resnet_jax import cluster, command, config_file, distributed, families, provenance
 from resnet_jax import config as configs
 from resnet_jax.keys import Config
 from resnet_jax.run import best, checkpoint, directory, programs, records, start
@@ -49,6 +49,7 @@ def main(words: Sequence[str] | None = None) -> None:
     with contextlib.ExitStack() as stack:
         with command.refusals():
             config = command.load_config(arguments, arguments.data_dir)
+            config_file.refuse_other_networks(arguments.config, config)
             stack.enter_context(cluster.join(arguments))
             run = prepare(config, arguments.workdir)
         if run is None:
