@@ -1,9 +1,9 @@
 """Where a recipe comes from, and which networks it is for.
 
 A config file may say so in `SOURCE`. Training another network by it is then refused, and
-docs/recipes.md is made of the SOURCEs of configs/ (scripts/recipes.py). A file whose
-paper searched for some of its values names the ranges in `SEARCH`, {key: what is drawn}; the
-command `experiments.search` draws from them.
+docs/recipes.md is made of the SOURCEs of configs/ (scripts/recipes.py). A file whose paper searched
+for some of its values names the ranges in `SEARCH`, {key: what is drawn}; the command
+`experiments.search` draws from them.
 """
 
 import math

@@ -25,7 +25,8 @@ HEAD = """# Recipes
 This page is made from the files in `configs/` by `python scripts/recipes.py`; do not change it by
 hand. A recipe names its source, the networks that it is for, what is not as published, and the
 errors that the source gives, with their protocol. Training another network by it is refused; a
-config file of your own may take any. None of these runs was repeated here at full length: the errors are the sources'.
+config file of your own may take any. None of these runs was repeated here at full length: the
+errors are the sources'.
 
 Decay. The papers of 2015 decay the kernels of convolutions and of the classifier; the Torch code
 that many later papers use (fb.resnet.torch) decays all parameters. `optimizer.decay` is what the
