@@ -18,9 +18,10 @@ SOURCE = Source(
     (
         "Caffe keeps the rate inside the momentum; the two differ just after the rate changes.",
         "Contrast is normalised to variance 1; the code's data also lose their mean image.",
-        "The first convolution starts by He's rule; their file names a `value` of 0.05, which "
-        "Caffe's filler ignores, so that theirs starts from N(0, 1). The classifier starts from "
-        "N(0, 1/n) (theirs: N(0, 0.05^2)).",
+        "The first convolution starts by He's rule; the authors' file names a `value` of 0.05, "
+        "which Caffe's filler ignores, so that the kernel starts from N(0, 1).",
+        "The classifier starts from N(0, 1/n) for n inputs; in the authors' code, from "
+        "N(0, 0.05^2).",
         "The text's 11- and 32-layer networks are not in the code, and their widths are unknown.",
     ),
     (Published("depth=19", "7.54 (7.72 +- 0.16)", "best of 5 (mean and deviation)"),),

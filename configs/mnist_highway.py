@@ -17,7 +17,7 @@ SOURCE = Source(
     {"model.family": ("highway",), "model.block": ("pooled",), "model.depth": (10,)},
     (
         "Caffe keeps the rate inside the momentum; the two differ just after the rate changes.",
-        "The classifier starts from N(0, 1/n) (theirs: N(0, 0.1^2)).",
+        "The classifier starts from N(0, 1/n) for n inputs; the authors' from N(0, 0.1^2).",
     ),
     (
         Published("depth=10 (width 32)", "0.45 (0.46 +- 0.02)", "best of 5 (mean and deviation)"),

@@ -12,7 +12,7 @@ The values here are ours; the paper does not give the winners'.
 """
 
 from resnet_jax.config import Config, choose, make
-from resnet_jax.recipe import Choice, LogUniform, Published, Source, Uniform
+from resnet_jax.recipe import LogUniform, OneOf, Published, Source, Uniform
 
 # Steps of an epoch.
 EPOCH = 60_000 / 100
@@ -49,7 +49,7 @@ SEARCH = {
     "optimizer.learning_rate": LogUniform(1e-3, 0.3),
     "optimizer.momentum": Uniform(0.5, 0.98),
     "schedule.factor": Uniform(0.9, 1.0),
-    "model.activation": Choice(("relu", "tanh")),
+    "model.activation": OneOf(("relu", "tanh")),
     "model.gate_bias": Uniform(-10.0, -1.0),
 }
 

@@ -12,7 +12,7 @@ from resnet_jax.data import sources
 from resnet_jax.keys import Config
 from resnet_jax.reporting.tables import Score
 from resnet_jax.run import directory, records
-from resnet_jax.tasks import TASKS
+from resnet_jax.tasks import TASKS, image_data
 
 # A row of a table: {column: value}.
 Row = dict[str, Any]
@@ -48,7 +48,7 @@ def scores(run: Run) -> list[Row]:
     }
     rows = []
     for seed in run.seeds:
-        train = records.last_epoch(lines, _examples(config), seed, score)
+        train = records.last_epoch(lines, examples(config), seed, score)
         tests = (line for line in lines if line["split"] == "test" and line["seed"] == seed)
         test = max(tests, key=lambda line: line["step"])
         row = {"seed": seed, "train_loss": train["loss"]}
@@ -123,8 +123,8 @@ def hardware(starts: list[Row]) -> str:
     return "; ".join(sorted(kinds))
 
 
-def _examples(config: Config) -> int:
-    """Return the number of training examples in an epoch."""
+def examples(config: Config) -> int:
+    """Return the number of training examples in an epoch, without those set aside."""
     if "name" in config.data:
-        return sources.info(config.data.name, config.data.dir).splits["train"]
+        return image_data.trained_on(config, sources.info(config.data.name, config.data.dir))
     return len(TASKS[config.task].build(config).train)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments import results
 from resnet_jax import command, config_file, train
 from resnet_jax import config as configs
 from resnet_jax.keys import Config
@@ -43,7 +44,7 @@ def main(words: Sequence[str] | None = None) -> None:
         if fixed := sorted(ranges.keys() & arguments.overrides.keys()):
             raise ValueError(f"--config.{fixed[0]} is what is searched over; leave it out")
         draws = [drawn(ranges, arguments.search_seed, i) for i in range(arguments.runs)]
-        tried = [with_values(config, values) for values in draws]
+        tried = [configs.changed(config, **values) for values in draws]
         for one in tried:
             configs.check(one)
     rows = [
@@ -66,13 +67,6 @@ def drawn(ranges: dict[str, Any], seed: int, number: int) -> dict[str, Any]:
     return {key: span.draw(random) for key, span in ranges.items()}
 
 
-def with_values(config: Config, values: dict[str, Any]) -> Config:
-    """Return a locked copy of the config with these values."""
-    config = config.copy_and_resolve_references()
-    config.update_from_flattened_dict(values)
-    return config.lock()
-
-
 def loss_of(config: Config, workdir: directory.AnyPath) -> float:
     """Train, unless the run is finished, and return its training loss over the last epoch.
 
@@ -87,9 +81,7 @@ def loss_of(config: Config, workdir: directory.AnyPath) -> float:
             say(f"{workdir}: {error}")
             return math.nan
     lines = records.read(workdir / "metrics.jsonl")
-    most = max(line["examples"] for line in lines if line["split"] == "train")
-    examples = most if run is None else len(run.dataset.train)
-    return records.last_epoch(lines, examples, config.seed)["loss"]
+    return records.last_epoch(lines, results.examples(config), config.seed)["loss"]
 
 
 def _short(value: Any) -> str:

@@ -36,6 +36,10 @@ MEMORY_ADVICE = (
 DEVICE_ADVICE = "end other programs on this device, or use the CPU: JAX_PLATFORMS=cpu"
 
 
+# The hyphen, and what a word processor makes of it.
+HYPHENS = "-\u2010\u2011\u2012\u2013\u2014"
+
+
 class Parser(argparse.ArgumentParser):
     """The flags of a command. A mistake is one line on stderr and status 2.
 
@@ -122,9 +126,8 @@ class Parser(argparse.ArgumentParser):
         overrides, others = config_file.split(words) if self.takes_config else ({}, words)
         # A misspelt flag is reported before the flag that it leaves missing.
         for word in itertools.takewhile(lambda word: word != "--", others):
-            if (bare := word.lstrip("-\u2010\u2011\u2012\u2013\u2014")) != word and word[
-                :2
-            ] != "--":
+            bare = word.lstrip(HYPHENS)
+            if bare != word and not word.startswith("--"):
                 name = f"--{bare.partition('=')[0]}"
                 if name in self._option_string_actions or name.startswith("--config."):
                     fail(f"{word[:80]} is no flag, which begins with two hyphens: {name}")

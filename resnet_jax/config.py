@@ -325,6 +325,16 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
 
 
+def changed(config: Config, **values: Any) -> Config:
+    """Return a locked copy of the config with these values; `model__depth` sets model.depth.
+
+    The copy has the config's keys, so that `values` must not be those of other switches.
+    """
+    other = config.copy_and_resolve_references().lock()
+    other.update_from_flattened_dict({k.replace("__", "."): v for k, v in values.items()})
+    return other
+
+
 def to_json(config: Config) -> str:
     """Return the complete config as JSON."""
     return json.dumps(config.copy_and_resolve_references().to_dict(), indent=2) + "\n"

@@ -78,7 +78,7 @@ def read(path: Path, argument: str) -> Config:
 def refuse_other_networks(spec: str, config: Config) -> None:
     """Raise an ArgumentError if the file's recipe is not for the config's network.
 
-    Only who trains is refused: a network may be described and imported with the values of any file.
+    Commands that train call this. A network may be described and imported by any file's values.
     """
     path, _ = _parts(spec)
     with _module(path) as module:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from resnet_jax import config as configs
 from resnet_jax import families
+from resnet_jax.config import changed
 from resnet_jax.keys import Config
 from resnet_jax.models import measure
 from resnet_jax.models.residual import Remat, Stack
@@ -46,16 +47,6 @@ def policy_of(config: Config) -> str | None:
     """
     stacks = (m for m, _ in measure.modules(families.build(config)) if isinstance(m, Stack))
     return next((stack.remat for stack in stacks), None)
-
-
-def changed(config: Config, **values: Any) -> Config:
-    """Return a locked copy of the config with these values; `model__depth` sets model.depth.
-
-    The copy has the config's keys, so that `values` must not be those of other switches.
-    """
-    other = config.copy_and_resolve_references().lock()
-    other.update_from_flattened_dict({k.replace("__", "."): v for k, v in values.items()})
-    return other
 
 
 def step_inputs(config: Config) -> tuple[states.TrainState, Batch]:

@@ -38,7 +38,7 @@ class LogUniform(NamedTuple):
         return math.exp(random.uniform(math.log(self.low), math.log(self.high)))
 
 
-class Choice(NamedTuple):
+class OneOf(NamedTuple):
     """One of these values, each as likely as the others."""
 
     values: tuple[object, ...]

@@ -35,7 +35,7 @@ class Split:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Part:
+class Subset:
     """Some rows of a split that is read as needed."""
 
     examples: Records | Split
@@ -50,12 +50,12 @@ class Part:
         return self.examples.shape
 
     def read(self, indices: Int[np.ndarray, "k b"], fit: Any = None) -> list[Labelled]:
-        """Images and labels of rows of the part, as `Records.read` returns them."""
+        """Images and labels of rows of the subset, as `Records.read` returns them."""
         return self.examples.read(self.rows[indices], fit)
 
 
 # A split in any form; all have `shape`, `len` and `read`.
-Examples = Records | Split | Part
+Examples = Records | Split | Subset
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,9 +30,9 @@ from resnet_jax.models.family import (
 from resnet_jax.models.heads import Head
 from resnet_jax.models.merges import Gated, plain
 from resnet_jax.models.norm import NORMS, NoNorm
-from resnet_jax.models.pooled_highway import PUBLISHED, pooled_highway
+from resnet_jax.models.pooled_highway import pooled_highway
 from resnet_jax.models.residual import Chain, Remat, Residual, Stack
-from resnet_jax.models.stages import published, share_out
+from resnet_jax.models.stages import share_out
 
 
 def plain_width(width: int, taps: int = 1) -> int:
@@ -113,7 +113,7 @@ def build(config: Config, layers: Layers) -> Chain:
     model = config.model
     merge: Any = None if model.skip == "none" else layers.merge(3, layers.conv)
     if model.block == "dense" and isinstance(merge, Gated):
-        merge = merge.copy(start=model.gate_start)
+        merge = merge.copy(kernel_start=model.gate_start)
     options: dict[str, Any] = {
         "num_outputs": layers.num_outputs,
         "merge": merge,
@@ -126,7 +126,6 @@ def build(config: Config, layers: Layers) -> Chain:
         options["activation"] = model.activation
         return dense_highway(model.depth, dtype=layers.dtype, **options)
     if model.block == "pooled":
-        published(dict.fromkeys(PUBLISHED, ()), model.depth, "pooled highway of the paper")
         check_image(layers.shape, 22 if model.depth == 10 else 4, f"depth={model.depth}")
         options["width"] = plain_width(model.width, 9) if merge is None else model.width
         options |= {"dropout": model.dropout, "conv": layers.conv, "norm": layers.norm}
@@ -170,7 +169,7 @@ FAMILY = Family(
                         "activation of the layers",
                     ),
                     "model.gate_start": Key(
-                        Gated.start,
+                        Gated.kernel_start,
                         choice("lecun", "he"),
                         "how gates' kernels start: N(0, 1/n), or N(0, 2/n) as the authors'",
                     ),

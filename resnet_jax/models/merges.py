@@ -89,9 +89,9 @@ class Gated(nn.Module):
     shortcut-only gate.
 
     W is a matrix for vectors and tokens and a `size` x `size` convolution for images, with the
-    stride that brings z to the size of s. A matrix starts by `start`: from N(0, 1 / c), truncated
-    at two deviations, or from N(0, 2 / c) as the highway's authors start it. Biases are the initial
-    values of parameters, in logits.
+    stride that brings z to the size of s. A matrix starts by `kernel_start`: from
+    N(0, 1 / c), truncated at two deviations, or from N(0, 2 / c) as the highway's authors start it.
+    Biases are the initial values of parameters, in logits.
 
     Shapes: s and f (b, ..., d) are equal; z (b, ..., c). Raises: ValueError if s and f differ.
     Source: Srivastava et al. 2015, arXiv:1505.00387, eq. 2-3 (two gates, coupled); He et al. 2016,
@@ -102,7 +102,7 @@ class Gated(nn.Module):
     carry_bias: float | None = None
     transform: bool = True
     size: int = 1
-    start: Literal["lecun", "he"] = "lecun"
+    kernel_start: Literal["lecun", "he"] = "lecun"
     conv: Callable[..., nn.Module] = Conv
 
     @nn.compact
@@ -123,7 +123,7 @@ class Gated(nn.Module):
     def _gate(self, name, bias, s, z):
         start = nn.initializers.constant(bias)
         if z.ndim < 4:
-            kernel = HE if self.start == "he" else nn.initializers.lecun_normal()
+            kernel = HE if self.kernel_start == "he" else nn.initializers.lecun_normal()
             return nn.Dense(
                 s.shape[-1],
                 kernel_init=kernel,

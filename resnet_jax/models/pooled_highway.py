@@ -24,6 +24,7 @@ from resnet_jax.models.dropout import Dropout
 from resnet_jax.models.heads import Mean
 from resnet_jax.models.merges import plain
 from resnet_jax.models.residual import Chain, Remat, Residual, Stack
+from resnet_jax.models.stages import published
 
 
 class Stage(NamedTuple):
@@ -39,7 +40,7 @@ class Stage(NamedTuple):
     pool: int
 
 
-class Published(NamedTuple):
+class Network(NamedTuple):
     """A network of the paper: its stages, the width of its last 1x1 convolution, and dropout.
 
     `more_dropout` is what the rates of dropout, on the input and behind each pooling, are more than
@@ -52,14 +53,14 @@ class Published(NamedTuple):
     valid: bool
 
 
-PUBLISHED = {
-    10: Published(
+NETWORKS = {
+    10: Network(
         (Stage(1, 2, 5, 3), Stage(1, 3, 0, 3), Stage(1, 3, 0, 2)),
         last=0,
         more_dropout=(0.0, 0.1, 0.2, 0.3),
         valid=True,
     ),
-    19: Published(
+    19: Network(
         (Stage(1, 4, 3, 2), Stage(2.5, 5, 3, 2), Stage(4, 5, 3, 0)),
         last=100,
         more_dropout=(0.0,) * 4,
@@ -98,8 +99,9 @@ def pooled_highway(
 
     `merge=None` gives plain layers in the place of highway layers. `dropout` is the rate on the
     input; the other rates differ from it as the published ones do, and 0 is no dropout at all.
+    Shapes: (b, h, w, c) -> (b, num_outputs). Raises: ValueError for another depth.
     """
-    network = PUBLISHED[depth]
+    network = published(NETWORKS, depth, "pooled highway of the paper")
     rates = (dropout and dropout + more for more in network.more_dropout)
 
     def layer(out: int, size: int = 3, merge: Callable = plain, padding: int | None = None):

@@ -5,10 +5,12 @@ papers do. Projections do not count, except in the name of a small Wide ResNet: 
 the stem, 6n in the bodies and three projections, without the classifier.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from resnet_jax.models.family import SMALL
 
+Value = TypeVar("Value")
 # He et al. 2015, Table 1; depth 200 is from He et al. 2016, Table 5.
 IMAGENET = {
     "basic": {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)},
@@ -62,8 +64,8 @@ def resnet_stages(depth: int, block: str, image: int, extra: int = 2) -> tuple[i
     return (n, n, n)
 
 
-def published(table: dict[int, tuple[int, ...]], depth: int, name: str) -> tuple[int, ...]:
-    """Return the table's stages for this depth.
+def published(table: Mapping[int, Value], depth: int, name: str) -> Value:
+    """Return the table's value for this depth, such as its stages.
 
     Raises: ValueError with all depths of the table and the nearest two.
     """

@@ -26,13 +26,15 @@ class Score(NamedTuple):
     step: int | None
 
 
-def of_records(lines: list[dict[str, Any]], score: str, step: int | None = -1) -> Score:
-    """Return the best of a run's records, or the score of `step` if it is not negative.
+def of_records(lines: list[dict[str, Any]], score: str) -> Score:
+    """Return the best score in a run's records: infinity and None without a validation record."""
+    scores = [(line[score], line["step"]) for line in lines if line["split"] == SPLIT]
+    return Score(*min(scores, default=(math.inf, None)))
 
-    Without such a record, or for a step of None, it is infinity and None.
-    """
-    own = [line for line in lines if line["split"] == SPLIT and step in (-1, line["step"])]
-    return Score(*min(((line[score], line["step"]) for line in own), default=(math.inf, None)))
+
+def _of_step(lines: list[dict[str, Any]], score: str, step: int | None) -> Score:
+    """Return the score of one step: infinity and None if it has no validation record."""
+    return of_records([line for line in lines if line["step"] == step], score)
 
 
 class Best:
@@ -53,7 +55,7 @@ class Best:
             except OSError as error:  # the run itself can go on
                 say(f"warning: {error}: no best epoch until step {step} is left")
         kept = distributed.agree(found.step)
-        self.best = of_records(records.read(workdir / "metrics.jsonl"), score, kept)
+        self.best = _of_step(records.read(workdir / "metrics.jsonl"), score, kept)
         self._checkpoints = Checkpoints(self._folder, found)
 
     def __enter__(self) -> "Best":
@@ -66,8 +68,9 @@ class Best:
     def note(self, step: int, means: dict[str, float], state: Any) -> bool:
         """Save `state` if its score in `means` is lower than every earlier one; return whether.
 
-        The caller then saves the run's own checkpoint, too: a run that goes on from an older one
-        would come before its best epoch, of which only the two newest are kept.
+        The caller then saves the run's own checkpoint at this step, too. If the run went on from an
+        older checkpoint, the best epoch before that checkpoint might be gone, because only the two
+        newest best epochs are kept.
         """
         if means[self._score] >= self.best.score:
             return False
@@ -99,6 +102,6 @@ def better_than(workdir: AnyPath, score: str, step: int) -> str:
     """Return a sentence about a better step than `step` whose checkpoint is lost, or ""."""
     lines = records.read(workdir / "metrics.jsonl")
     lowest = of_records(lines, score)
-    if lowest.step is None or lowest.score >= of_records(lines, score, step).score:
+    if lowest.step is None or lowest.score >= _of_step(lines, score, step).score:
         return ""
     return f"step {lowest.step} had a lower validation {score}, and its checkpoint is lost"

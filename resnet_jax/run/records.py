@@ -1,7 +1,7 @@
 """Records of a run: the file metrics.jsonl, with one JSON object a line.
 
-Every record has `step`, `split` ("train" or "test") and `seed`; the other columns are means over
-`examples` examples.
+Every record has `step`, `split` ("train", "test" or "validation") and `seed`; the other columns
+are means over `examples` examples.
 """
 
 import json

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from resnet_jax.data import order, sources, stream
-from resnet_jax.data.dataset import Part
+from resnet_jax.data.dataset import Subset
 from resnet_jax.keys import Config, nearest
 from resnet_jax.tasks.task import Arrays, Dataset, Statistics, check_batches
 
@@ -102,7 +102,7 @@ def _dataset(config: Config, loaded: sources.Dataset) -> Dataset:
 
     def split(images: Any, rows: np.ndarray | None = None) -> Arrays | ImageStream:
         if loaded.streamed:
-            some = images if rows is None else Part(images, rows)
+            some = images if rows is None else Subset(images, rows)
             return ImageStream(some, tuple(config.data.shape))
         if rows is None:
             return Arrays(images.images, images.labels)

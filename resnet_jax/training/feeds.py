@@ -56,9 +56,10 @@ class Feed:
 
 
 def feed(mesh: Mesh, dataset: Dataset, split: str, config: Config, first: int = 0) -> Feed:
-    """Return the feed of the `train` or `test` split, for a run that goes on from step `first`.
+    """Return the feed of a split (`train`, `test`, `validation`) from step `first` on.
 
-    Replica r trains in the order of seed config.seed + r.
+    `first` is the step from which a resumed run goes on. Replica r trains in the order of seed
+    config.seed + r.
     """
     examples = getattr(dataset, split)
     seeds = [config.seed + replica for replica in range(mesh.shape[shard.REPLICA])]

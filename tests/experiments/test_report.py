@@ -27,7 +27,7 @@ CLAIM = Claim(
 @pytest.fixture
 def reported(finish, monkeypatch):
     """reported(options) -> the content of results.json, of finished runs of 8 and 14 layers."""
-    monkeypatch.setattr(results, "_examples", lambda config: 1500)
+    monkeypatch.setattr(results, "examples", lambda config: 1500)
     monkeypatch.setattr(
         report.figures, "score_curves", lambda curves, path, *_: path.write_text("")
     )

@@ -7,15 +7,15 @@ import pytest
 
 from experiments import search
 from resnet_jax import config_file
-from resnet_jax.recipe import Choice, LogUniform, Uniform
+from resnet_jax.recipe import LogUniform, OneOf, Uniform
 
 FILE = """
 from configs import digits
 from resnet_jax.config import choose, make
-from resnet_jax.recipe import Choice, LogUniform
+from resnet_jax.recipe import LogUniform, OneOf
 
 RECIPE = digits.RECIPE | {"steps": 2, "chunk_steps": 2, "eval_every": 2, "checkpoint_every": 2}
-SEARCH = {"optimizer.learning_rate": LogUniform(1e-3, 0.1), "model.activation": Choice(("tanh",))}
+SEARCH = {"optimizer.learning_rate": LogUniform(1e-3, 0.1), "model.activation": OneOf(("tanh",))}
 
 def get_config(argument=""):
     return make(choose(f"family=highway,block=dense,depth=2,{argument}"), RECIPE)
@@ -23,7 +23,7 @@ def get_config(argument=""):
 
 
 def test_a_draw_depends_on_the_seed_and_its_number_alone():
-    ranges = {"a": LogUniform(1e-3, 1.0), "b": Uniform(-10.0, -1.0), "c": Choice(("x", "y"))}
+    ranges = {"a": LogUniform(1e-3, 1.0), "b": Uniform(-10.0, -1.0), "c": OneOf(("x", "y"))}
     draws = [search.drawn(ranges, 0, number) for number in range(2000)]
     assert draws[7] == search.drawn(ranges, 0, 7) != search.drawn(ranges, 1, 7)
     logarithms = [math.log10(draw["a"]) for draw in draws]

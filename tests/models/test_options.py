@@ -96,7 +96,7 @@ def test_highway_layers_may_have_tanh_and_gates_that_start_as_the_authors_do():
         layer.apply(variables, x), jnp.tanh(x @ kernel), rtol=1e-4, atol=1e-5
     )
     for start, variance in (("he", 2), ("lecun", 1)):
-        gate = Gated(-2.0, start=start).init(jax.random.key(1), x, x, x)["params"]["gate"]
+        gate = Gated(-2.0, kernel_start=start).init(jax.random.key(1), x, x, x)["params"]["gate"]
         assert np.std(gate["kernel"]) == pytest.approx((variance / 400) ** 0.5, rel=0.02)
 
 
