@@ -6,7 +6,7 @@ chosen parts and no others. `--config.KEY=VALUE` sets any other key.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -105,6 +105,9 @@ def make(chosen: str | Mapping[str, Any], recipe: Flat) -> Config:
 def _check_recipe(recipe: Flat) -> None:
     """Raise a ValueError for a key that no part has, and for a value that no switch has."""
     known = tuple(all_keys())
+    parts: dict[str, dict[str, Any]] = {}
+    for _, switch in every_switch():
+        parts.setdefault(switch.key, {}).update(switch.parts)
     for key, value in recipe.items():
         if key not in known:
             raise ValueError(f"unknown config key {key!r} in a recipe{nearest(key, known)}")
@@ -113,8 +116,7 @@ def _check_recipe(recipe: Flat) -> None:
                 f"{key}={value!r} in a recipe has no effect; choose it in the argument, such as "
                 "family=wide,depth=16"
             )
-        switches = [switch for _, switch in every_switch() if switch.key == key]
-        options = tuple(dict.fromkeys(option for switch in switches for option in switch.parts))
+        options = tuple(parts.get(key, ()))
         if options and value not in options:
             raise ValueError(
                 f"{key}={value!r} in a recipe is not one of {', '.join(options)}"
@@ -144,7 +146,7 @@ def _typed(name: str, key: Key, value: Any) -> Any:
     if kind is float and type(value) is int:
         return float(value)
     if kind is tuple and isinstance(value, list):
-        return _tuples(value)
+        return _tuple(value)
     if type(value) is not kind:
         raise ValueError(f"{name}={value!r} must be {kind.__name__}, such as {key.default!r}")
     return value
@@ -316,13 +318,13 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
         if hasattr(value, "items"):
             flat |= flatten(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = _tuples(value)
+            flat[prefix + key] = _tuple(value) if isinstance(value, list | tuple) else value
     return flat
 
 
-def _tuples(value: Any) -> Any:
-    """Return tuples in the place of lists, which JSON makes of them, at every level."""
-    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
+def _tuple(values: Sequence[Any]) -> tuple[Any, ...]:
+    """Return a tuple in the place of a list, which JSON makes of it, at every level."""
+    return tuple(_tuple(value) if isinstance(value, list | tuple) else value for value in values)
 
 
 def changed(config: Config, **values: Any) -> Config:
