@@ -4,7 +4,6 @@ from collections import Counter
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from experiments.plan import Run
 from resnet_jax import families, provenance
@@ -59,10 +58,7 @@ def scores(run: Run) -> list[Row]:
 
 def parameters(config: Config) -> int:
     """Return the number of parameters of a config's network."""
-    shape = TASKS[config.task].example(config).shape
-    example = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    variables = jax.eval_shape(families.build(config).init, jax.random.key(0), example)
-    return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    return sum(leaf.size for leaf in jax.tree.leaves(families.shapes(config)["params"]))
 
 
 def curves(run: Run) -> list[Row]:

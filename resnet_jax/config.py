@@ -37,9 +37,7 @@ from resnet_jax.keys import (
     nearest,
     nearest_divisor,
 )
-from resnet_jax.models import norm
 from resnet_jax.models.merges import GATES
-from resnet_jax.tasks import TASKS
 from resnet_jax.training import groups
 
 # Keys that may differ between two starts of a run, because they do not change what is computed.
@@ -227,16 +225,7 @@ def check_seeds(config: Config) -> None:
 
 def _check_network(config: Config) -> None:
     """Refuse a network that cannot be built, or whose arrays JAX cannot count."""
-    shape = TASKS[config.task].example(config).shape
-    net = families.build(config)
-    example = jax.ShapeDtypeStruct((1, *shape), "float32")
-    # norm.group_size=-1 is a device's share of the batch: start.resolved makes it a number, and
-    # checks again.
-    group = config.norm.group_size if "group_size" in config.norm else 0
-    # Groups of a convolution that do not divide its channels are refused here, too.
-    part = config.batch_size // config.accumulate
-    with norm.checking_norms(group if group > 0 else part):
-        variables = jax.eval_shape(net.init, jax.random.key(0), example)
+    variables = families.shapes(config)
     groups.check(config, variables["params"])
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
         if leaf.size > LARGEST:

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from ml_collections import FrozenConfigDict
 
 from resnet_jax.keys import Config
 from resnet_jax.models import (
@@ -22,7 +23,7 @@ from resnet_jax.models import (
 from resnet_jax.models.conv import Conv
 from resnet_jax.models.family import Family, Layers, check_is_image
 from resnet_jax.models.merges import MERGES
-from resnet_jax.models.norm import NORMS
+from resnet_jax.models.norm import NORMS, checking_norms
 from resnet_jax.models.residual import Chain
 from resnet_jax.tasks import TASKS
 
@@ -64,6 +65,29 @@ def build(config: Config, axis: str | None = None) -> Chain:
     if family.images:
         check_is_image(config, bound.shape)
     return family.build(config, bound)
+
+
+def shapes(config: Config) -> Any:
+    """Return the shapes and types of the network's variables; nothing is computed.
+
+    A command asks for the same network several times, and the network is traced once: the result
+    is shared and must not be changed.
+    Raises: ValueError for a network that cannot be built, for a batch norm over one number, and for
+        groups of a norm or of a convolution that do not divide the channels.
+    """
+    return _shapes(FrozenConfigDict(config))
+
+
+@functools.lru_cache
+def _shapes(config: Any) -> Any:
+    # norm.group_size=-1 is a device's share of the batch: start.resolved makes it a number, and
+    # asks again.
+    group = config.norm.group_size if "group_size" in config.norm else 0
+    examples = group if group > 0 else config.batch_size // config.accumulate
+    image = jax.ShapeDtypeStruct((1, *TASKS[config.task].example(config).shape), jnp.float32)
+    net = build(config)
+    with checking_norms(examples):
+        return jax.eval_shape(net.init, jax.random.key(0), image)
 
 
 def layers(config: Config, axis: str | None = None) -> Layers:

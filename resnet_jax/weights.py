@@ -76,9 +76,8 @@ def slots(layout: str, config: Config) -> dict[str, Slot]:
 
 
 def _shapes(config: Config) -> Any:
-    """Return the shapes of the network's variables."""
-    image = jax.ShapeDtypeStruct((1, *TASKS[config.task].example(config).shape), "float32")
-    made = jax.eval_shape(families.build(config).init, jax.random.key(0), image)
+    """Return the shapes of the parameters and of the batch statistics."""
+    made = families.shapes(config)
     return {name: made[name] for name in ("params", "batch_stats") if name in made}
 
 
