@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from chex import assert_trees_all_close
 from jax.sharding import PartitionSpec
+from ml_collections import FrozenConfigDict
 
 from benchmarks import collectives
 from resnet_jax import families, train, trained
@@ -46,16 +47,24 @@ def recipe(dtype="float32", group=0, **changes):
 
 def trainer(config, mesh, seeds=(0,), spread=shard.spread, streamed=False):
     """(state, feed, chunk of training steps on this mesh)."""
-    axis, optim = shard.axis(mesh), optimizer(config)
-    net = families.build(config, axis)
-    make = lambda seed: state.create(seed, net, tuple(config.data.shape), optim)
-    start = np.array(seeds if len(seeds) > 1 else seeds[0], np.uint32)
-    first = jax.jit(shard.spread(make, mesh, (shard.EACH,)))(shard.place(mesh, shard.EACH, start))
     split = sources.load("digits", "").train
-    feed = feeds.resident(mesh, Arrays(split.images, split.labels), seeds, config.batch_size)
     if streamed:
         images = ImageStream(split, (8, 8, 1))
         feed = feeds.streamed(mesh, images, seeds, config.batch_size, 0, 50)
+    else:
+        feed = feeds.resident(mesh, Arrays(split.images, split.labels), seeds, config.batch_size)
+    fetch = feeds.take_streamed if streamed else feeds.gather
+    create, chunk = programs(FrozenConfigDict(config), mesh, spread, fetch)
+    start = np.array(seeds if len(seeds) > 1 else seeds[0], np.uint32)
+    return create(shard.place(mesh, shard.EACH, start)), feed, chunk
+
+
+@functools.cache
+def programs(config, mesh, spread, fetch):
+    """(create a state from seeds, chunk of training steps); tests share what is compiled."""
+    axis, optim = shard.axis(mesh), optimizer(config)
+    net = families.build(config, axis)
+    make = lambda seed: state.create(seed, net, tuple(config.data.shape), optim)
     step = functools.partial(
         steps.train_step,
         apply=net.apply,
@@ -63,9 +72,10 @@ def trainer(config, mesh, seeds=(0,), spread=shard.spread, streamed=False):
         measure=measure,
         optimizer=optim,
     )
-    chunk = functools.partial(steps.chunk, step=step, fetch=feed.fetch, axis=axis)
+    chunk = functools.partial(steps.chunk, step=step, fetch=fetch, axis=axis)
     specs = (shard.EACH, shard.WHOLE, shard.EACH_ROWS)
-    return first, feed, jax.jit(spread(chunk, mesh, specs, (shard.EACH, shard.EACH)))
+    create = jax.jit(shard.spread(make, mesh, (shard.EACH,)))
+    return create, jax.jit(spread(chunk, mesh, specs, (shard.EACH, shard.EACH)))
 
 
 def trained_for(n, config, mesh, **options):
@@ -139,13 +149,8 @@ def test_a_first_step_in_float32_agrees_to_rounding(mesh):
 def test_each_of_eight_replicas_is_the_run_of_its_seed_bit_for_bit():
     config, seeds = recipe(), tuple(range(3, 11))
     together = trained_for(20, config, shard.mesh(8), seeds=seeds)
-    compiled = None  # one program serves all seeds
     for replica, seed in enumerate(seeds):
-        first, feed, chunk = trainer(config, shard.mesh(devices=1), seeds=(seed,))
-        compiled = compiled or chunk
-        with feed:
-            last, sums = compiled(first, feed.source, feed.draw(0, 20))
-        alone = jax.device_get((last.params, last.batch_stats, last.opt_state, sums))
+        alone = trained_for(20, config, shard.mesh(devices=1), seeds=(seed,))
         own = jax.tree.map(lambda a, r=replica: a[r], together)
         assert jax.tree.all(jax.tree.map(np.array_equal, own, alone))
 
