@@ -16,6 +16,7 @@ from resnet_jax import config_file, distributed, train, trained
 from resnet_jax.run import records
 
 CHANGES = {
+    "model.stages": "(1,)",
     "model.width": "4",
     "steps": "10",
     "chunk_steps": "2",
@@ -34,7 +35,7 @@ def start(workdir, *words, devices=1):
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
         [
-            *(sys.executable, "-m", "resnet_jax.train", "--config=configs/digits.py:depth=8"),
+            *(sys.executable, "-m", "resnet_jax.train", "--config=configs/digits.py:depth=4"),
             *(f"--config.{key}={value}" for key, value in CHANGES.items()),
             *(f"--workdir={workdir}", *words),
         ],
@@ -76,7 +77,7 @@ def alone(tmp_path_factory):
     """The directory of the run in a single process, this one, on one device."""
     workdir = tmp_path_factory.mktemp("alone") / "run"
     with jax.enable_x64(True):
-        run = train.prepare(config_file.load("configs/digits.py:depth=8", CHANGES), workdir)
+        run = train.prepare(config_file.load("configs/digits.py:depth=4", CHANGES), workdir)
         assert run is not None
         train.train(run)
     return workdir

@@ -118,8 +118,11 @@ def test_cores_are_not_divided_and_a_tpu_cannot_be():
         jobs.share(2, "tpu", 4, {})
 
 
+SMALL = "--config.model.width=2", "--config.model.stages=(1,)"
+
+
 def words(workdir, steps):
-    return [f"--workdir={workdir}", "--depths=8", f"--steps={steps}", "--config.model.width=2"]
+    return [f"--workdir={workdir}", "--depths=4", f"--steps={steps}", *SMALL]
 
 
 def sweep(workdir, steps):
@@ -153,7 +156,7 @@ def test_a_whole_sweep_of_two_at_a_time_has_the_numbers_of_one_by_one(tmp_path, 
     degradation.main([*words(together, 4), "--list"])
     assert capsys.readouterr().out.count(" finished  ") == 2
     degradation.main(words(alone, 4))
-    assert "[2/2] resnet-8, seed 0" in capsys.readouterr().out
+    assert "[2/2] resnet-4, seed 0" in capsys.readouterr().out
     assert numbers(together) == numbers(alone)
 
 

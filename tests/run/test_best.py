@@ -15,8 +15,11 @@ from tests.in_process import command
 from tests.run.conftest import CHANGES
 from tests.run.test_resume import flip
 
-# The network that is evaluated is a moving average of one whose gradients come in two parts.
+# The network that is evaluated is a moving average of one whose gradients come in two parts. It has
+# three blocks, with which the errors of the three epochs differ.
 VALIDATED = CHANGES | {
+    "model.stages": "(1, 1, 1)",
+    "model.width": "8",
     "data.validation": "150",
     "data.validation_seed": "3",
     "eval_every": "2",
@@ -140,7 +143,7 @@ def test_a_run_without_a_validation_split_has_no_best_epoch(run, tmp_path):
 )
 def test_what_cannot_be_meant_is_refused_in_one_line(digits, tmp_path, changes, says):
     with pytest.raises(ValueError) as error:
-        training.prepare(digits(8, CHANGES | {"norm.group_size": "0"} | changes), tmp_path / "run")
+        training.prepare(digits(4, CHANGES | {"norm.group_size": "0"} | changes), tmp_path / "run")
     assert says in str(error.value) and "\n" not in str(error.value)
 
 

@@ -28,7 +28,7 @@ def command(changes):
     """command(workdir, steps) -> the training command of the small run as a line of a shell."""
 
     def line(workdir, steps):
-        words = [sys.executable, "-m", "resnet_jax.train", "--config=configs/digits.py:depth=8"]
+        words = [sys.executable, "-m", "resnet_jax.train", "--config=configs/digits.py:depth=4"]
         words += [f"--config.{key}={value}" for key, value in (changes | {"steps": steps}).items()]
         return shlex.join([*words, f"--workdir={workdir}"])
 

@@ -15,8 +15,9 @@ from tests.recipes import recipe
 
 
 def small(**changes):
-    """A network of 8 layers and 4 channels, 10 steps, chunks of 2."""
+    """A network of a single block and 4 channels, 10 steps, chunks of 2."""
     values = {
+        "model__stages": (1,),
         "model__width": 4,
         "steps": 10,
         "chunk_steps": 2,
@@ -26,7 +27,7 @@ def small(**changes):
         "data__pad": 1,
         "data__flip": True,
     }
-    return recipe("digits", "depth=8", **(values | changes))
+    return recipe("digits", "depth=4", **(values | changes))
 
 
 def run(workdir, config):
@@ -55,7 +56,7 @@ def unbroken(tmp_path_factory):
 
 
 def test_a_run_leaves_its_config_its_starts_its_records_and_its_checkpoints(unbroken):
-    assert json.loads((unbroken / "config.json").read_text("utf-8"))["model"]["depth"] == 8
+    assert json.loads((unbroken / "config.json").read_text("utf-8"))["model"]["depth"] == 4
     (start,) = directory.read_starts(unbroken)
     assert start["step"] == 0 and start["examples_per_second"] > 0
     assert {"command", "devices", "versions", "data_fingerprint", "seconds"} <= start.keys()
@@ -98,7 +99,7 @@ def test_a_finished_run_returns_at_once_and_may_be_given_more_steps(unbroken, tm
 @pytest.mark.parametrize(
     "changes,message",
     [
-        ({"model__depth": 14}, "model.depth is 8 in that run and 14 now"),
+        ({"model__width": 8}, "model.width is 4 in that run and 8 now"),
         ({"seed": 1}, "seed is 0 in that run and 1 now"),
         ({"steps": 8}, "steps is 10 in that run and 8 now"),
     ],
