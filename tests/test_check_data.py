@@ -49,7 +49,12 @@ def splits():
 def config(root, stream="auto", **changes):
     """Return the config of a small run on the data set `tiny` in `root`."""
     tiny = {"data__name": "tiny", "data__dir": str(root), "data__shape": SHAPE, "batch_size": 4}
-    tiny |= {"model__num_classes": 3, "model__stages": (1,), "chunk_steps": 1, "data__stream": stream}
+    tiny |= {
+        "model__num_classes": 3,
+        "model__stages": (1,),
+        "chunk_steps": 1,
+        "data__stream": stream,
+    }
     return recipe("digits", "depth=4", **(tiny | changes))
 
 

@@ -46,8 +46,10 @@ def prepare(key, batch, dtype=jnp.float32):
 
 
 def training(net, dtype=jnp.float32):
+    """(first state, training step) of a network."""
     optim = optax.sgd(0.1, 0.9)
-    return state.create(0, net, SHAPE, optim), functools.partial(
+    first = jax.jit(functools.partial(state.create, 0, net, SHAPE, optim))()
+    return first, functools.partial(
         step.train_step,
         apply=net.apply,
         prepare=functools.partial(prepare, dtype=dtype),
@@ -56,27 +58,50 @@ def training(net, dtype=jnp.float32):
     )
 
 
-def test_a_chunk_is_its_steps_in_turn_and_the_network_learns():
+@functools.cache
+def shared():
+    """(first state, training step, the step compiled) of the network that most tests share."""
     first, one = training(network())
+    return first, one, jax.jit(functools.partial(one, axis=None))
+
+
+@functools.cache
+def shared_by_two():
+    """(network, first state, step on one device, step on two) in float64, in groups of 8."""
+    net = network(group_size=8, dtype=jnp.float64)
+    first, one = training(net, jnp.float64)
+    both = jax.vmap(lambda s, b: one(s, b, "data"), (None, 0), axis_name="data")
+    return net, first, jax.jit(functools.partial(one, axis=None)), jax.jit(both)
+
+
+def batch_of(indices, mask=None):
+    whole = jnp.ones(len(indices), bool) if mask is None else mask
+    return feeds.gather(source(), (jnp.asarray(indices), whole), None)
+
+
+def test_a_chunk_is_its_steps_in_turn_and_the_network_learns():
+    first, one, single = shared()
     images, indices = source(), chunk_indices(0, 0, 24, 16, 64)
     inputs = indices, np.ones(indices.shape, bool)
-    chunk = functools.partial(step.chunk, step=one, fetch=feeds.gather, axis=None)
-    last, sums = jax.jit(chunk)(first, images, inputs)
-    assert last.step == 24
-    assert sums["loss"][-4:].sum() < 0.3 * sums["loss"][:4].sum()
-    assert sums["examples"].tolist() == [16.0] * 24
+    chunk = jax.jit(functools.partial(step.chunk, step=one, fetch=feeds.gather, axis=None))
+    ends, losses = [first], []
+    for start in range(0, 24, 3):
+        rows = jax.tree.map(lambda a, start=start: a[start : start + 3], inputs)
+        last, sums = chunk(ends[-1], images, rows)
+        assert sums["examples"].tolist() == [16.0] * 3
+        ends.append(last)
+        losses.extend(sums["loss"])
+    assert ends[-1].step == 24
+    assert sum(losses[-4:]) < 0.3 * sum(losses[:4])
 
     by_hand = first
-    whole = jnp.ones(16, bool)
-    single = jax.jit(lambda s, i: one(s, feeds.gather(images, (i, whole), None), None))
     for row in indices[:3]:
-        by_hand, _ = single(by_hand, row)
-    three, _ = jax.jit(chunk)(first, images, jax.tree.map(lambda a: a[:3], inputs))
-    assert_trees_all_close(three.params, by_hand.params, rtol=1e-4, atol=1e-6)
+        by_hand, _ = single(by_hand, batch_of(row))
+    assert_trees_all_close(ends[1].params, by_hand.params, rtol=1e-4, atol=1e-6)
 
 
 def test_evaluation_counts_every_example_once_whatever_the_batch():
-    first, _ = training(network())
+    first, *_ = shared()
     images = source(50)
     test = functools.partial(
         step.eval_step,
@@ -94,13 +119,10 @@ def test_evaluation_counts_every_example_once_whatever_the_batch():
 
 def test_two_devices_with_groups_of_their_own_take_one_devices_step(x64):
     """The axis averages gradients, statistics and metrics: the step is the same mathematics."""
-    net = network(group_size=8, dtype=jnp.float64)
-    first, one = training(net, jnp.float64)
-    batch = feeds.gather(source(), (jnp.arange(16), jnp.ones(16, bool)), None)
+    _, first, on_one, on_two = shared_by_two()
+    batch = batch_of(range(16))
     split = jax.tree.map(lambda a: a.reshape(2, 8, *a.shape[1:]), batch)
-    alone, sums = jax.jit(lambda s, b: one(s, b, None))(first, batch)
-    shared = jax.vmap(lambda s, b: one(s, b, "data"), (None, 0), axis_name="data")
-    both, both_sums = jax.jit(shared)(first, split)
+    (alone, sums), (both, both_sums) = on_one(first, batch), on_two(first, split)
     for device in range(2):
         here = jax.tree.map(lambda a, device=device: a[device], (both, both_sums))
         assert_trees_all_close(
@@ -118,10 +140,10 @@ def test_the_key_is_the_runs_and_each_step_draws_anew():
         return batch.replace(input=prepare(key, batch).input + noise)
 
     net, optim = network(), optax.sgd(0.0)
-    first = state.create(0, net, SHAPE, optim)
+    first = state.begin(0, state.variables(shared()[0]), optim)
     parts = {"apply": net.apply, "measure": classification.measure, "optimizer": optim}
     one = jax.jit(lambda s, b: step.train_step(s, b, None, prepare=noisy, **parts))
-    batch = feeds.gather(source(), (jnp.arange(16), jnp.ones(16, bool)), None)
+    batch = batch_of(range(16))
     second, a = one(first, batch)
     _, b = one(second, batch)
     _, again = one(first, batch)
@@ -143,7 +165,7 @@ def test_what_an_example_draws_follows_its_row_and_not_its_share_of_the_batch():
     )
     first, one = training(net)
     step_once = jax.jit(lambda batch: one(first, batch, None)[1]["loss"])
-    whole = feeds.gather(source(), (jnp.arange(8), jnp.ones(8, bool)), None)
+    whole = batch_of(range(8))
     halves = [jax.tree.map(lambda a, i=i: a[i : i + 4], whole) for i in (0, 4)]
     assert_trees_all_close(sum(map(step_once, halves)), step_once(whole), rtol=1e-5)
     twice = jax.tree.map(lambda a: jnp.concatenate([a[:4], a[:4]]), whole)
@@ -154,9 +176,10 @@ def test_what_an_example_draws_follows_its_row_and_not_its_share_of_the_batch():
 
 def poisoned(skip):
     """The states and metrics of four steps, whose second one sees an image that is not finite."""
-    first, one = training(network())
+    first, one, single = shared()
     images = source()
-    single = jax.jit(functools.partial(one, axis=None, skip=skip))
+    if skip:
+        single = jax.jit(functools.partial(one, axis=None, skip=True))
     states, sums = [first], []
     for number, indices in enumerate(chunk_indices(0, 0, 4, 16, 64)):
         batch = feeds.gather(images, (indices, jnp.ones(16, bool)), None)
@@ -213,7 +236,7 @@ class Spoils(nn.Module):
 @pytest.mark.parametrize("what", ["statistic", "gradient", "nothing"])
 def test_each_thing_that_is_not_finite_keeps_a_step_from_teaching(what):
     first, one = training(Spoils(what))
-    batch = feeds.gather(source(), (jnp.arange(16), jnp.ones(16, bool)), None)
+    batch = batch_of(range(16))
     after, sums = jax.jit(functools.partial(one, axis=None))(first, batch)
     assert np.isfinite(sums["loss"])
     assert int(after.skipped) == (0 if what == "nothing" else -1)
@@ -221,7 +244,7 @@ def test_each_thing_that_is_not_finite_keeps_a_step_from_teaching(what):
 
 
 def test_if_all_is_finite_both_learn_the_same_bits():
-    first, one = training(network())
+    first, one, _ = shared()
     images, indices = source(), chunk_indices(0, 0, 3, 16, 64)
     inputs = indices, np.ones(indices.shape, bool)
     ends = []
@@ -234,14 +257,11 @@ def test_if_all_is_finite_both_learn_the_same_bits():
 
 def test_the_objective_is_the_summed_loss_over_the_summed_count(x64):
     """Devices that count different numbers of examples take the step of one device."""
-    net = network(group_size=8, dtype=jnp.float64)
-    first, one = training(net, jnp.float64)
-    mask = jnp.arange(16) < 11  # the second of two devices counts three examples
-    batch = feeds.gather(source(), (jnp.arange(16), mask), None)
+    net, first, on_one, on_two = shared_by_two()
+    # The second of two devices counts three examples.
+    batch = batch_of(range(16), jnp.arange(16) < 11)
     split = jax.tree.map(lambda a: a.reshape(2, 8, *a.shape[1:]), batch)
-    alone, sums = jax.jit(lambda s, b: one(s, b, None))(first, batch)
-    shared = jax.vmap(lambda s, b: one(s, b, "data"), (None, 0), axis_name="data")
-    both, _ = jax.jit(shared)(first, split)
+    (alone, sums), (both, _) = on_one(first, batch), on_two(first, split)
     assert sums["examples"] == 11
     assert_trees_all_close(jax.tree.map(lambda a: a[1], both.params), alone.params)
 
@@ -302,8 +322,8 @@ def test_gradients_of_parts_are_those_of_the_whole_batch(x64):
 
 
 def test_running_statistics_follow_part_after_part():
-    first, one = training(network())
-    batch = feeds.gather(source(), (jnp.arange(32), jnp.ones(32, bool)), None)
+    first, one, _ = shared()
+    batch = batch_of(range(32))
     after, _ = jax.jit(functools.partial(one, axis=None, parts=2))(first, batch)
     apply = jax.jit(functools.partial(network().apply, mutable=["batch_stats"]))
     stats = first.batch_stats
@@ -314,21 +334,18 @@ def test_running_statistics_follow_part_after_part():
 
 
 def test_moving_averages_follow_parameters_and_statistics_and_are_what_is_evaluated():
-    net, optim = network(), optax.sgd(0.1, 0.9)
-    current, one = training(net)
-    current = state.create(0, net, SHAPE, optim, ema=True)
-    assert_trees_all_close(current.ema["params"], current.params)
-    one = jax.jit(functools.partial(one, axis=None, ema_decay=0.9))
-    batch = feeds.gather(source(), (jnp.arange(16), jnp.ones(16, bool)), None)
+    first, one, _ = shared()
+    current = state.begin(0, state.variables(first), optax.sgd(0.1, 0.9), ema=True)
     averages = current.ema
+    assert_trees_all_close(current.ema["params"], current.params)
+    single = jax.jit(functools.partial(one, axis=None, ema_decay=0.9))
+    batch = batch_of(range(16))
     for _ in range(3):
-        current, _ = one(current, batch)
+        current, _ = single(current, batch)
         now = {"params": current.params, "batch_stats": current.batch_stats}
         averages = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, averages, now)
     assert_trees_all_close(current.ema, averages, rtol=1e-5, atol=1e-7)
     assert state.variables(current) == current.ema
     nan = lambda key, batch: batch.replace(input=prepare(key, batch).input * jnp.nan)
-    kept, _ = jax.jit(functools.partial(training(net)[1], axis=None, ema_decay=0.9, prepare=nan))(
-        current, batch
-    )
+    kept, _ = jax.jit(functools.partial(one, axis=None, ema_decay=0.9, prepare=nan))(current, batch)
     assert_trees_all_close(kept.ema, current.ema)
