@@ -31,6 +31,8 @@ BATCH = 16
 
 def recipe(dtype="float32", group=0, **changes):
     values = {
+        "model__stages": (1, 1),
+        "optimizer__learning_rate": 0.05,
         "model__width": 4,
         "batch_size": BATCH,
         "steps": 8,
@@ -42,7 +44,7 @@ def recipe(dtype="float32", group=0, **changes):
         "dtype": dtype,
         "norm__group_size": group,
     }
-    return recipes.recipe("digits", "depth=8", **(values | changes))
+    return recipes.recipe("digits", "depth=6", **(values | changes))
 
 
 def trainer(config, mesh, seeds=(0,), spread=shard.spread, streamed=False):
