@@ -12,7 +12,12 @@ from . import cifar10_preact
 
 SOURCE = Source(
     "He et al. 2016, arXiv:1603.05027, Table 3",
-    {"model.family": ("resnet",)},
+    {
+        "model.family": ("resnet",),
+        "model.block": ("bottleneck", "preact_bottleneck"),
+        "model.merge": ("add",),
+        "norm.kind": ("batch",),
+    },
     cifar10_preact.SOURCE.differs,
     (
         Published("depth=164,block=bottleneck", "25.16", cifar10_preact.MEDIAN),
@@ -20,6 +25,7 @@ SOURCE = Source(
         Published("depth=1001,block=bottleneck", "27.82", cifar10_preact.MEDIAN),
         Published("depth=1001", "22.71 (22.68 +- 0.22)", "median of 5 (mean and deviation)"),
     ),
+    disagree=cifar10_preact.SOURCE.disagree,
 )
 RECIPE = cifar10_preact.RECIPE | {"data.name": "cifar100", "model.num_classes": 100}
 

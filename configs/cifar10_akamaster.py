@@ -21,7 +21,12 @@ EPOCH = 50_000 / 128
 BEST = "best epoch by the test split (no validation split), one run"
 SOURCE = Source(
     "github.com/akamaster/pytorch_resnet_cifar10",
-    {"model.family": ("resnet",), "model.block": ("basic",)},
+    {
+        "model.family": ("resnet",),
+        "model.block": ("basic",),
+        "model.merge": ("add",),
+        "norm.kind": ("batch",),
+    },
     (
         "An epoch there has 391 batches, the last of 80 images; ours are whole batches.",
         "The classifier starts from N(0, 1/n); there it starts as a convolution does, N(0, 2/n).",

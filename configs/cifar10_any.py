@@ -2,8 +2,8 @@
 
     python -m resnet_jax.train --config=configs/cifar10_any.py:family=vgg,depth=11 --data_dir=DIR
 
-It is the recipe of cifar10.py at rate 0.01, with channels of mean 0 and variance 1, at which
-networks without norms train, too. No paper gives it: a network of a paper has its own recipe
+It is the recipe of cifar10.py with a rate of 0.01, at which networks without norms train, too, and
+with channels of mean 0 and variance 1. No paper gives it: a network of a paper has its own recipe
 (docs/recipes.md).
 """
 

@@ -10,29 +10,31 @@ mean 0 and variance 1. `--config.model.growth=24` is the wider network. Without 
 """
 
 from resnet_jax.config import Config, choose, make
-from resnet_jax.recipe import Published, Source
+from resnet_jax.recipe import CIFAR_100, Published, Source
 
 # Steps of an epoch.
 EPOCH = 50_000 / 64
 LAST = "test split, last epoch, one run, augmented"
+NOT_AUGMENTED = "test split, last epoch, one run, not augmented"
+DROPOUT = {"model.dropout": 0.2, "data.pad": 0, "data.flip": False}
 SOURCE = Source(
     "Huang et al. 2017, arXiv:1608.06993, sec. 4.2 and Table 2",
-    {"model.family": ("densenet",)},
+    {"model.family": ("densenet",), "norm.kind": ("batch",)},
     (
-        "Steps are those of a stream of shuffled epochs, 781.25 an epoch.",
+        "An epoch is 781.25 steps, without a short last batch; the code has 782.",
         "The code counts epochs from 1, so that its drops come an epoch earlier than ours.",
     ),
     (
         Published("depth=40", "5.24", LAST),
         Published("block=basic,depth=100", "4.10", LAST),
         Published("block=bottleneck,depth=100", "4.51", LAST),
-        Published("block=bottleneck,depth=250 (growth 24)", "3.62", LAST),
-        Published("block=bottleneck,depth=190 (growth 40)", "3.46", LAST),
-        Published("depth=40 on CIFAR-100", "24.42", LAST),
-        Published("block=bottleneck,depth=100 on CIFAR-100", "22.27", LAST),
-        Published("depth=40 (dropout 0.2)", "7.00", "as above, not augmented"),
-        Published("block=basic,depth=100 (dropout 0.2)", "5.77", "as above, not augmented"),
-        Published("block=bottleneck,depth=100 (dropout 0.2)", "5.92", "as above, not augmented"),
+        Published("block=bottleneck,depth=250", "3.62", LAST, {"model.growth": 24}),
+        Published("block=bottleneck,depth=190", "3.46", LAST, {"model.growth": 40}),
+        Published("depth=40", "24.42", LAST, CIFAR_100),
+        Published("block=bottleneck,depth=100", "22.27", LAST, CIFAR_100),
+        Published("depth=40", "7.00", NOT_AUGMENTED, DROPOUT),
+        Published("block=basic,depth=100", "5.77", NOT_AUGMENTED, DROPOUT),
+        Published("block=bottleneck,depth=100", "5.92", NOT_AUGMENTED, DROPOUT),
     ),
     disagree=(
         "The text does not say what decays; the code decays all parameters. We take the code's.",

@@ -16,15 +16,25 @@ from resnet_jax.recipe import Published, Source
 EPOCH = 50_000 / 128
 SOURCE = Source(
     "Zhang et al. 2019, arXiv:1901.09321, sec. 4, and the authors' code",
-    {"model.family": ("resnet",), "model.block": ("fixup_basic", "fixup_bottleneck")},
+    {
+        "model.family": ("resnet",),
+        "model.block": ("fixup_basic", "fixup_bottleneck"),
+        "model.merge": ("add",),
+    },
     (
-        "The authors' name filter gives the tenth of the rate to all names with `bias` or `scale`, "
-        "and so does ours.",
-        "The training error counts another class than the larger share's; the code weighs both.",
+        "In the training error a mixed image is right if the prediction is the class with the "
+        "larger share; the code credits both classes with their shares.",
         "The stem starts from N(0, 2/(9 * 16)); the code's is PyTorch's, of variance 1/(9 * 9).",
         "Partners of mixup are neighbours in the shuffled batch; the code draws a permutation.",
     ),
-    (Published("depth=110 (without mixup)", "7.24", "test split (quoted, not verified by us)"),),
+    (
+        Published(
+            "depth=110",
+            "7.24",
+            "test split (as quoted by others; not verified by us in the paper)",
+            {"data.mixup": 0.0, "optimizer.weight_decay": 5e-4},
+        ),
+    ),
 )
 RECIPE = {
     "data.normalisation": "constants",

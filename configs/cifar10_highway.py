@@ -12,17 +12,20 @@ network, 1.4 times as wide, so that it has about as many parameters.
 from resnet_jax.config import Config, choose, make
 from resnet_jax.recipe import Published, Source
 
+from . import cifar10
+
 SOURCE = Source(
     "Srivastava et al. 2015, arXiv:1507.06228, sec. 3.2 and Table 2, and the authors' code",
     {"model.family": ("highway",), "model.block": ("pooled",), "model.depth": (19,)},
     (
-        "Caffe keeps the rate inside the momentum; the two differ just after the rate changes.",
+        cifar10.CAFFE,
         "Contrast is normalised to variance 1; the code's data also lose their mean image.",
         "The first convolution starts by He's rule; the authors' file names a `value` of 0.05, "
         "which Caffe's filler ignores, so that the kernel starts from N(0, 1).",
         "The classifier starts from N(0, 1/n) for n inputs; in the authors' code, from "
         "N(0, 0.05^2).",
-        "The text's 11- and 32-layer networks are not in the code, and their widths are unknown.",
+        "The text's networks of 11 and 32 layers have no recipe: they are not in the code, and "
+        "their widths are unknown.",
     ),
     (Published("depth=19", "7.54 (7.72 +- 0.16)", "best of 5 (mean and deviation)"),),
     disagree=(

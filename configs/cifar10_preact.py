@@ -15,19 +15,27 @@ from resnet_jax.recipe import Published, Source
 from . import cifar10
 
 MEDIAN = "test split, last step, median of 5 runs"
+bias = lambda value: {"model.gate_bias": value}
 SOURCE = Source(
     "He et al. 2016, arXiv:1603.05027, sec. 5 and Tables 2-4",
-    {"model.family": ("resnet",)},
-    (
-        "Caffe keeps the rate inside the momentum; the two differ just after the rate changes.",
-        "The paper searches each gate's bias; the rows name the best.",
-    ),
+    {
+        "model.family": ("resnet",),
+        "model.block": (
+            *("basic", "preact_basic", "norm_after_basic", "relu_before_basic"),
+            *("relu_preact_basic", "single", "preact_single"),
+            *("bottleneck", "preact_bottleneck", "norm_after_bottleneck"),
+            *("relu_before_bottleneck", "relu_preact_bottleneck"),
+        ),
+        "model.merge": ("add", "exclusive_gate", "shortcut_gate"),
+        "norm.kind": ("batch",),
+    },
+    (cifar10.CAFFE,),
     (
         Published("depth=110,block=basic", "6.61", MEDIAN),
-        Published("depth=110,block=basic (gains 0.5, 0.5)", "12.35", MEDIAN),
-        Published("depth=110,block=basic,merge=exclusive_gate (bias -6)", "8.70", MEDIAN),
-        Published("depth=110,block=basic,merge=shortcut_gate (bias 0)", "12.86", MEDIAN),
-        Published("depth=110,block=basic,merge=shortcut_gate (bias -6)", "6.91", MEDIAN),
+        Published("depth=110,block=basic", "12.35", MEDIAN, {"model.gains": (0.5, 0.5)}),
+        Published("depth=110,block=basic,merge=exclusive_gate", "8.70", MEDIAN, bias(-6.0)),
+        Published("depth=110,block=basic,merge=shortcut_gate", "12.86", MEDIAN, bias(0.0)),
+        Published("depth=110,block=basic,merge=shortcut_gate", "6.91", MEDIAN, bias(-6.0)),
         Published("depth=110,block=basic,skip=C", "12.22", MEDIAN),
         Published("depth=110,block=norm_after_basic", "8.17", MEDIAN),
         Published("depth=110,block=relu_before_basic", "7.84", MEDIAN),

@@ -17,7 +17,12 @@ from . import cifar10_preact
 EPOCH = 50_000 / 64
 SOURCE = Source(
     "He et al. 2016, arXiv:1603.05027, Table 4, and the authors' code",
-    {"model.family": ("resnet",)},
+    {
+        "model.family": ("resnet",),
+        "model.block": ("preact_bottleneck",),
+        "model.merge": ("add",),
+        "norm.kind": ("batch",),
+    },
     (),
     (Published("depth=1001", "4.62 (4.69 +- 0.20)", "median of 5 (mean and deviation)"),),
     "27 hours on two GPUs of 2016 (the authors)",

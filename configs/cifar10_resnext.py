@@ -9,24 +9,25 @@ the original bottlenecks, 8 groups of 64 channels; `--config.model.cardinality=1
 """
 
 from resnet_jax.config import Config, choose, make
-from resnet_jax.recipe import Published, Source
+from resnet_jax.recipe import CIFAR_100, Published, Source
 
 # Steps of an epoch.
 EPOCH = 50_000 / 128
 MEAN = "test split, mean of the last epochs of 10 runs, pre-activation blocks, batch 256"
+WIDER = {"model.cardinality": 16, "model.widen": 16}
 SOURCE = Source(
     "Xie et al. 2017, arXiv:1611.05431, sec. 5.3, and the authors' Torch code",
-    {"model.family": ("resnext",)},
+    {"model.family": ("resnext",), "model.merge": ("add",), "norm.kind": ("batch",)},
     (
-        "Steps are those of a stream of shuffled epochs, 390.6 an epoch.",
+        "An epoch is 390.6 steps, without a short last batch; the code has 391.",
         "The code's rate drops after 147 and 222 epochs of 300; ours at half and three quarters, "
         "as the text says.",
     ),
     (
-        Published("depth=29, 8x64d", "3.65", MEAN),
-        Published("depth=29, 16x64d", "3.58", MEAN),
-        Published("depth=29, 8x64d on CIFAR-100", "17.77", MEAN),
-        Published("depth=29, 16x64d on CIFAR-100", "17.31", MEAN),
+        Published("depth=29", "3.65", MEAN),
+        Published("depth=29", "3.58", MEAN, WIDER),
+        Published("depth=29", "17.77", MEAN, CIFAR_100),
+        Published("depth=29", "17.31", MEAN, WIDER | CIFAR_100),
     ),
     disagree=(
         "The paper's table is of pre-activation blocks and batches of 256; the authors' README "

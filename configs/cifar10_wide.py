@@ -11,23 +11,23 @@ CIFAR-100: `--config.data.name=cifar100 --config.model.num_classes=100`.
 """
 
 from resnet_jax.config import Config, choose, make
-from resnet_jax.recipe import Published, Source
+from resnet_jax.recipe import CIFAR_100, Published, Source
 
 # Steps of an epoch.
 EPOCH = 50_000 / 128
 MEDIAN = "test split, last epoch, median of 5 runs"
 SOURCE = Source(
     "Zagoruyko & Komodakis 2016, arXiv:1605.07146, sec. 3, and the authors' Torch code",
-    {"model.family": ("wide",)},
+    {"model.family": ("wide",), "model.merge": ("add",), "norm.kind": ("batch",)},
     (
-        "Steps are those of a stream of shuffled epochs, 390.6 an epoch; the code leaves out the "
-        "last images, 390 an epoch, and counts epochs from 1.",
+        "An epoch is 390.6 steps, without a short last batch; the code leaves out the last images, "
+        "390 steps an epoch.",
     ),
     (
         Published("depth=28", "4.00", MEDIAN),
-        Published("depth=28 (dropout 0.3)", "3.89", MEDIAN),
-        Published("depth=28 on CIFAR-100", "19.25", MEDIAN),
-        Published("depth=28 on CIFAR-100 (dropout 0.3)", "18.85", MEDIAN),
+        Published("depth=28", "3.89", MEDIAN, {"model.dropout": 0.3}),
+        Published("depth=28", "19.25", MEDIAN, CIFAR_100),
+        Published("depth=28", "18.85", MEDIAN, CIFAR_100 | {"model.dropout": 0.3}),
     ),
     "6 hours for depth=40, widen=4 on a Titan X (the authors)",
     (

@@ -17,7 +17,7 @@ CROP = imagenet.ONE_CROP
 SOURCE = Source(
     "Huang et al. 2017, arXiv:1608.06993, sec. 4.2 and Table 3",
     {"model.family": ("densenet",)},
-    ("Colours do not change; the authors' code changes brightness and adds noise, too.",),
+    ("There is no colour augmentation; the authors' code changes colours and brightness.",),
     (
         Published("depth=121", "25.02", CROP),
         Published("depth=169", "23.80", CROP),

@@ -20,9 +20,13 @@ EPOCH = 1_281_167 / 256
 CROP = "validation split, 224 centre pixels of 256, one run"
 SOURCE = Source(
     "github.com/pytorch/vision, references/classification",
-    {"model.family": ("resnet", "wide", "resnext", "densenet")},
+    {
+        "model.family": ("resnet", "wide", "resnext", "densenet"),
+        "model.merge": ("add",),
+        "norm.kind": ("batch",),
+    },
     (
-        "torchvision trains ResNeXts for 100 epochs and took DenseNet's weights from its authors.",
+        "torchvision trains ResNeXts for 100 epochs; its weights of DenseNets are their authors'.",
         "Convolutions start with the fan-out, as there; the classifier starts from N(0, 1/n), "
         "1.7 times wider than torchvision's uniform numbers.",
     ),

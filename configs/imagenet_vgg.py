@@ -18,10 +18,10 @@ SOURCE = Source(
     {"model.family": ("vgg", "vgg_bn")},
     (
         "The rate drops at 1/2, 3/4 and 7/8 of the run; in the paper it dropped when the error "
-        "stayed.",
+        "reached a plateau.",
         "Channels are divided by their deviation; the paper subtracts the mean alone.",
-        imagenet.DIFFERS[4],
-        "Crops have a random area and aspect ratio, and colours do not change.",
+        imagenet.CROPS,
+        "Crops have a random area and aspect ratio, and there is no colour augmentation.",
         "Kernels start by He's rule; the paper starts deeper networks from a trained A, or by "
         "N(0, 0.01^2).",
         "The decay is on kernels; Caffe decays as its layers say, which the paper does not tell.",

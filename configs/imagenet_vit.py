@@ -1,4 +1,4 @@
-"""Vision Transformers on ImageNet from the start, by Dosovitskiy et al. 2021 (arXiv:2010.11929).
+"""Vision Transformers on ImageNet from scratch, by Dosovitskiy et al. 2021 (arXiv:2010.11929).
 
     python -m resnet_jax.train --config=configs/imagenet_vit.py:depth=12 --data_dir=DIR ...
 
@@ -19,7 +19,7 @@ SOURCE = Source(
     {"model.family": ("vit",)},
     (
         "The head has no hidden layer; in the paper's pre-training it has one, with tanh.",
-        "The network starts as torchvision's does.",
+        "The parameters are initialised as in torchvision.",
         "Pixels are normalised by ImageNet's constants, and crops cover 8 % to 100 %; the authors' "
         "code scales pixels to -1..1, and its crops cover 5 % to 100 %.",
         "The paper's error is after fine-tuning on images of 384 pixels.",

@@ -10,18 +10,19 @@ augmented. Gates start at a bias of -1. `--config.model.width=16` is the smaller
 from resnet_jax.config import Config, choose, make
 from resnet_jax.recipe import Published, Source
 
-from . import cifar10_highway
+from . import cifar10, cifar10_highway
 
+BEST = "best of 5 (mean and deviation)"
 SOURCE = Source(
     "Srivastava et al. 2015, arXiv:1507.06228, sec. 3.2 and Table 1, and the authors' code",
     {"model.family": ("highway",), "model.block": ("pooled",), "model.depth": (10,)},
     (
-        "Caffe keeps the rate inside the momentum; the two differ just after the rate changes.",
+        cifar10.CAFFE,
         "The classifier starts from N(0, 1/n) for n inputs; the authors' from N(0, 0.1^2).",
     ),
     (
-        Published("depth=10 (width 32)", "0.45 (0.46 +- 0.02)", "best of 5 (mean and deviation)"),
-        Published("depth=10 (width 16)", "0.57 (0.60 +- 0.03)", "best of 5 (mean and deviation)"),
+        Published("depth=10", "0.45 (0.46 +- 0.02)", BEST),
+        Published("depth=10", "0.57 (0.60 +- 0.03)", BEST, {"model.width": 16}),
     ),
 )
 RECIPE = cifar10_highway.RECIPE | {

@@ -20,7 +20,8 @@ SOURCE = Source(
     "Srivastava et al. 2015, arXiv:1507.06228, sec. 3.1 and Fig. 1",
     {"model.family": ("highway",), "model.block": ("dense",)},
     (
-        "The paper names what is searched and not the ranges, but for the bias: ours are SEARCH.",
+        "The paper names what is searched and, but for the bias, not the ranges; those of the "
+        "search below are ours.",
         "With tanh, layers start from N(0, 1/n); the paper's start is the same for both.",
         "Channels get mean 0 and variance 1; the paper does not say how pixels are scaled.",
         "Gates' kernels start from N(0, 2/n), as in the authors' convolutional code.",

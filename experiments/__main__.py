@@ -25,6 +25,9 @@ def main() -> None:
     for name, claim in claims().items():
         text = f"{claim.says} ({claim.source})"
         print(textwrap.fill(text, 99, initial_indent=f"{name:<20}", subsequent_indent=" " * 20))
+    print(
+        "\nexperiments.search is no claim: it trains random draws from the ranges of a config file."
+    )
 
 
 if __name__ == "__main__":

@@ -33,7 +33,9 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_config()
     parser.add_argument("--workdir", required=True, help="the folder of the search")
     parser.add_argument("--data_dir", help="tensorflow-datasets folder (data.dir)")
-    parser.add_argument("--runs", type=command.whole(1, 10_000), default=40, help="draws")
+    parser.add_argument(
+        "--runs", type=command.whole(1, 10_000), default=40, help="how many draws; each is a run"
+    )
     parser.add_argument("--search_seed", type=command.whole(0), default=0, help="seed of the draws")
     arguments = parser.read(words)
     with command.refusals():
@@ -41,6 +43,11 @@ def main(words: Sequence[str] | None = None) -> None:
         config = command.load_config(arguments, arguments.data_dir)
         config_file.refuse_other_networks(arguments.config, config)
         ranges = config_file.ranges(arguments.config)
+        if not ranges:
+            raise ValueError(
+                f"{arguments.config} names nothing to search over; define SEARCH in it, as "
+                "configs/mnist_highway_dense.py does"
+            )
         if fixed := sorted(ranges.keys() & arguments.overrides.keys()):
             raise ValueError(f"--config.{fixed[0]} is what is searched over; leave it out")
         draws = [drawn(ranges, arguments.search_seed, i) for i in range(arguments.runs)]

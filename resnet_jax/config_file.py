@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from resnet_jax import config as configs
 from resnet_jax.choices import ArgumentError, explain_unknown, keys_of_parts
-from resnet_jax.keys import Config
+from resnet_jax.keys import Config, Key
 from resnet_jax.recipe import Source
 
 TRUE, FALSE = ("true", "t", "1", "yes"), ("false", "f", "0", "no")
@@ -37,16 +37,10 @@ def load(spec: str, overrides: Overrides | None = None) -> Config:
 def ranges(spec: str) -> dict[str, Any]:
     """Return the SEARCH of the file in `FILE[:switch=value,...]`: {key: what a search draws}.
 
-    Raises: ValueError if the file has none.
+    A file without SEARCH has {}.
     """
-    path, _ = _parts(spec)
-    with _module(path) as module:
-        if not hasattr(module, "SEARCH"):
-            raise ValueError(
-                f"{path} names nothing to search over; define SEARCH, as "
-                "configs/mnist_highway_dense.py does"
-            )
-        return module.SEARCH
+    with _module(_parts(spec)[0]) as module:
+        return getattr(module, "SEARCH", {})
 
 
 def source(spec: str) -> Source | None:
@@ -82,8 +76,15 @@ def refuse_other_networks(spec: str, config: Config) -> None:
     """
     path, _ = _parts(spec)
     with _module(path) as module:
-        if hasattr(module, "SOURCE"):
-            _refuse_other_networks(module.SOURCE, config, path)
+        if not hasattr(module, "SOURCE") or not list(module.SOURCE.misfits(config)):
+            return
+        others = {}
+        for file in sorted(path.resolve().parent.glob("*.py")):
+            with contextlib.suppress(Exception):  # another file's mistakes are not of interest here
+                other = importlib.import_module(f"{PACKAGE}.{file.stem}")
+                if other.get_config().data.name == config.data.name:
+                    others[str(path.with_name(file.name))] = getattr(other, "SOURCE", None)
+        raise ArgumentError(module.SOURCE.refusal(config, path, others))
 
 
 # The name under which a config file's folder is a package while the file is read.
@@ -121,18 +122,6 @@ def _module(path: Path) -> Iterator[Any]:
             del sys.modules[name]
 
 
-def _refuse_other_networks(source: Source, config: Config, path: Path) -> None:
-    """Raise an ArgumentError if the recipe is not for this network; it names the files that are."""
-    if not list(source.misfits(config)):
-        return
-    others = {}
-    for file in sorted(path.resolve().parent.glob("*.py")):
-        with contextlib.suppress(Exception):  # another file's mistakes are not of interest here
-            other = importlib.import_module(f"{PACKAGE}.{file.stem}")
-            others[str(path.with_name(file.name))] = other.SOURCE
-    raise ArgumentError(source.refusal(config, path, others))
-
-
 def _near(path: Path) -> str:
     files = [file for folder in (path.parent, Path("configs")) for file in folder.glob("*.py")]
     names = sorted({str(file) for file in files if file.stem != "__init__"})
@@ -161,7 +150,7 @@ def override(config: Config, overrides: Overrides) -> Config:
     for key, text in overrides.items():
         if key not in keys or key == "model.depth":
             raise ValueError(explain_unknown(key, tuple(flat), chosen))
-        values[key] = parse(key, text, keys[key].default)
+        values[key] = parse(key, text, keys[key])
     # A schedule that ends with the run still does if the command line sets the number of steps.
     if "steps" in values and flat.get("schedule.end") == flat["steps"]:
         values.setdefault("schedule.end", values["steps"])
@@ -169,25 +158,27 @@ def override(config: Config, overrides: Overrides) -> Config:
     return config.lock()
 
 
-def parse(key: str, text: str | bool, default: Any) -> Any:
+def parse(name: str, text: str | bool, key: Key) -> Any:
     """Return the value of a text, in the type of the key's default.
 
     Raises: ValueError with the type that is wanted.
     """
+    default = key.default
     if isinstance(text, bool):
         if not isinstance(default, bool):
-            raise ValueError(f"--config.{key} needs a value: --config.{key}=VALUE")
+            raise ValueError(f"--config.{name} needs a value: --config.{name}=VALUE")
         return text
     try:
         return _PARSERS[type(default)](text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        example = default or key.rule.says.partition("such as ")[2] or (1, 2)
         kinds = {
             bool: "true or false",
             int: f"a whole number, such as {default}",
             float: f"a number, such as {default}",
-            tuple: f"values in brackets, such as {default or (1, 2)}",
+            tuple: f"values in brackets, such as {example}",
         }
-        raise ValueError(f"--config.{key}={text[:80]} is not {kinds[type(default)]}") from error
+        raise ValueError(f"--config.{name}={text[:80]} is not {kinds[type(default)]}") from error
 
 
 def _bool(text: str) -> bool:

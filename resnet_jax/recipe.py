@@ -9,6 +9,7 @@ for some of its values names the ranges in `SEARCH`, {key: what is drawn}; the c
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -49,11 +50,32 @@ class OneOf(NamedTuple):
 
 
 class Published(NamedTuple):
-    """An error that the source gives: of which network, in percent, and how it was measured."""
+    """An error that the source gives.
 
-    network: str
+    Attributes:
+        argument: the argument of the config file that chooses the network.
+        error: the error in percent, or another number in words.
+        protocol: how the error was measured.
+        changes: what the command line must change beside the argument: {key: value}.
+    """
+
+    argument: str
     error: str
     protocol: str
+    changes: Mapping[str, object] = MappingProxyType({})
+
+    def words(self) -> list[str]:
+        """Return the words of the command line that make the changes."""
+        words = []
+        for key, value in self.changes.items():
+            if isinstance(value, bool):
+                words.append(f"--{'' if value else 'no'}config.{key}")
+            else:
+                words.append(f"--config.{key}={value}")
+        return words
+
+
+CIFAR_100 = {"data.name": "cifar100", "model.num_classes": 100}
 
 
 class Source(NamedTuple):
@@ -76,28 +98,35 @@ class Source(NamedTuple):
     disagree: Sequence[str] = ()
 
     def says(self) -> str:
-        """Return the networks in words: `model.family=resnet and model.depth=18 or 34`."""
-        return " and ".join(
+        """Return the networks in words: `model.family=resnet, model.depth=18 or 34`."""
+        return ", ".join(
             f"{key}={' or '.join(map(str, values))}" for key, values in self.networks.items()
         )
 
     def misfits(self, config: Config) -> Iterator[str]:
-        """Yield `key=value` for each choice of the config that is of another network."""
+        """Yield `key=value` for each choice of the config that is of another network.
+
+        If the family is another, nothing else is of interest.
+        """
         for key, values in self.networks.items():
             part, _, name = key.partition(".")
             value = config.get(part, {}).get(name)
             if value not in values:
                 yield f"{key}={value}"
+                if key == "model.family":
+                    return
 
-    def refusal(self, config: Config, path: Path, others: Mapping[str, "Source"]) -> str:
-        """Return why the recipe in `path` does not take the config's network.
+    def refusal(self, config: Config, path: Path, others: Mapping[str, "Source | None"]) -> str:
+        """Return why the recipe in `path` does not train the config's network.
 
-        `others` are the sources of the files beside it, by name: the sentence names those that do.
+        `others` are the sources of the files beside it that train on the same data, by name, or
+        None for a recipe of any network: the sentence names those that train the config's network.
         """
-        fitting = [name for name, other in others.items() if not list(other.misfits(config))]
+        fitting = [n for n, other in others.items() if other and not list(other.misfits(config))]
         where = f"; recipes for it: {', '.join(fitting)}" if fitting else ""
+        free = [name for name, other in others.items() if other is None]
         return (
-            f"{path}: {' and '.join(self.misfits(config))} is no network of this recipe "
-            f"({self.paper}), which is for {self.says()}{where}; a config file of your own may "
-            "take any network"
+            f"{path} does not train {' and '.join(self.misfits(config))}: it is the recipe of "
+            f"{self.paper}, which is for {self.says()}{where}; for any network: "
+            f"{', '.join([*free, 'a config file of your own'])}"
         )

@@ -1,5 +1,6 @@
 """Write docs/recipes.md from the config files: `python scripts/recipes.py`."""
 
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,9 +8,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from resnet_jax import config as configs  # noqa: E402
 from resnet_jax import config_file  # noqa: E402
 from resnet_jax.keys import Config  # noqa: E402
-from resnet_jax.recipe import Source  # noqa: E402
+from resnet_jax.recipe import LogUniform, OneOf, Published, Source, Uniform  # noqa: E402
 
 PAGE = ROOT / "docs" / "recipes.md"
 # The training examples of the data sets as published.
@@ -20,17 +22,25 @@ EXAMPLES = {
     "imagenet2012": 1_281_167,
     "svhn_cropped": 604_388,
 }
+# The switches that choose a network, and keys that follow from the data or are told elsewhere.
+NETWORK = ("family", "block", "skip", "merge", "norm")
+OF_DATA = ("model.depth", "model.num_classes", "norm.group_size")
 HEAD = """# Recipes
 
 This page is made from the files in `configs/` by `python scripts/recipes.py`; do not change it by
 hand. A recipe names its source, the networks that it is for, what is not as published, and the
-errors that the source gives, with their protocol. Training another network by it is refused; a
-config file of your own may take any. None of these runs was repeated here at full length: the
-errors are the sources'.
+errors that the source gives, with their protocol. Training another network by it is refused;
+`configs/cifar10_any.py` and a config file of your own take any. None of these runs was repeated
+here at full length: the errors are the sources'.
+
+The first column of a table of errors is what follows `configs/NAME.py:` and the flags that the
+network needs. `python -m resnet_jax.train --config=configs/NAME.py:ARGUMENT --help` prints every
+value that the recipe trains with.
 
 Decay. The papers of 2015 decay the kernels of convolutions and of the classifier; the Torch code
-that many later papers use (fb.resnet.torch) decays all parameters. `optimizer.decay` is what the
-paper's own code does, or else its text. Biases of gates decay in no recipe.
+that many later papers use (fb.resnet.torch) decays all parameters. `optimizer.decay` follows the
+paper's own runs; if text and code disagree, the recipe says which of them it takes. Biases of gates
+decay in no recipe.
 """
 
 
@@ -44,10 +54,10 @@ def page() -> str:
     found = list(recipes())
     rows = [
         f"| [`{name}`](#{name.replace('.py', 'py')}) | {source.paper} | {networks(source)} "
-        f"| {data(config)} | {best(source)} |"
+        f"| {data(config)} | {first(source)} |"
         for name, config, source in found
     ]
-    table = ["| recipe | source | networks | data | published error, % |", "|---|---|---|---|---|"]
+    table = ["| recipe | source | networks | data | published error |", "|---|---|---|---|---|"]
     ours = ", ".join(f"`{name}`" for name in without_source())
     parts = [
         HEAD,
@@ -83,10 +93,20 @@ def data(config: Config) -> str:
     return config.data.name + aside
 
 
-def best(source: Source) -> str:
+def first(source: Source) -> str:
     """Return the first published error."""
-    first = source.published[0]
-    return f"{first.error} ({first.network})"
+    row = source.published[0]
+    return f"{error(row)} ({network(row)})"
+
+
+def error(row: Published) -> str:
+    """Return an error with its unit."""
+    return f"{row.error} %" if row.error[0].isdigit() else row.error
+
+
+def network(row: Published) -> str:
+    """Return the argument and the flags of a network, as a shell takes them."""
+    return " ".join(f"`{shlex.quote(word)}`" for word in (row.argument, *row.words()))
 
 
 def section(name: str, config: Config, source: Source) -> str:
@@ -99,16 +119,41 @@ def section(name: str, config: Config, source: Source) -> str:
     lines += [f"- **Cost.** {source.cost}."]
     lines += [f"- **Text and code disagree.** {text}" for text in source.disagree]
     lines += [f"- **Differs.** {text}" for text in source.differs]
-    lines += ["", "| network | error, % | protocol |", "|---|---|---|"]
-    lines += [f"| {row.network} | {row.error} | {row.protocol} |" for row in source.published]
-    command = f"python -m resnet_jax.train --config=configs/{name} --data_dir=DIR --workdir=RUN"
-    return "\n".join([*lines, "", f"    {command}", ""])
+    lines += ["", "| network | error | protocol |", "|---|---|---|"]
+    lines += [f"| {network(row)} | {error(row)} | {row.protocol} |" for row in source.published]
+    lines += [
+        "",
+        f"    python -m resnet_jax.train --config=configs/{name} --data_dir=DIR --workdir=RUN",
+    ]
+    if config.data.validation:
+        lines += ["    python -m resnet_jax.evaluate --workdir=RUN --best"]
+    if ranges := config_file.ranges(str(ROOT / "configs" / name)):
+        lines += [f"    python -m experiments.search --config=configs/{name} --workdir=SEARCH", ""]
+        lines += [f"The search draws {'; '.join(drawn(key, r) for key, r in ranges.items())}."]
+    return "\n".join([*lines, ""])
+
+
+def drawn(key: str, values: Uniform | LogUniform | OneOf) -> str:
+    """Return in words what a search draws for a key."""
+    if isinstance(values, OneOf):
+        return f"`{key}` from {' or '.join(map(str, values.values))}"
+    scale = " on a logarithmic scale" if isinstance(values, LogUniform) else ""
+    return f"`{key}` from {values.low:g} to {values.high:g}{scale}"
 
 
 def default(config: Config) -> str:
-    """Return the network of the default argument."""
-    model = config.model
-    return f"family={model.family}, depth={model.depth}, block={model.block}, skip={model.skip}"
+    """Return the network of the default argument: its choices, and all keys with other values."""
+    chosen = {c.name: c.value for c in configs.choices_of(config) if len(c.switch.parts) > 1}
+    words = [f"{name}={value}" for name, value in chosen.items() if name in NETWORK]
+    flat = configs.flatten(config)
+    for name, key in configs.keys_of(config).items():
+        if (
+            name.startswith(("model.", "norm."))
+            and name not in OF_DATA
+            and flat[name] != key.default
+        ):
+            words.append(f"{name.removeprefix('model.')}={flat[name]}")
+    return f"{words[0]}, depth={config.model.depth}, {', '.join(words[1:])}"
 
 
 def run(config: Config) -> str:
@@ -121,11 +166,14 @@ def run(config: Config) -> str:
         at = ", ".join(f"{step:,}" for step in schedule.boundaries)
         words += f"; the rate is multiplied by {schedule.factor:g} at steps {at}"
     elif schedule.kind == "exponential":
-        words += f"; the rate is multiplied by {schedule.factor:g} every {schedule.every:,} steps"
+        words += f"; the rate falls smoothly, by a factor of {schedule.factor:g} in "
+        words += f"{schedule.every:,} steps"
     else:
         words += f"; the rate follows a {schedule.kind}"
     if schedule.warmup_steps:
-        words += f", after {schedule.warmup_steps:,} steps of {schedule.warmup} warm-up"
+        start = schedule.warmup_factor * config.optimizer.learning_rate
+        how = "are at rate" if schedule.warmup == "constant" else "rise linearly from rate"
+        words += f"; the first {schedule.warmup_steps:,} steps {how} {start:g}"
     return f"{words}."
 
 
@@ -138,22 +186,31 @@ def optimizer(config: Config) -> str:
     words += f", decay {keys.weight_decay:g} on {keys.decay}" if keys.weight_decay else ", no decay"
     words += f", gradients clipped to norm {keys.clip_norm:g}" if keys.clip_norm else ""
     for pattern, rate, decay in keys.groups:
-        words += f"; `{pattern.replace('|', chr(92) + '|')}`: rate x {rate:g}, decay x {decay:g}"
+        words += f"; `{pattern}`: rate x {rate:g}, decay x {decay:g}"
     return f"{words}."
+
+
+NORMALISED = {
+    "per_pixel": "the mean image subtracted",
+    "channel": "channels of mean 0 and variance 1",
+    "constants": "channels normalised by constants",
+    "contrast": "the contrast of each image normalised",
+}
 
 
 def inputs(config: Config) -> str:
     """Return what happens to an image in words."""
     keys = config.data
-    words = [f"normalised by {keys.normalisation}"]
+    words = [NORMALISED[keys.normalisation]]
     if keys.pad:
         words.append(f"padded by {keys.pad} pixels ({keys.padding}) and cropped")
     elif config.data.name == "imagenet2012":
-        words.append("cropped at random")
+        words.append("crops of random area and aspect ratio")
     words += ["mirrored"] if keys.flip else []
     words += [f"mixup {keys.mixup:g}"] if keys.mixup else []
     if config.norm.kind == "batch":
-        words.append(f"batch norm over {config.norm.group_size or 'all'} examples")
+        size = config.norm.group_size
+        words.append(f"batch norm over {f'{size} examples' if size else 'the whole batch'}")
     return ", ".join(words) + "."
 
 

@@ -67,6 +67,7 @@ MISTAKES = [
     ("", ("--config.norm.kind=none",), "chosen in the config's argument, configs/NAME.py:norm="),
     ("", ("--config.model.depth=8",), "chosen in the config's argument, configs/NAME.py:depth="),
     ("", ("--config.seed",), "--config.seed needs a value: --config.seed=VALUE"),
+    ("", ("--config.optimizer.groups=.*bias",), "in brackets, such as (('.*bias', 0.1, 0.0),)"),
     ("", ("--noconfig.steps",), "--config.steps needs a value: --config.steps=VALUE"),
     ("", ("--noconfig.data.flip=2",), "unknown flag --noconfig.data.flip"),
     ("", ("--config.data.flip=maybe",), "--config.data.flip=maybe is not true or false"),

@@ -34,12 +34,39 @@ def test_every_recipe_of_a_paper_says_where_it_comes_from():
 @pytest.mark.parametrize(
     "name,argument,says",
     [
-        ("cifar10.py", "family=vgg", "model.family=vgg is no network of this recipe (He et al. 20"),
-        ("cifar10.py", "family=wide", "recipes for it: {configs}/cifar10_wide.py, {configs}/imag"),
-        ("cifar10_fixup.py", "block=basic", "which is for model.family=resnet and model.block=fi"),
-        ("cifar10_highway.py", "depth=10", "model.depth=10 is no network of this recipe"),
-        ("cifar10_stochastic_depth.py", "merge=rezero", "model.merge=rezero is no network of this"),
-        ("imagenet.py", "depth=34", "{configs}/imagenet_18_34.py"),
+        (
+            "cifar10.py",
+            "family=vgg",
+            "does not train model.family=vgg: it is the recipe of He et al. ",
+        ),
+        ("cifar10.py", "family=wide", "recipes for it: {configs}/cifar10_wide.py; for any network"),
+        ("cifar10.py", "block=fixup_basic", "recipes for it: {configs}/cifar10_fixup.py; for any"),
+        (
+            "cifar10.py",
+            "merge=rezero",
+            "for any network: {configs}/cifar10_any.py, a config file of",
+        ),
+        (
+            "cifar10_preact.py",
+            "norm=group",
+            "does not train norm.kind=group: it is the recipe of He",
+        ),
+        (
+            "cifar10_fixup.py",
+            "block=basic",
+            "which is for model.family=resnet, model.block=fixup_b",
+        ),
+        (
+            "cifar10_highway.py",
+            "depth=10",
+            "does not train model.depth=10: it is the recipe of Sriv",
+        ),
+        ("cifar10_stochastic_depth.py", "merge=rezero", "does not train model.merge=rezero: it is"),
+        (
+            "imagenet.py",
+            "depth=34",
+            "it: {configs}/imagenet_18_34.py, {configs}/imagenet_torchvision",
+        ),
     ],
 )
 def test_another_papers_network_is_refused_with_the_recipes_that_take_it(name, argument, says):
@@ -49,6 +76,18 @@ def test_another_papers_network_is_refused_with_the_recipes_that_take_it(name, a
     assert says.format(configs=ROOT / "configs") in str(error.value)
     assert "\n" not in str(error.value)
     assert config_file.load(f"{ROOT}/configs/cifar10_any.py:family=vgg").model.family == "vgg"
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_every_published_error_is_of_a_network_that_the_command_line_names(name):
+    source = FOUND[name][1]
+    rows = [(row.argument, *row.words()) for row in source.published]
+    assert len(set(rows)) == len(rows), "two errors of one network"
+    for row in source.published:
+        config = load(name, row.argument, **row.changes)
+        assert not list(source.misfits(config)), row
+        flat = configs.flatten(config)
+        assert {key: flat[key] for key in row.changes} == dict(row.changes)
 
 
 # Steps of an epoch, and the rate in an epoch, as the papers say (docs/recipes.md has the sources).

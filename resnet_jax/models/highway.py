@@ -182,7 +182,7 @@ FAMILY = Family(
                     "model.dropout": Key(
                         default(pooled_highway, "dropout"),
                         Rule(lambda rate: 0 <= rate < 0.7, "must lie in [0, 0.7)"),
-                        "rate of dropout on the input; behind poolings as published",
+                        "rate of dropout on the input; the rates after poolings rise with it",
                     )
                 },
             ),

@@ -43,8 +43,8 @@ class Stage(NamedTuple):
 class Network(NamedTuple):
     """A network of the paper: its stages, the width of its last 1x1 convolution, and dropout.
 
-    `more_dropout` is what the rates of dropout, on the input and behind each pooling, are more than
-    the first one, which is 0.2. `valid`: the first convolution has no padding.
+    `more_dropout` has, for the input and for each pooling, the published rate of dropout less that
+    of the input (0.2): model.dropout is added to it. `valid`: the first convolution has no padding.
     """
 
     stages: tuple[Stage, ...]

@@ -230,7 +230,7 @@ _NORMED = {
     "model.fan": Key(
         "auto",
         choice("auto", "in", "out"),
-        "whose number starts kernels: inputs or outputs; auto is in without norms, else out",
+        "kernels start with variance 2 / fan-in or fan-out; auto: in without norms, else out",
     ),
     "model.zero_init": Key(default(resnet, "zero"), ANY, "whether bodies start at zero"),
 }

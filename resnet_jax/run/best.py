@@ -41,8 +41,8 @@ class Best:
     """The best score of a run until now. Use it as a context: leaving it waits for the last save.
 
     `step` is the step at which the run begins or goes on. Checkpoints of later steps are removed,
-    because the run will come to these steps again. A best epoch whose checkpoint is lost counts no
-    longer, so that the next one is saved.
+    because the run will come to these steps again. A best epoch whose checkpoint is lost is
+    forgotten, so that the next one is saved.
     """
 
     def __init__(self, workdir: AnyPath, score: str, step: int):
@@ -68,9 +68,9 @@ class Best:
     def note(self, step: int, means: dict[str, float], state: Any) -> bool:
         """Save `state` if its score in `means` is lower than every earlier one; return whether.
 
-        The caller then saves the run's own checkpoint at this step, too. If the run went on from an
-        older checkpoint, the best epoch before that checkpoint might be gone, because only the two
-        newest best epochs are kept.
+        The caller then saves the run's own checkpoint at this step, too. Without it a run might go
+        on from a step before the best one, and `best/`, which keeps two checkpoints, might no
+        longer have the best one of that time.
         """
         if means[self._score] >= self.best.score:
             return False

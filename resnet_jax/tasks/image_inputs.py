@@ -187,5 +187,7 @@ KEYS = {
     "data.cutout": Key(0, _EVEN, "side of a square that is cut out of an image, in pixels"),
     "data.mixup": Key(0.0, _ALPHA, "alpha of mixup's Beta(alpha, alpha); 0 is none"),
     "data.cutmix": Key(0.0, _ALPHA, "alpha of cutmix's Beta(alpha, alpha); 0 is none"),
-    "data.label_smoothing": Key(0.0, FRACTION, "share of the target that all classes have"),
+    "data.label_smoothing": Key(
+        0.0, FRACTION, "e: the target is (1 - e) x the class + e / classes"
+    ),
 }

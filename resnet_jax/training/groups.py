@@ -2,9 +2,11 @@
 
 A path is made of the names from the network to the parameter, such as
 `stage1/layers/body/conv1/kernel`. A row of `optimizer.groups` is (pattern, multiple of the rate,
-multiple of the decay); the pattern is a regular expression that matches a whole path. Parameters
-that no row matches have the whole rate, and decay as `optimizer.decay` says. Biases of gates decay
-only if a row says so: decay would open a gate that starts shut.
+multiple of the decay); the pattern is a regular expression that matches a whole path. For the
+parameters that it matches, a row stands in the place of `optimizer.decay`: 0 is no decay, and 1 is
+`optimizer.weight_decay`, whether `optimizer.decay` is kernels or all. Parameters that no row
+matches have the whole rate, and decay as `optimizer.decay` says. Biases of gates decay only if a
+row says so: decay would open a gate that starts shut.
 """
 
 import math
@@ -16,8 +18,9 @@ import jax
 
 from resnet_jax.keys import Config, Rule
 
-# A parameter without gradient decays by e^(-rate decay / (1 - momentum)) in a step: at 0.1, 1e-4
-# and 0.9 to 4 % of its value in 32,000 steps, so that a bias of -6 becomes -0.25.
+# Decay multiplies a parameter without gradient by e^(-rate decay / (1 - momentum)) in each step.
+# With rate 0.1, decay 1e-4 and momentum 0.9, 4 % of it are left after 32,000 steps: a bias of -6
+# becomes -0.25.
 GATE_BIASES = ".*gate/bias"
 
 
@@ -65,8 +68,8 @@ def check(config: Config, params: Any) -> None:
         for other, *values in rows[:i]:
             if values != both and (same := [path for path in own if re.fullmatch(other, path)]):
                 raise ValueError(
-                    f"optimizer.groups: {other!r} and {pattern!r} both match {same[0]}, with other "
-                    "multiples; make one of the patterns narrower"
+                    f"optimizer.groups: {other!r} and {pattern!r} both match {same[0]}, with "
+                    "different multiples; make one of the patterns narrower"
                 )
 
 
@@ -101,5 +104,5 @@ def _is_row(row: Any) -> bool:
 ROWS = Rule(
     lambda value: all(map(_is_row, value)),
     "must hold rows (pattern, multiple of the rate, multiple of the decay) with a regular "
-    "expression and numbers that are not negative, such as (('.*bias', 0.1, 1.0),)",
+    "expression and numbers that are not negative, such as (('.*bias', 0.1, 0.0),)",
 )

@@ -131,7 +131,7 @@ _COMMON = {
     "optimizer.ema_decay": Key(
         0.0,
         FRACTION,
-        "of the moving averages of parameters and statistics, which are evaluated; 0 is none",
+        "of moving averages of parameters and batch statistics; evaluations use them; 0 is none",
     ),
     "optimizer.clip_norm": Key(
         0.0, NOT_NEGATIVE, "largest norm of the gradient, over all parameters; 0 is no limit"
@@ -164,6 +164,8 @@ OPTIMIZERS: dict[str, Part] = {
     ),
     "adamw": Part("Adam with decoupled decay", build=adamw, keys=_adaptive(1e-3, 0.01, 1e-8)),
     "lamb": Part(
-        "Adam whose step is scaled to each tensor", build=lamb, keys=_adaptive(2e-3, 0.01, 1e-6)
+        "Adam's step times |parameter| / |step|, of each tensor",
+        build=lamb,
+        keys=_adaptive(2e-3, 0.01, 1e-6),
     ),
 }

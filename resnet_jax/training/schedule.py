@@ -42,7 +42,11 @@ _WARMUP = {
         choice("constant", "linear"),
         "the warm-up's form: constant at warmup_factor, or linear from warmup_factor to 1",
     ),
-    "schedule.warmup_factor": Key(0.1, NOT_NEGATIVE, "of the rate, at the warm-up's start"),
+    "schedule.warmup_factor": Key(
+        0.1,
+        NOT_NEGATIVE,
+        "share of the rate at which a warm-up starts; a constant warm-up stays there",
+    ),
 }
 
 

@@ -56,7 +56,10 @@ def test_the_draws_are_trained_once_and_the_best_is_first(tmp_path, capsys):
 @pytest.mark.parametrize(
     "words,says",
     [
-        (["--config=configs/digits.py"], "names nothing to search over; define SEARCH, as conf"),
+        (
+            ["--config=configs/digits.py"],
+            "names nothing to search over; define SEARCH in it, as conf",
+        ),
         (["--config.optimizer.learning_rate=0.1"], "--config.optimizer.learning_rate is what is s"),
         (["--config.model.width=0"], "model.width=0 must be positive"),
     ],

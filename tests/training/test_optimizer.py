@@ -166,7 +166,7 @@ def test_the_bias_of_a_closed_gate_stays_without_a_gradient():
     "rows,says",
     [
         ((("gate/bias", 1.0, 0.0),), "'gate/bias' matches no parameter of this network; its par"),
-        ((("head/.*", 1.0, 0.0), (".*/bias", 1.0, 1.0)), "both match head/dense/bias, with other"),
+        ((("head/.*", 1.0, 0.0), (".*/bias", 1.0, 1.0)), "both match head/dense/bias, with differ"),
         ((("head/.*", 1.0),), "must hold rows (pattern, multiple of the rate, multiple of the d"),
         (("head/.*", 1.0, 1.0), "must hold rows"),
         ((("head/(", 1.0, 1.0),), "must hold rows"),
