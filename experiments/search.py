@@ -58,14 +58,18 @@ def main(words: Sequence[str] | None = None) -> None:
         {"draw": i, **values, "loss": loss_of(one, workdir / f"draw-{i:03d}")}
         for i, (values, one) in enumerate(zip(draws, tried, strict=True))
     ]
-    rows.sort(key=lambda row: (math.isnan(row["loss"]), row["loss"]))
+    rows.sort(key=lambda row: math.inf if row["loss"] is None else row["loss"])
     directory.write(workdir / "search.json", json.dumps(rows, indent=2) + "\n")
     for row in rows:
         values = " ".join(f"{key}={_short(row[key])}" for key in ranges)
-        say(f"draw {row['draw']:3d}: training loss {row['loss']:.3g}  {values}")
+        loss = "diverged" if row["loss"] is None else f"training loss {row['loss']:.3g}"
+        say(f"draw {row['draw']:3d}: {loss}  {values}")
     best = rows[0]
-    flags = " ".join(f"--config.{key}={best[key]}" for key in ranges)
-    say(f"best: --config={arguments.config} {flags}")
+    if best["loss"] is None:
+        say("all draws diverged")
+    else:
+        flags = " ".join(f"--config.{key}={best[key]}" for key in ranges)
+        say(f"best: --config={arguments.config} {flags}")
 
 
 def drawn(ranges: dict[str, Any], seed: int, number: int) -> dict[str, Any]:
@@ -74,10 +78,10 @@ def drawn(ranges: dict[str, Any], seed: int, number: int) -> dict[str, Any]:
     return {key: span.draw(random) for key, span in ranges.items()}
 
 
-def loss_of(config: Config, workdir: directory.AnyPath) -> float:
+def loss_of(config: Config, workdir: directory.AnyPath) -> float | None:
     """Train, unless the run is finished, and return its training loss over the last epoch.
 
-    The loss of a run that diverged is nan.
+    A run that diverged has no loss, and is trained again if the search goes on.
     """
     with command.refusals():
         run = train.prepare(config, workdir)
@@ -86,7 +90,7 @@ def loss_of(config: Config, workdir: directory.AnyPath) -> float:
             train.train(run)
         except FloatingPointError as error:
             say(f"{workdir}: {error}")
-            return math.nan
+            return None
     lines = records.read(workdir / "metrics.jsonl")
     return records.last_epoch(lines, results.examples(config), config.seed)["loss"]
 

@@ -222,6 +222,14 @@ def test_a_recipe_may_set_keys_that_the_command_line_may_not(name, argument, key
         assert "\n" not in str(error.value)
 
 
+def test_a_network_is_traced_once_and_another_one_anew():
+    shapes = families.shapes(recipe("digits", "depth=8"))
+    assert families.shapes(recipe("digits", "depth=8")) is shapes
+    wider = families.shapes(recipe("digits", "depth=8", model__width=32))
+    kernel = lambda tree: tree["params"]["stem"]["conv"]["kernel"].shape
+    assert (kernel(shapes), kernel(wider)) == ((3, 3, 1, 16), (3, 3, 1, 32))
+
+
 def test_an_odd_family_of_many_layers_or_stages_is_refused_at_once():
     for argument, changes, message in (
         ("family=densenet,depth=3004", {}, "is more than 1202, the most layers of a densenet"),

@@ -118,7 +118,20 @@ RATES = [
     ("imagenet.py", "", 1, {149_999: 0.1, 150_000: 0.01, 300_000: 0.001}),
     ("imagenet_densenet.py", "", 1_281_167 / 256, {29.9: 0.1, 30: 0.01, 60: 0.001}),
     ("imagenet_vit.py", "", 1, {0: 0.0, 5_000: 0.0015, 10_000: 0.003, 93_835: 0.0}),
+    ("imagenet_18_34.py", "", 1, {149_999: 0.1, 150_000: 0.01, 300_000: 0.001}),
+    ("imagenet_alexnet.py", "", 1_281_167 / 128, {44.9: 0.01, 45: 1e-3, 67.5: 1e-4, 78.75: 1e-5}),
+    ("imagenet_vgg.py", "", 1, {184_999: 0.01, 185_000: 1e-3, 277_500: 1e-4, 323_750: 1e-5}),
+    ("imagenet_torchvision.py", "", 1_281_167 / 256, {29.9: 0.1, 30: 0.01, 60: 0.001}),
+    ("cifar100.py", "", 1, {0: 0.01, 400: 0.1, 32_000: 0.01, 48_000: 0.001}),
+    ("cifar10_akamaster.py", "depth=110", CIFAR, {0: 0.01, 1: 0.1, 100: 0.01, 150: 0.001}),
+    ("svhn_stochastic_depth.py", "", 598_388 / 128, {29.9: 0.1, 30: 0.01, 35: 0.001}),
+    ("svhn_wide.py", "", 604_388 / 128, {79.9: 0.01, 80: 0.001, 120: 0.0001}),
+    ("mnist_highway_dense.py", "", 600, {0: 0.01, 1: 0.0098, 2: 0.009604}),
 ]
+
+
+def test_every_recipe_of_a_paper_has_its_rates_tested():
+    assert {name for name, *_ in RATES} == set(FOUND)
 
 
 @pytest.mark.parametrize("name,argument,epoch,rates", RATES)

@@ -6,6 +6,7 @@ import pytest
 from experiments import plan
 from experiments.flags import CONFIGS
 from resnet_jax import config as configs
+from resnet_jax.run import programs
 
 
 def flat(options, network, *arguments):
@@ -36,6 +37,13 @@ def test_networks_of_one_family_have_one_block(options):
     assert flat(both, ("resnet", 14))["model.block"] == "bottleneck"
     with pytest.raises(ValueError, match=r"depth 14 is not 9n\+2"):
         plan.check([both.run("resnet-14", ("resnet", 14), 0)], both)
+
+
+@pytest.mark.parametrize("steps,size", [(90, 3), (600, 30), (97, 4), (10, 1)])
+def test_a_shortened_run_has_chunks_of_one_length_if_that_is_not_half_as_long(options, steps, size):
+    run = options(8, steps=steps).run("resnet", ("resnet", 8), 0)
+    assert run.config.chunk_steps == size
+    assert (len(set(programs.chunk_lengths(run.config, 0))) == 1) == (steps % size == 0)
 
 
 def test_steps_scale_the_schedule(options):

@@ -2,12 +2,15 @@
 
 import json
 import math
+import types
 
 import pytest
+from etils import epath
 
 from experiments import search
 from resnet_jax import config_file
 from resnet_jax.recipe import LogUniform, OneOf, Uniform
+from tests.recipes import recipe
 
 FILE = """
 from configs import digits
@@ -51,6 +54,26 @@ def test_the_draws_are_trained_once_and_the_best_is_first(tmp_path, capsys):
     flags = said.splitlines()[-1].removeprefix("best: ").split()[1:]
     overrides, _ = config_file.split(flags)
     assert config_file.load(str(file), overrides).model.activation == "tanh"
+
+
+def test_a_loss_is_the_mean_over_the_last_epoch_however_many_records_it_has(finish, tmp_path):
+    run = types.SimpleNamespace(config=recipe("digits", "depth=8"), workdir=tmp_path)
+    finish(run)
+    line = {"split": "train", "seed": 0, "error": 0.5, "examples": 750}
+    lines = [line | {"step": 30 * i, "loss": loss} for i, loss in enumerate((9.0, 9.0, 1.0, 2.0))]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+    assert search.loss_of(run.config, epath.Path(tmp_path)) == 1.5
+
+
+def test_a_draw_that_diverged_is_last_and_has_no_loss(monkeypatch, tmp_path, capsys):
+    (tmp_path / "own.py").write_text(FILE)
+    (tmp_path / "runs").mkdir()
+    losses = iter((None, 2.0, 1.0))
+    monkeypatch.setattr(search, "loss_of", lambda config, workdir: next(losses))
+    search.main([f"--config={tmp_path / 'own.py'}", f"--workdir={tmp_path / 'runs'}", "--runs=3"])
+    rows = json.loads((tmp_path / "runs" / "search.json").read_text("utf-8"))
+    assert [row["loss"] for row in rows] == [1.0, 2.0, None]
+    assert "draw   0: diverged" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

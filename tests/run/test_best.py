@@ -6,6 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from etils import epath
 
 from resnet_jax import train as training
 from resnet_jax import trained
@@ -111,6 +112,18 @@ def test_a_best_epoch_that_is_damaged_is_named_and_the_run_goes_on(run, start, t
     said = capsys.readouterr().out
     lowest = best.of_records(lines(copied, "validation"), "error")
     assert (f"step {lowest.step} had a lower validation error" in said) == (lowest.step != 6)
+
+
+def test_a_best_epoch_after_the_step_from_which_a_run_goes_on_is_removed(tmp_path):
+    workdir, state = epath.Path(tmp_path), {"a": jax.numpy.ones(3)}
+    scores = {2: 0.5, 6: 0.25}
+    rows = [{"split": "validation", "step": step, "error": at} for step, at in scores.items()]
+    (workdir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with best.Best(workdir, "error", 0) as kept:
+        assert [kept.note(step, {"error": at}, state) for step, at in scores.items()] == [True] * 2
+    with best.Best(workdir, "error", 4) as kept:
+        assert kept.best == (0.5, 2) and checkpoint.find(workdir / "best").step == 2
+        assert not kept.note(6, {"error": 0.5}, state)
 
 
 def test_a_run_without_a_validation_split_has_no_best_epoch(run, tmp_path):
