@@ -45,6 +45,18 @@ def test_the_targets_of_cutmix_are_shared_as_the_pixels_are(mixtures):
     assert set(np.unique(images)) == {0.0, 1.0}
 
 
+def test_a_box_has_the_area_of_its_share(mixtures):
+    """Its sides are sqrt(1 - lambda) of the image's; the mean is over lambda and all centres."""
+    part = np.sqrt(1 - (np.arange(2000) + 0.5) / 2000)  # Beta(1, 1) is uniform
+
+    def inside(side):  # (centre, lambda) -> how many rows or columns lie in the image
+        centre, half = np.arange(side)[:, None], (side * part).astype(int) // 2
+        return np.minimum(centre + half, side) - np.maximum(centre - half, 0)
+
+    area = (inside(6).mean(0) * inside(10).mean(0)).mean() / 60
+    assert np.asarray(mixtures["cutmix"][0])[:, 0].mean() == pytest.approx(area, abs=0.02)
+
+
 def test_the_centre_of_a_box_is_uniform_over_the_pixels():
     """A box of 2 x 2 pixels is cut off around pixel 0, and the last pixel has one chance less."""
     inside = lambda key: mixing.within(
