@@ -1,12 +1,18 @@
 """Recipes: the page says what the files say, and a recipe takes the networks of its paper alone."""
 
+import re
 from pathlib import Path
 
+import jax
+import numpy as np
+import optax
 import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from resnet_jax import config as configs
-from resnet_jax import config_file
+from resnet_jax import config_file, families
 from resnet_jax.choices import ArgumentError
+from resnet_jax.training.optimizer import optimizer
 from resnet_jax.training.schedule import schedule
 from scripts import recipes
 
@@ -144,6 +150,57 @@ def test_the_rate_is_the_papers_on_both_sides_of_every_boundary(name, argument, 
     for step in boundaries:
         drop = float(rate(step)) / float(rate(step - 1))
         assert drop == pytest.approx(load(name, argument).schedule.factor, rel=1e-5)
+
+
+def kinds(config):
+    """Return a parameter of each kind of the recipe's network, of 2 x 3 random numbers."""
+    paths = flatten_dict(families.shapes(config)["params"])
+    each = {re.sub(r"\d+", "#", "/".join(path)): path for path in paths}
+    random = np.random.default_rng(0)
+    return {path: random.normal(size=(2, 3)) for path in each.values()}
+
+
+def multiples(config, path):
+    """Return the multiples of the rate and of the decay, as docs/recipes.md says them."""
+    for pattern, rate, decay in config.optimizer.groups:
+        if re.fullmatch(pattern, path):
+            return rate, decay
+    every = config.optimizer.decay == "all" and not path.endswith("gate/bias")
+    return 1.0, 1.0 if every or path.endswith("/kernel") else 0.0
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_ten_updates_of_every_recipe_are_those_of_its_optimizer_written_out(name):
+    config, keys = FOUND[name][0], FOUND[name][0].optimizer
+    p, optim, rate = kinds(config), optimizer(config), schedule(config)
+    random = np.random.default_rng(1)
+    grads = [{path: random.normal(size=(2, 3)) for path in p} for _ in range(10)]
+    with jax.enable_x64(True):
+        found, state = unflatten_dict(p), optim.init(unflatten_dict(p))
+        update = jax.jit(lambda g, state, p: optim.update(g, state, p))
+        for g in grads:
+            steps, state = update(unflatten_dict(g), state, found)
+            found = jax.device_get(optax.apply_updates(found, steps))
+
+    m, v = ({path: 0.0 for path in p} for _ in range(2))
+    for t, g in enumerate(grads):
+        norm = np.sqrt(sum((a**2).sum() for a in g.values()))
+        scale = min(1.0, keys.clip_norm / norm) if keys.clip_norm else 1.0
+        for path in p:
+            of_rate, of_decay = multiples(config, "/".join(path))
+            a, decay = scale * g[path], keys.weight_decay * of_decay * p[path]
+            if keys.name == "sgd":
+                m[path] = keys.momentum * m[path] + a + decay
+                step = a + decay + keys.momentum * m[path] if keys.nesterov else m[path]
+            else:
+                assert keys.name == "adamw"
+                m[path] = keys.beta1 * m[path] + (1 - keys.beta1) * a
+                v[path] = keys.beta2 * v[path] + (1 - keys.beta2) * a**2
+                root = np.sqrt(v[path] / (1 - keys.beta2 ** (t + 1)))
+                step = m[path] / (1 - keys.beta1 ** (t + 1)) / (root + keys.epsilon) + decay
+            p[path] = p[path] - of_rate * float(rate(t)) * step
+    for path, value in flatten_dict(found).items():
+        np.testing.assert_allclose(value, p[path], rtol=1e-6, atol=1e-7, err_msg=str(path))
 
 
 def test_what_a_recipe_is_about():
