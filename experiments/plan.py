@@ -188,8 +188,8 @@ def scale(config: Config, steps: int) -> None:
     schedule.warmup_steps = min(schedule.warmup_steps, steps // 10)
     most = max(1, min(config.chunk_steps, steps // 20))
     # Chunks of one length are one program; a last chunk of another length would be a second.
-    even = max(size for size in range(1, most + 1) if steps % size == 0)
-    config.chunk_steps = even if 2 * even > most else most
+    divisor = max(size for size in range(1, most + 1) if steps % size == 0)
+    config.chunk_steps = divisor if 2 * divisor > most else most
     multiple = lambda every: max(1, round(every / config.chunk_steps)) * config.chunk_steps
     config.eval_every = multiple(max(config.eval_every * share, steps / 5))
     config.checkpoint_every = multiple(max(config.checkpoint_every * share, steps / 5))

@@ -75,11 +75,12 @@ def shapes(config: Config) -> Any:
     Raises: ValueError for a network that cannot be built, for a batch norm over one number, and for
         groups of a norm or of a convolution that do not divide the channels.
     """
-    return _shapes(FrozenConfigDict(config))
+    return _shapes(FrozenConfigDict(config), jax.config.read("jax_enable_x64"))
 
 
 @functools.lru_cache
-def _shapes(config: Any) -> Any:
+def _shapes(config: Any, x64: bool) -> Any:
+    # With x64 the same network may have other types, so that its shapes are kept apart.
     # norm.group_size=-1 is a device's share of the batch: start.resolved makes it a number, and
     # asks again.
     group = config.norm.group_size if "group_size" in config.norm else 0

@@ -128,12 +128,13 @@ def section(name: str, config: Config, source: Source) -> str:
     if config.data.validation:
         lines += ["    python -m resnet_jax.evaluate --workdir=RUN --best"]
     if ranges := config_file.ranges(str(ROOT / "configs" / name)):
-        lines += [f"    python -m experiments.search --config=configs/{name} --workdir=SEARCH", ""]
-        lines += [f"The search draws {'; '.join(drawn(key, r) for key, r in ranges.items())}."]
+        search = f"python -m experiments.search --config=configs/{name}"
+        lines += [f"    {search} --data_dir=DIR --workdir=RUNS", ""]
+        lines += [f"The search draws {'; '.join(range_of(key, r) for key, r in ranges.items())}."]
     return "\n".join([*lines, ""])
 
 
-def drawn(key: str, values: Uniform | LogUniform | OneOf) -> str:
+def range_of(key: str, values: Uniform | LogUniform | OneOf) -> str:
     """Return in words what a search draws for a key."""
     if isinstance(values, OneOf):
         return f"`{key}` from {' or '.join(map(str, values.values))}"

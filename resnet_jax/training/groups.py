@@ -19,7 +19,7 @@ import jax
 from resnet_jax.keys import Config, Rule
 
 # Decay multiplies a parameter without gradient by e^(-rate decay / (1 - momentum)) in each step.
-# With rate 0.1, decay 1e-4 and momentum 0.9, 4 % of it are left after 32,000 steps: a bias of -6
+# With rate 0.1, decay 1e-4 and momentum 0.9, 4 % of it is left after 32,000 steps: a bias of -6
 # becomes -0.25.
 GATE_BIASES = ".*gate/bias"
 
