@@ -188,6 +188,6 @@ KEYS = {
     "data.mixup": Key(0.0, _ALPHA, "alpha of mixup's Beta(alpha, alpha); 0 is none"),
     "data.cutmix": Key(0.0, _ALPHA, "alpha of cutmix's Beta(alpha, alpha); 0 is none"),
     "data.label_smoothing": Key(
-        0.0, FRACTION, "e: the target is (1 - e) x the class + e / classes"
+        0.0, FRACTION, "epsilon: a target is (1 - epsilon) x its class + epsilon / classes"
     ),
 }

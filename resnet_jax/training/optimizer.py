@@ -131,7 +131,7 @@ _COMMON = {
     "optimizer.ema_decay": Key(
         0.0,
         FRACTION,
-        "of moving averages of parameters and batch statistics; evaluations use them; 0 is none",
+        "decay of moving averages of parameters and statistics, which are evaluated; 0 is none",
     ),
     "optimizer.clip_norm": Key(
         0.0, NOT_NEGATIVE, "largest norm of the gradient, over all parameters; 0 is no limit"
