@@ -12,48 +12,101 @@ are missing, resumes what was stopped, and writes the report.
 """
 
 import contextlib
+import hashlib
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 
 from experiments import flags, jobs, plan, results, sweep
-from experiments.plan import NONE, Options, Run
+from experiments.plan import NONE, Network, Options, Run
 from experiments.results import Row, scores
 from resnet_jax import cluster
 from resnet_jax import command as commands
+from resnet_jax.analysis.statistics import FEWEST, Test
+from resnet_jax.run.start import say
+
+Kind = Literal["exact", "init", "trained"]
 
 
 class Verdict(NamedTuple):
-    """What the runs say: `holds` is true, false, or None if this scale cannot show it.
+    """What the rows say of a statement.
 
-    `says` gives the numbers behind the verdict, in words.
+    `holds` is true, false, or None if this scale cannot show it. `says` gives the numbers behind
+    the verdict, in words. `test` decided it, or is None if the statement was not tested over seeds:
+    it is exact, or nothing could be compared.
     """
 
     holds: bool | None
     says: str
+    test: Test | None = None
+
+    @classmethod
+    def of(cls, test: Test, says: str) -> "Verdict":
+        """Return the verdict of a test."""
+        return cls(test.holds, says, test)
+
+    def told(self) -> dict[str, Any]:
+        """Return the verdict as results.json and the index have it."""
+        test = self.test._asdict() if self.test else dict.fromkeys(Test._fields)
+        return {"holds": self.holds, "says": self.says} | {
+            name: test[name] for name in ("effect", "interval", "p", "n", "p_opposite")
+        }
+
+
+class Statement(NamedTuple):
+    """A sentence about the rows of a claim, and the rule by which they decide it.
+
+    Attributes:
+        name: the name in the index.
+        says: the sentence.
+        source: the paper, with its figure or table; "ours" if there is none.
+        rule: how the verdict follows from the rows, with all thresholds.
+        judge: the rows of all runs -> verdict.
+        control: rows for which the rule must not say yes, made from the rows of all runs; None
+            if the rows have none.
+        against: the control in words, such as "residual networks in the place of plain ones".
+    """
+
+    name: str
+    says: str
+    source: str
+    rule: str
+    judge: Callable[[list[Row]], Verdict]
+    control: Callable[[list[Row]], list[Row]] | None = None
+    against: str = ""
+
+    @property
+    def digest(self) -> str:
+        """The first digits of the SHA-256 of the rule, which the first run records."""
+        return hashlib.sha256(self.rule.encode()).hexdigest()[:16]
 
 
 class Claim(NamedTuple):
-    """A statement about trained networks, and everything that decides it.
+    """A statement about networks, and everything that decides it.
 
     Attributes:
         name: the name of the file, without .py.
-        says: the statement, one sentence.
-        source: the paper, with its figure or table; "ours" if there is none.
-        rule: how the verdict follows from the rows, with all thresholds.
+        says, source, rule, judge: those of the claim's own `Statement`.
         plan: options -> runs (`Options.run` makes one).
-        judge: the rows of all runs -> verdict.
-        measure: a finished run -> rows {column: value}, one for each seed.
+        kind: "exact" (an equation or a count, without seeds), "init" (a property of the random
+            start, over seeds) or "trained".
+        measure: a finished run -> rows {column: value}, one for each seed. A column that is no
+            number is not averaged.
         columns: the columns of the table, each with its format; {} are those of the task's score.
-        figures: functions of the rows that return a matplotlib Figure, beside the curves.
+        figures: functions of the rows that return a matplotlib Figure, beside the curves. The
+            first is the claim's picture in the index; without any, the curves are.
         depths: (data set, full) -> the depths without --depths and --models.
+        models: the networks without --depths and --models, if they are not those of one family.
         dataset: the data set without --dataset.
         task: the task whose columns `judge` reads.
         recipe: the config file that trains as the source does, without .py; "" if there is none.
         published: {model: value of the last column} of the source, shown beside runs by `recipe`.
+        control, against: the negative control of the claim's own statement.
+        further: more statements about the same rows.
     """
 
     name: str
@@ -62,14 +115,30 @@ class Claim(NamedTuple):
     rule: str
     plan: Callable[[Options], Sequence[Run]]
     judge: Callable[[list[Row]], Verdict]
+    kind: Kind = "trained"
     measure: Callable[[Run], list[Row]] = scores
     columns: Mapping[str, str] = NONE
     figures: Sequence[Callable[[list[Row]], Any]] = ()
     depths: Callable[[str, bool], Sequence[int]] = lambda dataset, full: (20,)
+    models: Sequence[Network] = ()
     dataset: str = "digits"
     task: str = "classification"
     recipe: str = ""
     published: Mapping[str, float] = NONE
+    control: Callable[[list[Row]], list[Row]] | None = None
+    against: str = ""
+    further: Sequence[Statement] = ()
+
+    @property
+    def statements(self) -> tuple[Statement, ...]:
+        """The claim's own statement, and the further ones."""
+        own = (self.name, self.says, self.source, self.rule, self.judge, self.control, self.against)
+        return Statement(*own), *self.further
+
+    @property
+    def rules(self) -> dict[str, str]:
+        """The digest of each statement's rule, by the statement's name."""
+        return {statement.name: statement.digest for statement in self.statements}
 
 
 def command(claim: Claim) -> Callable[..., None]:
@@ -78,7 +147,8 @@ def command(claim: Claim) -> Callable[..., None]:
     def main(words: Sequence[str] | None = None) -> None:
         purpose = "\n".join(
             textwrap.fill(text, 88)
-            for text in (claim.says, f"Source: {claim.source}.", f"Rule: {claim.rule}.")
+            for of in claim.statements
+            for text in (of.says, f"Source: {of.source}.", f"Rule: {of.rule}.")
         )
         arguments = flags.parser(claim.name, purpose).read(words)
         jobs.end_with_the_sweep()
@@ -87,11 +157,13 @@ def command(claim: Claim) -> Callable[..., None]:
             jax.config.update("jax_platforms", "cpu")
         with contextlib.ExitStack() as stack:
             with commands.refusals():
-                options = flags.options(arguments, claim.dataset, claim.depths)
+                options = flags.options(arguments, claim.dataset, claim.depths, claim.models)
                 runs = list(claim.plan(options))
                 if not arguments.list:  # before the checks, which ask JAX for its devices
                     stack.enter_context(cluster.join(arguments))
                 plan.check(runs, options, claim.task)
+                if few := undecidable(claim, runs):
+                    say(few)
                 if not arguments.list:
                     sweep.check(runs)
             if arguments.list:
@@ -99,15 +171,27 @@ def command(claim: Claim) -> Callable[..., None]:
             elif arguments.run is not None:
                 with commands.refusals():
                     run = sweep.chosen(runs, arguments.run)
-                sweep.execute([run])
+                sweep.execute([run], claim.rules)
             else:
                 if apart:
                     sweep.execute_apart(runs, arguments.jobs, sys.orig_argv[1:])
                 else:
-                    sweep.execute(runs)
+                    sweep.execute(runs, claim.rules)
                 conclude(claim, options, runs)
 
     return main
+
+
+def undecidable(claim: Claim, runs: Sequence[Run]) -> str:
+    """Return why no test can decide the claim, or "" if there are seeds enough."""
+    counts = Counter(run.model for run in runs for _ in run.seeds)
+    fewest = min(counts.values())
+    if claim.kind == "exact" or fewest >= FEWEST:
+        return ""
+    return (
+        f"warning: {fewest} {'seed' if fewest == 1 else 'seeds'} of a network decide nothing: the "
+        f"verdict will be open; a test needs --seeds={FEWEST} or more"
+    )
 
 
 def conclude(claim: Claim, options: Options, runs: Sequence[Run]) -> dict[str, Any]:
@@ -128,12 +212,16 @@ def conclude(claim: Claim, options: Options, runs: Sequence[Run]) -> dict[str, A
     if report.published(options, claim.recipe):
         summary = [row | {"paper": claim.published.get(row["model"])} for row in summary]
     dataset = plan.dataset_name(runs[0].config)
-    verdict = claim.judge(rows)
+    statements = [judged(statement, rows, runs) for statement in claim.statements]
     content = {
+        "name": claim.name,
+        "kind": claim.kind,
         "claim": claim.says,
         "source": claim.source,
         "dataset": dataset,
-        "verdict": {"holds": verdict.holds, "rule": claim.rule, "says": verdict.says},
+        "verdict": statements[0]["verdict"],
+        "statements": statements,
+        "arms": {run.model: [f"{k}={v}" for k, v in run.changes.items()] for run in runs},
         "runs": rows,
         "summary": summary,
     }
@@ -147,3 +235,26 @@ def conclude(claim: Claim, options: Options, runs: Sequence[Run]) -> dict[str, A
         drawings=claim.figures,
     )
     return content
+
+
+def judged(statement: Statement, rows: list[Row], runs: Sequence[Run]) -> dict[str, Any]:
+    """Return a statement with the verdicts on the rows and on its control.
+
+    If the rule says yes to the control too, a yes shows nothing: the verdict becomes None.
+    """
+    verdict, control = statement.judge(rows), None
+    if statement.control is not None:
+        of_control = statement.judge(statement.control(rows))
+        control = {"against": statement.against} | of_control.told()
+        if verdict.holds and of_control.holds:
+            says = f"{verdict.says} But the rule says yes to the control, too."
+            verdict = verdict._replace(holds=None, says=says)
+    changed = results.other_rules(runs, statement.name, statement.digest)
+    return {
+        "name": statement.name,
+        "claim": statement.says,
+        "source": statement.source,
+        "verdict": {"rule": statement.rule} | verdict.told(),
+        "control": control,
+        "rule_changed": changed,
+    }

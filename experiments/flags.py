@@ -32,6 +32,7 @@ def parser(name: str, purpose: str) -> command.Parser:
     flags.add_config(required=False)
     add = flags.add_argument
     add("--workdir", required=True, help="the experiment's directory")
+    add("--runs", metavar="DIR", help="the directory of the runs, which claims can share (WORKDIR)")
     add(
         "--dataset",
         metavar="NAME",
@@ -53,10 +54,14 @@ def parser(name: str, purpose: str) -> command.Parser:
 
 
 def options(
-    arguments: command.Arguments, dataset: str, depths: Callable[[str, bool], Sequence[int]]
+    arguments: command.Arguments,
+    dataset: str,
+    depths: Callable[[str, bool], Sequence[int]],
+    models: Sequence[Network] = (),
 ) -> Options:
-    """Return what the flags ask for; `dataset` and `depths(dataset, full)` are the claim's own.
+    """Return what the flags ask for; the claim says what is meant if they do not.
 
+    That are its `dataset`, and its `models` or else its `depths(dataset, full)`.
     Raises: ValueError in one line, for example if a flag sets what another flag sets.
     """
     recipe, replaced = _recipe(arguments, dataset)
@@ -69,6 +74,8 @@ def options(
     switches = _switches((arguments.config or "").partition(":")[2])
     if arguments.models:
         pairs = [tuple(model.rpartition(":")[::2]) for model in arguments.models.split(",")]
+    elif models and not arguments.depths:
+        pairs = [(family, str(depth)) for family, depth in models]
     else:
         named = arguments.depths.split(",") if arguments.depths else []
         # The recipe names the family and the data set, whatever the depth.
@@ -86,6 +93,7 @@ def options(
         arguments.seeds,
         arguments.steps,
         arguments.full,
+        directory.at(arguments.runs) if arguments.runs else None,
     )
 
 

@@ -5,6 +5,8 @@ the config file gives to the deepest network. Only the keys `model.*` and `norm.
 own, and the networks of one family differ in their depth alone.
 """
 
+import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -32,7 +34,7 @@ class Run(NamedTuple):
     `model` names the network, without its seed: runs of one model differ in the seed alone. `group`
     names the networks that are drawn in one panel. `changes` are the switches and the keys that the
     claim chose for this run. A run that is not `trained` is measured as it starts, and has no
-    directory.
+    directory. The directory follows from the config (`folder`), so that claims share their runs.
     """
 
     model: str
@@ -66,6 +68,7 @@ class Options(NamedTuple):
         seeds_per_model: the number of --seeds, or None.
         steps: the steps of each run, or None for the recipe's.
         full: whether the scale of the paper is asked for.
+        runs: the directory of the runs, which several claims may share; `workdir` if it is None.
     """
 
     workdir: AnyPath
@@ -77,6 +80,7 @@ class Options(NamedTuple):
     seeds_per_model: int | None = None
     steps: int | None = None
     full: bool = False
+    runs: AnyPath | None = None
 
     def seeds(self, default: int) -> range:
         """Return the first seed of each run of a model; a run has config.replicas seeds.
@@ -93,6 +97,16 @@ class Options(NamedTuple):
                 f"nearest --seeds={more}"
             )
         return range(config.seed, config.seed + count, config.replicas)
+
+    def refuse_one_depth(self) -> None:
+        """Raise a ValueError if some family is to be trained at one depth alone."""
+        for family, count in Counter(family for family, _ in self.networks).items():
+            if count < 2:
+                depth = next(depth for name, depth in self.networks if name == family)
+                raise ValueError(
+                    f"{family}:{depth} is the only depth of family={family}: the claim compares "
+                    f"depths; give two or more, such as --models={family}:{depth},{family}:N"
+                )
 
     def run(
         self,
@@ -113,7 +127,7 @@ class Options(NamedTuple):
         """
         config = self.config(network, switches, values).copy_and_resolve_references()
         config.seed = seed
-        workdir = self.workdir / f"{model}-seed{seed}"
+        workdir = (self.runs or self.workdir) / folder(config)
         changes = dict(switches) | dict(values)
         return Run(model, group or network[0], config.lock(), workdir, changes, trained)
 
@@ -173,6 +187,28 @@ class Options(NamedTuple):
         return config_file.read(self.recipe, argument_of(chosen))
 
 
+def folder(config: Config) -> str:
+    """Return the name of a run's directory, `DATA-FAMILY-DEPTH-SKIP-DIGEST-seedS`.
+
+    Two configs have one name if they compute the same: keys that may change between two starts of a
+    run do not count. The digest is of the values that are not a key's default, so that a name
+    survives a new key.
+    """
+    keys = configs.keys_of(config)
+    told = {
+        name: value
+        for name, value in configs.flatten(config).items()
+        if name not in (*configs.MAY_CHANGE, "seed")
+        and (name not in keys or value != keys[name].default)
+    }
+    text = json.dumps(told, sort_keys=True, default=str)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    # The name of a data set may be a path: only its letters and digits remain.
+    data = re.sub(r"\W+", "-", dataset_name(config)).strip("-")
+    network = [config.model.family, config.model.depth, config.model.get("skip")]
+    return "-".join([data, *(str(word) for word in network if word), digest, f"seed{config.seed}"])
+
+
 def scale(config: Config, steps: int) -> None:
     """Shorten or lengthen a run: the ends of the schedule keep their share of the steps.
 
@@ -210,7 +246,7 @@ def check(runs: Sequence[Run], options: Options, task: str = "classification") -
                 "choose a config of that task"
             )
     models: dict[str, Run] = {}
-    folders = Counter(str(run.workdir) for run in runs)
+    times = Counter((run.model, run.config.seed) for run in runs)
     for run in runs:
         if not re.fullmatch(r"[\w.+-]+", run.model):
             raise ValueError(
@@ -220,7 +256,7 @@ def check(runs: Sequence[Run], options: Options, task: str = "classification") -
         # As text, because nan is not equal to itself.
         own, other = (configs.flatten(r.config) | {"seed": 0} for r in (run, first))
         differ = [k for k in own.keys() | other.keys() if str(own.get(k)) != str(other.get(k))]
-        if differ or folders[str(run.workdir)] > 1:
+        if differ or times[run.model, run.config.seed] > 1:
             raise ValueError(
                 f"the plan has two runs of {run.name} that differ in "
                 f"{', '.join(sorted(differ)) or 'nothing'}; give each network its own name"

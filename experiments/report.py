@@ -106,7 +106,13 @@ def write(
     directory.write(workdir / "results.json", json.dumps(results, indent=2) + "\n")
     directory.write(workdir / "table.md", f"{table}\n{recipe}\n")
     directory.write(workdir / "report.html", text)
-    verdict = results["verdict"]
-    print(f"\n{table}\n{recipe}\n\n{results['claim']}\n{origin}")
-    print(f"{WORDS[verdict['holds']]}: {verdict['says']}")
+    print(f"\n{table}\n{recipe}\n{origin}\n")
+    for statement in results["statements"]:
+        verdict, control = statement["verdict"], statement["control"]
+        print(f"{statement['claim']}\n{WORDS[verdict['holds']]}: {verdict['says']}")
+        if numbers := page.numbers_of(verdict):
+            print(f"effect {numbers}")
+        if control:
+            answer = {True: "yes", False: "no", None: "undecided"}[control["holds"]]
+            print(f"control ({control['against']}): {answer}")
     print(f"report: {workdir / 'report.html'}")

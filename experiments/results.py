@@ -1,6 +1,8 @@
 """What the directory of a finished run says: rows with named columns, and curves."""
 
+import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,6 +17,8 @@ from resnet_jax.tasks import TASKS, image_data
 
 # A row of a table: {column: value}.
 Row = dict[str, Any]
+# The key of run.json, and the note in a table, of a run that diverged.
+DIVERGED = "diverged"
 
 
 def score_of(config: Config) -> Score:
@@ -23,13 +27,31 @@ def score_of(config: Config) -> Score:
     return Score(task.score, task.shown)
 
 
+def divergence(run: Run) -> str:
+    """Return why the run's last start ended without a result, or "" if it did not diverge."""
+    starts = directory.read_starts(run.workdir)
+    return starts[-1].get(DIVERGED, "") if starts else ""
+
+
+def other_rules(runs: Sequence[Run], statement: str, digest: str) -> bool:
+    """Return whether a run began under another rule of this statement than the digest's."""
+    recorded = {
+        start.get("rules", {}).get(statement)
+        for run in runs
+        if run.trained
+        for start in directory.read_starts(run.workdir)
+    }
+    return bool(recorded - {None, digest})
+
+
 def scores(run: Run) -> list[Row]:
     """Return a row for each seed of a finished run, with the loss and the score of its task.
 
     `train_*` are means over the last epoch, as seen in training (records.last_epoch); `test_*` are
     those of the last evaluation. `chance_*` is the score of the best constant prediction. `seconds`
     is the time of all starts of the run, `revision` the last start's git revision. Errors are
-    fractions.
+    fractions. A run that diverged counts as one that has learned nothing: its scores are those of
+    chance, its loss is that of equal probabilities, and its note says "diverged".
     """
     config, score = run.config, score_of(run.config).name
     lines = records.read(run.workdir / "metrics.jsonl")
@@ -45,6 +67,12 @@ def scores(run: Run) -> list[Row]:
         "revision": starts[-1]["versions"]["revision"],
         f"chance_{score}": starts[-1][f"chance_{score}"],
     }
+    if divergence(run):
+        chance = common[f"chance_{score}"]
+        loss = math.log(config.model.num_classes) if "num_classes" in config.model else chance
+        of_chance = {f"train_{score}": chance, f"test_{score}": chance}
+        learned_nothing = {"train_loss": loss, **of_chance, "note": DIVERGED}
+        return [common | {"seed": seed} | learned_nothing for seed in run.seeds]
     rows = []
     for seed in run.seeds:
         train = records.last_epoch(lines, examples(config), seed, score)

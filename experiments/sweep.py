@@ -9,16 +9,17 @@ from collections.abc import Mapping, Sequence
 
 import jax
 
-from experiments import jobs
-from experiments.plan import Run
+from experiments import jobs, results
+from experiments.plan import NONE, Run
 from resnet_jax import command, train
 from resnet_jax.run import checkpoint, directory, records
 from resnet_jax.run.start import say
 
 
 def finished(run: Run) -> bool:
-    """Return whether nothing is left to train."""
-    return not run.trained or checkpoint.finished(run.workdir, run.config.steps)
+    """Return whether nothing is left to train: a run that diverged would diverge again."""
+    done = not run.trained or checkpoint.finished(run.workdir, run.config.steps)
+    return done or bool(results.divergence(run))
 
 
 def show(runs: Sequence[Run]) -> None:
@@ -27,6 +28,7 @@ def show(runs: Sequence[Run]) -> None:
         lines = records.read(run.workdir / "metrics.jsonl")
         done = max((record["step"] for record in lines), default=0)
         state = "finished" if finished(run) else f"{done}/{run.config.steps}"
+        state = "diverged" if run.trained and results.divergence(run) else state
         seed = f"seed {run.seeds[0]}" + (f" to {run.seeds[-1]}" if len(run.seeds) > 1 else "")
         print(f"{index:4}  {run.model:20} {seed}  {state:>12}  {run.workdir}")
 
@@ -45,14 +47,14 @@ def check(runs: Sequence[Run]) -> None:
             directory.refuse_another(run.workdir, run.config)
 
 
-def execute(runs: Sequence[Run]) -> None:
-    """Train the runs that are not finished, one after another. A run that diverges stops no other.
+def execute(runs: Sequence[Run], rules: Mapping[str, str] = NONE) -> None:
+    """Train the runs that are not finished, one after another.
 
-    Raises: FloatingPointError after all runs, if some of them diverged.
+    A run that diverges stops no other: its directory records that it did, and the report shows it.
+    run.json records at each start the rules that the run will be judged by: {statement: digest}.
     """
-    failed = []
     for index, run in enumerate(runs):
-        if not run.trained:
+        if finished(run):
             continue
         with command.refusals():
             prepared = train.prepare(run.config, run.workdir)
@@ -60,13 +62,10 @@ def execute(runs: Sequence[Run]) -> None:
             continue
         say((f"[{index + 1}/{len(runs)}] " if len(runs) > 1 else "") + run.name)
         try:
-            train.train(prepared)
+            train.train(prepared, {"rules": dict(rules)})
         except FloatingPointError as error:
-            failed.append(f"{run.name}: {error}")
-            say(failed[-1])
-    if failed:
-        count = f"{len(failed)} of {len(runs)} runs diverged. " if len(runs) > 1 else ""
-        raise FloatingPointError(count + failed[0])
+            directory.close_run(run.workdir, {results.DIVERGED: str(error)})
+            say(f"{run.name} diverged: {error}")
 
 
 def execute_apart(runs: Sequence[Run], at_once: int, words: Sequence[str]) -> None:
@@ -75,9 +74,9 @@ def execute_apart(runs: Sequence[Run], at_once: int, words: Sequence[str]) -> No
     `words` are the command, without the program: a process adds its --run=I. Status 1 if some of
     the processes failed.
     """
-    missing: Mapping[int, str] = {
-        index: run.name for index, run in enumerate(runs) if not finished(run)
-    }
+    # Runs of one directory are one run.
+    last = {str(run.workdir): index for index, run in enumerate(runs) if not finished(run)}
+    missing: Mapping[int, str] = {index: runs[index].name for index in sorted(last.values())}
     if jax.process_count() > 1:
         command.fail(f"--jobs={at_once} is for one process; a cluster does one run after another")
     if missing:

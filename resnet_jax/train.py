@@ -10,7 +10,8 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,7 @@ def prepare(config: Config, workdir: str | directory.AnyPath) -> Run | None:
         return Run(config, workdir, mesh, dataset, statistics)
 
 
-def train(run: Run) -> None:
+def train(run: Run, facts: Mapping[str, Any] = MappingProxyType({})) -> None:
     """Train to `config.steps`, from the newest good checkpoint if there is one, else from the seed.
 
     Imported weights are a checkpoint of step 0. The run writes config.json, run.json,
@@ -120,7 +121,7 @@ def train(run: Run) -> None:
             prepare_batch = task.prepare(config, run.statistics)
             for line in groups.in_words(config, state.params):
                 say(line)
-            start.record(workdir, run.dataset, run.statistics, task.score, first)
+            start.record(workdir, run.dataset, run.statistics, task.score, first, facts)
 
             # --- data
             feed = stack.enter_context(feeds.feed(mesh, run.dataset, "train", config, first))

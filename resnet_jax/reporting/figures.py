@@ -21,7 +21,7 @@ from resnet_jax.reporting.tables import ERROR, Score, reading_order
 
 _WIDTH = {"train": 0.9, "test": 2.2}
 
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 9.5,
     "axes.spines.top": False,
@@ -135,7 +135,7 @@ def score_curves(
     colour = {model: colours(tuple(level.values()))[level[model]] for model in level}
     top = axis_top(means, score)
     last = max(mean["step"][-1] for mean in means) or 1
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.4 * len(families), 4), dpi=200, layout="constrained")
         panels = figure.subplots(1, len(families), sharex=True, sharey=True, squeeze=False)[0]
         for family, panel in zip(families, panels, strict=True):

@@ -48,7 +48,8 @@ def report(
         columns: the measured columns of the table.
         pictures: further figures of the claim, {name: PNG}.
     """
-    mood, words = VERDICTS[results["verdict"]["holds"]]
+    first, *further = results["statements"]
+    mood, words = VERDICTS[first["verdict"]["holds"]]
     means = seed_mean(curves, score)
     template = (
         importlib.resources.files("resnet_jax.reporting").joinpath("page.html").read_text("utf-8")
@@ -57,17 +58,15 @@ def report(
         title=escape(title),
         mood=mood,
         words=words,
-        says=escape(results["verdict"]["says"]),
-        claim=escape(results["claim"]),
-        rule=escape(results["verdict"]["rule"]),
+        says=escape(first["verdict"]["says"]),
+        details=_details(first),
+        further="".join(map(_statement, further)),
         dataset=escape(results["dataset"]),
         score=escape(score.name.replace("_", " ").capitalize()),
         recipe=escape(recipe),
         origin=escape(origin or f"The claim is from {results['source']}."),
         command=escape(command),
-        versions="".join(
-            f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in versions.items()
-        ),
+        versions=_terms(versions),
         colours=_colours(means, dark=False),
         dark_colours=_colours(means, dark=True),
         hidden="" if means else "hidden",
@@ -77,7 +76,51 @@ def report(
             for name, png in (pictures or {}).items()
         ),
         table=_table(table_cells(results, columns)),
+        arms=_terms({name: ", ".join(of) or "the recipe" for name, of in results["arms"].items()}),
         data=_embedded(_data(means, score)),
+    )
+
+
+def _terms(terms: Mapping[str, str]) -> str:
+    """Return the entries of a description list."""
+    return "".join(f"<dt>{escape(t)}</dt><dd>{escape(text)}</dd>" for t, text in terms.items())
+
+
+def _statement(statement: Mapping[str, Any]) -> str:
+    """Return a further statement with its verdict."""
+    mood, words = VERDICTS[statement["verdict"]["holds"]]
+    return (
+        f'<div class="verdict further {mood}"><h2>{words}</h2>'
+        f"<p>{escape(statement['verdict']['says'])}</p></div><dl>{_details(statement)}</dl>"
+    )
+
+
+def _details(statement: Mapping[str, Any]) -> str:
+    """Return a statement, its rule, its numbers and its control as a description list's entries."""
+    verdict, control = statement["verdict"], statement["control"]
+    terms = {"Claim": statement["claim"], "Source": statement["source"], "Rule": verdict["rule"]}
+    if numbers := numbers_of(verdict):
+        terms["Effect"] = numbers
+    if control is not None:
+        answer = {True: "yes", False: "no", None: "undecided"}[control["holds"]]
+        terms["Control"] = f"{control['against']}: the rule says {answer}. {control['says']}"
+    if statement["rule_changed"]:
+        terms["Rule changed"] = "some of these runs began under another text of this rule"
+    return _terms(terms)
+
+
+def numbers_of(verdict: Mapping[str, Any]) -> str:
+    """Return the effect with its interval, p and n in words; "" if there was no test."""
+    if verdict["effect"] is None:
+        return ""
+    words = f"{verdict['effect']:.3g}"
+    if verdict["interval"] is not None:
+        low, high = verdict["interval"]
+        words += f" (98 % interval {low:.3g} to {high:.3g})"
+    p = verdict["p"] if verdict["holds"] is not False else verdict["p_opposite"]
+    of = "of the opposite" if verdict["holds"] is False else ""
+    return f"{words}, p {of} = {p:.2g}, n = {verdict['n']}".replace("  ", " ").replace(
+        "p  =", "p ="
     )
 
 

@@ -50,7 +50,8 @@ def summarise(
 ) -> list[dict[str, Any]]:
     """Return a row for each model: mean and sample standard deviation of columns over the seeds.
 
-    Units are those of the runs: errors are fractions. With one seed the deviation is None. `paper`
+    Units are those of the runs: errors are fractions. With one value the deviation is None, and
+    without any the mean is, too. `paper`
     is None until the experiment sets it. A note says how many of the runs it concerns, unless it
     concerns all of them.
     Raises: ValueError if two runs share model and seed, which would count one network twice.
@@ -68,8 +69,8 @@ def _summary(model: str, runs: list[Mapping[str, Any]], columns: Sequence[str]) 
     row = {"model": model, "family": runs[0]["family"], "depth": runs[0]["depth"]}
     row |= {"parameters": runs[0].get("parameters"), "n": len(runs)}
     for column in columns:
-        values = [run[column] for run in runs]
-        row[f"{column}_mean"] = statistics.fmean(values)
+        values = [run[column] for run in runs if run.get(column) is not None]
+        row[f"{column}_mean"] = statistics.fmean(values) if values else None
         row[f"{column}_std"] = statistics.stdev(values) if len(values) > 1 else None
     notes = Counter(run["note"] for run in runs if run.get("note"))
     counted = [n if k == len(runs) else f"{n} ({k} of {len(runs)})" for n, k in notes.items()]

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -84,11 +85,16 @@ def find_checkpoint(workdir: AnyPath) -> checkpoint.Found:
 
 
 def record(
-    workdir: AnyPath, dataset: Dataset, statistics: dict[str, Any], score: str, step: int
+    workdir: AnyPath,
+    dataset: Dataset,
+    statistics: dict[str, Any],
+    score: str,
+    step: int,
+    facts: Mapping[str, Any],
 ) -> None:
-    """Add this start to run.json, save the statistics, and cut the records after `step`."""
+    """Add this start and `facts` to run.json, save the statistics, cut the records after `step`."""
     if distributed.first():
-        directory.add_start(workdir, _entry(dataset, score, step))
+        directory.add_start(workdir, _entry(dataset, score, step) | dict(facts))
     directory.write(workdir / "normalisation.json", json.dumps(statistics))
     _cut(workdir / "metrics.jsonl", step)
 

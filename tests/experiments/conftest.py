@@ -40,7 +40,8 @@ def finish():
 def training(monkeypatch):
     """Replace training; return the dict {folder's name: last score}, which a test fills.
 
-    A run without a score there ends at 0.25, and a run with an exception there raises it.
+    The folder is named in short, as `model-seedS`. A run without a score there ends at 0.25, and a
+    run with an exception there raises it.
     """
     scores: dict[str, Any] = {}
 

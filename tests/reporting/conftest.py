@@ -53,11 +53,25 @@ def results(runs):
         "claim": "Plain networks train worse as depth grows; residual networks do not.",
         "source": "He et al. 2015, arXiv:1512.03385, Fig. 6",
         "dataset": "cifar10",
-        "verdict": {
-            "holds": True,
-            "rule": "difference > 5 points",
-            "says": "It rose by 59 points.",
-        },
+        "statements": [
+            {
+                "claim": "Plain networks train worse as depth grows; residual networks do not.",
+                "source": "He et al. 2015, arXiv:1512.03385, Fig. 6",
+                "verdict": {
+                    "holds": True,
+                    "rule": "difference > 5 points",
+                    "says": "It rose by 59 points.",
+                    "effect": 0.59,
+                    "interval": (0.5, 0.68),
+                    "p": 0.002,
+                    "n": 3,
+                    "p_opposite": 0.998,
+                },
+                "control": None,
+                "rule_changed": False,
+            }
+        ],
+        "arms": {"plain-20": ["skip=none"], "resnet-20": []},
         "runs": runs,
         "summary": summarise(runs),
     }

@@ -88,8 +88,11 @@ def test_a_diverged_run_leaves_the_data_valid(page, curves):
         (None, "Not shown at this scale."),
     ],
 )
-def test_the_verdict_is_said_in_words_before_anything_else(page, holds, words):
-    texts = Page(page(verdict={"holds": holds, "rule": "the rule", "says": "what was seen"})).texts
+def test_the_verdict_is_said_in_words_before_anything_else(page, results, holds, words):
+    results["statements"][0]["verdict"] |= {
+        "holds": holds, "rule": "the rule", "says": "what was seen",
+    }  # fmt: skip
+    texts = Page(page()).texts
     body = [text for tag, text in texts if tag not in ("title", "style")]
     assert body[:3] == ["Depth", words, "what was seen"]
     assert "the rule" in body[3:]
@@ -98,10 +101,14 @@ def test_the_verdict_is_said_in_words_before_anything_else(page, holds, words):
 def test_text_is_text_wherever_it_stands(page, results, curves):
     hostile = [c | {"model": HOSTILE, "family": HOSTILE} for c in curves]
     results["summary"][0] |= {"model": HOSTILE, "note": HOSTILE}
-    verdict = {"holds": None, "rule": HOSTILE, "says": HOSTILE}
-    words = {"claim": HOSTILE, "source": HOSTILE, "dataset": HOSTILE, "verdict": verdict}
-    bad = Page(page(title=HOSTILE, command=HOSTILE, curves=hostile, **words))
     good = Page(page())
+    statement = results["statements"][0]
+    verdict = statement["verdict"] | {"holds": None, "rule": HOSTILE, "says": HOSTILE}
+    control = verdict | {"against": HOSTILE}
+    bad_one = statement | {"claim": HOSTILE, "source": HOSTILE, "verdict": verdict}
+    words = {"dataset": HOSTILE, "statements": [bad_one | {"control": control}, bad_one]}
+    words["arms"] = {HOSTILE: [HOSTILE]}
+    bad = Page(page(title=HOSTILE, command=HOSTILE, curves=hostile, **words))
     count = lambda seen, tag: sum(t == tag for t, _ in seen.tags)
     assert count(bad, "script") == count(good, "script") == 2
     assert count(bad, "img") == count(good, "img") == 1
@@ -153,3 +160,18 @@ def test_a_claim_without_curves_hides_their_section(page):
 def test_without_scripts_the_picture_stands_in(page):
     assert "<noscript><img src=" in page()
     assert "<img" not in page(png=None)
+
+
+def test_a_statement_has_its_numbers_and_its_control(page, results):
+    first = results["statements"][0]
+    seen = Page(page()).within("dd")
+    assert "0.59 (98 % interval 0.5 to 0.68), p = 0.002, n = 3" in seen
+    refuted = first["verdict"] | {"holds": False, "p": 0.9985, "p_opposite": 0.0015}
+    control = first["verdict"] | {"against": "equal arms", "holds": None, "says": "Nothing."}
+    more = first | {"verdict": refuted, "control": control, "rule_changed": True}
+    texts = Page(page(statements=[first, more]))
+    assert "The claim does not hold." in texts.within("h2")
+    seen = texts.within("dd")
+    assert any("p of the opposite = 0.0015" in text for text in seen)
+    assert "equal arms: the rule says undecided. Nothing." in seen
+    assert any("another text of this rule" in text for text in seen)

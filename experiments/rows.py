@@ -1,0 +1,50 @@
+"""Rows to samples: the values of a column, by seed, as the statistical tests take them."""
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from experiments.results import Row
+
+# A network whose error is this near to chance has learned nothing.
+NEAR_CHANCE = 0.02
+
+
+def where(rows: Sequence[Row], **values: object) -> list[Row]:
+    """Return the rows whose columns have these values, ordered by depth and seed."""
+    chosen = [row for row in rows if all(row.get(key) == value for key, value in values.items())]
+    return sorted(chosen, key=lambda row: (row["depth"], row["seed"]))
+
+
+def sample(rows: Sequence[Row], column: str, **values: object) -> list[float]:
+    """Return a column of the rows with these values, ordered by seed."""
+    return [row[column] for row in where(rows, **values)]
+
+
+def by_depth(rows: Sequence[Row], column: str, **values: object) -> dict[int, list[float]]:
+    """Return {depth: a column of the rows with these values, ordered by seed}.
+
+    Only seeds that every depth has are kept, so that values of one place share their seed.
+    """
+    chosen = where(rows, **values)
+    depths = sorted({row["depth"] for row in chosen})
+    seeds = {depth: {row["seed"] for row in chosen if row["depth"] == depth} for depth in depths}
+    shared = set.intersection(*seeds.values()) if seeds else set()
+    return {
+        depth: [row[column] for row in chosen if row["depth"] == depth and row["seed"] in shared]
+        for depth in depths
+    }
+
+
+def relabelled(rows: Sequence[Row], **values: object) -> list[Row]:
+    """Return copies of the rows with these values, for a control that takes another arm's place."""
+    return [row | values for row in rows]
+
+
+def learned_nothing(rows: Sequence[Row]) -> str:
+    """Return the first network whose mean training error is that of chance, in words, or ""."""
+    for model in dict.fromkeys(row["model"] for row in rows):
+        errors = sample(rows, "train_error", model=model)
+        chance = max(row["chance_error"] for row in rows)
+        if errors and fmean(errors) >= chance - NEAR_CHANCE:
+            return f"{model} did not train ({fmean(errors):.1%}), so the comparison means nothing."
+    return ""
