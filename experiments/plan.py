@@ -131,6 +131,32 @@ class Options(NamedTuple):
         changes = dict(switches) | dict(values)
         return Run(model, group or network[0], config.lock(), workdir, changes, trained)
 
+    def arms(
+        self, arms: Mapping[str, Values], seeds: int = 3, *, trained: bool = True
+    ) -> list[Run]:
+        """Return a run of every network in every arm, with every seed; an arm is a group.
+
+        `arms` has what each arm chooses: switches by their names, and keys of the config, which
+        have a point in their names. The model of a run is ARM-DEPTH. There are `seeds` seeds unless
+        --seeds gives another number; they are the outermost loop, so that n grows evenly.
+        Raises: ValueError for switches and keys that a network's config does not have.
+        """
+        split = lambda arm, of_key: {k: v for k, v in arm.items() if ("." in k) is of_key}
+        return [
+            self.run(
+                f"{name}-{network[1]}",
+                network,
+                seed,
+                group=name,
+                switches=split(arm, False),
+                values=split(arm, True),
+                trained=trained,
+            )
+            for seed in self.seeds(seeds)
+            for network in self.networks
+            for name, arm in arms.items()
+        ]
+
     def config(
         self, network: Network, switches: Mapping[str, str] = NONE, values: Values = NONE
     ) -> Config:

@@ -29,10 +29,7 @@ def figure(
     three seeds or more; each row is a point. `shown` is the format of y's values. Rows whose note
     is "diverged" are crosses. Rows without a number in one of the columns are left out.
     """
-    from scipy import stats  # late: its import takes a second
-
-    number = lambda value: isinstance(value, int | float) and np.isfinite(value)
-    rows = [row for row in rows if number(row.get(x)) and number(row.get(y))]
+    rows = [row for row in rows if _is_number(row.get(x)) and _is_number(row.get(y))]
     names = list(dict.fromkeys(str(row[group]) for row in rows))
     colour = colours(names)
     with matplotlib.rc_context(STYLE):
@@ -46,13 +43,9 @@ def figure(
             style: dict[str, Any] = {"color": colour[name]}
             axes.plot(places, means, linewidth=1.6, label=panel_title(name), **style)
             for place, value, mean in zip(places, values, means, strict=True):
-                if len(value) >= 3:
-                    reach = stats.t.ppf((1 + LEVEL) / 2, len(value) - 1)
-                    reach *= value.std(ddof=1) / np.sqrt(len(value))
-                    axes.errorbar(place, mean, reach, capsize=3, linewidth=1, **style)
+                axes.errorbar(place, mean, _reach(value), capsize=3, linewidth=1, **style)
             for row in own:
-                marker = "x" if row.get("note") == "diverged" else "o"
-                axes.plot(row[x], row[y], marker, markersize=4, alpha=0.65, **style)
+                axes.plot(row[x], row[y], _marker(row), markersize=4, alpha=0.65, **style)
         if log_x and all(row[x] > 0 for row in rows):
             axes.set_xscale("log", base=2)
         if log_y and all(row[y] > 0 for row in rows):
@@ -69,3 +62,50 @@ def figure(
         if len(names) > 1:
             axes.legend(frameon=False, fontsize=8.5)
     return drawn
+
+
+def by_group(
+    rows: Sequence[Mapping[str, Any]], y: str, shown: str = ".3g", *, group: str = "family"
+) -> Figure:
+    """Return a figure of column `y` for each value of `group`: a row each, named at the left.
+
+    Every row of the table is a point, the bar is the 99 % interval of the mean by Student's t, for
+    three seeds or more. `shown` is the format of y's values. Rows without a number are left out.
+    """
+    rows = [row for row in rows if _is_number(row.get(y))]
+    names = list(dict.fromkeys(str(row[group]) for row in rows))
+    colour = colours(names)
+    with matplotlib.rc_context(STYLE):
+        drawn = Figure(figsize=(4.6, 0.9 + 0.3 * len(names)), dpi=160, layout="constrained")
+        axes = drawn.subplots()
+        for place, name in enumerate(names):
+            own = [row for row in rows if str(row[group]) == name]
+            values = np.array([row[y] for row in own])
+            style: dict[str, Any] = {"color": colour[name]}
+            axes.errorbar(values.mean(), place, xerr=_reach(values), fmt="|", capsize=3, **style)
+            for row in own:
+                axes.plot(row[y], place, _marker(row), markersize=4, alpha=0.65, **style)
+        axes.set_yticks(range(len(names)), [name.replace("-", " ") for name in names])
+        axes.invert_yaxis()
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:{shown}}"))
+        axes.set_xlabel(y.replace("_", " "))
+        axes.grid(axis="x")
+    return drawn
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and bool(np.isfinite(value))
+
+
+def _marker(row: Mapping[str, Any]) -> str:
+    return "x" if row.get("note") == "diverged" else "o"
+
+
+def _reach(values: np.ndarray) -> float | None:
+    """Return half the length of the interval of a mean, or None for fewer than three values."""
+    from scipy import stats  # late: its import takes a second
+
+    if len(values) < 3:
+        return None
+    quantile = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1))
+    return quantile * float(values.std(ddof=1)) / len(values) ** 0.5

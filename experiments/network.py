@@ -1,0 +1,79 @@
+"""The network of a run, as instruments take it: apply, variables, and a batch of its data."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.plan import Run
+from resnet_jax import families, trained
+from resnet_jax.keys import Config
+from resnet_jax.tasks import TASKS
+from resnet_jax.tasks.task import Arrays, Batch
+
+
+class Network(NamedTuple):
+    """A network, its variables, and the first examples of a split, prepared as in evaluation.
+
+    `training` applies it as a training step does, with the statistics of the batch, and
+    `evaluating` with the running statistics; both return the network's output alone.
+    """
+
+    config: Config
+    net: Any
+    variables: dict[str, Any]
+    batch: Batch
+
+    def training(self, variables: Any, x: Any, **options: Any) -> Any:
+        """Apply the network with the statistics of the batch."""
+        return self.net.apply(variables, x, mutable=["batch_stats"], **options)[0]
+
+    def evaluating(self, variables: Any, x: Any, **options: Any) -> Any:
+        """Apply the network with the running statistics."""
+        return self.net.apply(variables, x, **options)
+
+    def loss(self, output: Any) -> Any:
+        """Return the mean loss of an output over the batch."""
+        sums = TASKS[self.config.task].measure(output, self.batch)
+        return sums["loss"] / sums["examples"]
+
+    def objective(self, apply: Callable, variables: Any) -> Any:
+        """Return the mean loss of the batch; `apply` is `training` or `evaluating`."""
+        return self.loss(apply(variables, self.batch.input))
+
+
+def opened(run: Run, examples: int = 64, split: str = "train", seed: int | None = None) -> Network:
+    """Return the network of a run: as it was trained, or as `seed` starts it.
+
+    A run that is not trained, and a run for which a `seed` is given, gives a network at its start;
+    the seed is the run's own if it is None. The batch is the first `examples` examples of a split,
+    which every run of the data set shares.
+    Raises: ValueError if the split has fewer examples, and for data that is read while it is used.
+    """
+    config = run.config
+    if run.trained and seed is None:
+        variables = trained.load(run.workdir).variables
+    else:
+        variables = trained.init(config, config.seed if seed is None else seed)
+    return Network(config, families.build(config), variables, batch(config, examples, split))
+
+
+def batch(config: Config, examples: int, split: str = "train") -> Batch:
+    """Return the first examples of a split, prepared for the config's network as in evaluation.
+
+    Raises: ValueError if the split has fewer examples, and for data that is read while it is used.
+    """
+    task = TASKS[config.task]
+    dataset = task.build(config)
+    whole = getattr(dataset, split)
+    whole = getattr(dataset, split)
+    if not isinstance(whole, Arrays):
+        raise ValueError(f"{config.data.name} is streamed; use --config.data.stream=never")
+    if len(whole) < examples:
+        raise ValueError(f"{split} has {len(whole)} examples; the claim needs {examples}")
+    take = lambda tree: jax.tree.map(lambda a: jnp.asarray(a[:examples]), tree)
+    rows = np.arange(examples, dtype=np.int32)
+    prepare = task.prepare(config, task.statistics(config, dataset))
+    return prepare(None, Batch(take(whole.input), take(whole.target), rows, rows >= 0))

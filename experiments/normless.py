@@ -1,0 +1,88 @@
+"""Is it the norm or the skip connection that lets deep networks train?
+
+Zhang et al. 2019 (arXiv:1901.09321, "Fixup"), De & Smith 2020 (arXiv:2002.10444, SkipInit) and
+Bachlechner et al. 2020 (arXiv:2003.04887, ReZero) train deep residual networks without any norm, by
+bodies that start at or near zero. The plain network has the norm and no skip connection.
+
+    python -m experiments.normless --workdir=runs/normless
+"""
+
+from statistics import fmean
+
+from experiments import claim
+from experiments.claim import Claim, Verdict
+from experiments.plan import Options, Run
+from experiments.results import Row
+from experiments.rows import relabelled, sample, where
+from resnet_jax import command
+from resnet_jax.analysis.statistics import every, larger
+from resnet_jax.reporting import points
+
+MARGIN = 0.05
+BARE = {"skip": "A", "norm": "none"}
+NORMLESS = {
+    "fixup": {**BARE, "block": "fixup_basic"},
+    "skipinit": {**BARE, "merge": "rezero"},
+}
+ARMS = {
+    "skip and norm": {"skip": "A"},
+    "norm alone": {"skip": "none"},
+    "skip alone": BARE,
+    "neither": {"skip": "none", "norm": "none"},
+    "rezero with norm": {"skip": "A", "merge": "rezero"},
+    **NORMLESS,
+}
+
+
+def plan(options: Options) -> list[Run]:
+    """Return every arm. Raises: ValueError for several networks."""
+    if len(options.networks) > 1:
+        raise ValueError("the claim compares arms at one depth; give one network")
+    named = {name.replace(" ", "-"): arm for name, arm in ARMS.items()}
+    return options.arms(named, 5 if options.full else 3)
+
+
+def judge(rows: list[Row]) -> Verdict:
+    """Test whether the normless residual networks train better than the plain one with norms."""
+    plain = sample(rows, "train_error", family="norm-alone")
+    errors = {name: sample(rows, "train_error", family=name) for name in NORMLESS}
+    test = every(*(larger(plain, of, MARGIN) for of in errors.values()))
+    names = dict.fromkeys(row["family"] for row in rows)
+    mean = lambda name: fmean(sample(rows, "train_error", family=name))
+    said = ", ".join(f"{name.replace('-', ' ')} {mean(name):.1%}" for name in names)
+    return Verdict.of(test, f"Training errors: {said}.")
+
+
+def control(rows: list[Row]) -> list[Row]:
+    """Return the plain network without norms in the place of Fixup and SkipInit."""
+    neither = where(rows, family="neither")
+    return where(rows, family="norm-alone") + [
+        row for name in NORMLESS for row in relabelled(neither, family=name, model=name)
+    ]
+
+
+def training_error(rows: list[Row]):
+    """Draw the training error of each arm."""
+    return points.by_group(rows, "train_error", ".0%")
+
+
+CLAIM = Claim(
+    name="normless",
+    says="It is the skip connection and not the norm that lets a deep network train: without any "
+    "norm, residual networks whose bodies start at zero train better than a plain network with "
+    "batch norm.",
+    source="Zhang et al. 2019, arXiv:1901.09321; De & Smith 2020, arXiv:2002.10444",
+    rule="the training error of the plain network with batch norm exceeds that of the residual "
+    "networks without norm, Fixup and SkipInit, by more than 5 points each: one-sided Welch tests "
+    "over seeds, p < 0.01 for both",
+    plan=plan,
+    judge=judge,
+    depths=lambda dataset, full: (110,) if full else (56,),
+    figures=(training_error,),
+    control=control,
+    against="the plain network without norms in the place of Fixup and SkipInit",
+)
+main = claim.command(CLAIM)
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,111 @@
+"""What a shortcut may be: the identity, a projection, or a path that is scaled, gated or dropped.
+
+He et al. 2015 (arXiv:1512.03385), Table 3: ResNet-34 has a top-1 error of 25.03, 24.52 and 24.19 %
+with the options A (zeros for new channels), B (projections where the shape changes) and C (all
+projections); the plain network has 28.54 %. He et al. 2016 (arXiv:1603.05027), Table 1: in
+ResNet-110 whatever multiplies the shortcut makes training harder.
+
+    python -m experiments.shortcuts --workdir=runs/shortcuts
+"""
+
+from statistics import fmean
+
+from experiments import claim
+from experiments.claim import Claim, Statement, Verdict
+from experiments.plan import Options, Run
+from experiments.results import Row
+from experiments.rows import learned_nothing, relabelled, sample, where
+from resnet_jax import command
+from resnet_jax.analysis.statistics import every, larger, no_worse
+from resnet_jax.reporting import points
+
+MARGIN = 0.02
+# He et al. 2016, Table 1: what stands on the shortcut instead of the identity. The gates' biases
+# are those that the table calls their best.
+TABLE_1 = {
+    "scaled-0.5": {"merge": "add", "model.gains": (0.5, 0.5)},
+    "exclusive-gate": {"merge": "exclusive_gate", "model.gate_bias": -6.0},
+    "shortcut-gate": {"merge": "shortcut_gate", "model.gate_bias": 0.0},
+    "dropout": {"model.skip_dropout": 0.5},
+}
+ARMS = {"plain": {"skip": "none"}, "A": {"skip": "A"}, "B": {"skip": "B"}, "C": {"skip": "C"}}
+ARMS |= {name: {"skip": "A", **arm} for name, arm in TABLE_1.items()}
+
+
+def plan(options: Options) -> list[Run]:
+    """Return every arm at every depth. Raises: ValueError if the command line chooses an arm."""
+    if len(options.networks) > 1:
+        raise ValueError("the claim compares shortcuts at one depth; give one network")
+    return options.arms(ARMS, 5 if options.full else 3)
+
+
+def alike(rows: list[Row]) -> Verdict:
+    """Test whether options A, B and C end with training errors within the margin."""
+    if idle := learned_nothing([row for row in rows if row["family"] in "ABC"]):
+        return Verdict(None, idle)
+    errors = {name: sample(rows, "train_error", family=name) for name in "ABC"}
+    pairs = [(a, b) for a in "ABC" for b in "ABC" if a != b]
+    test = every(*(no_worse(errors[a], errors[b], MARGIN) for a, b in pairs))
+    said = ", ".join(f"{name} {fmean(of):.1%}" for name, of in errors.items())
+    return Verdict.of(test, f"Training errors: {said}.")
+
+
+def harder(rows: list[Row]) -> Verdict:
+    """Test whether everything of Table 1 ends with a higher training error than the identity."""
+    identity = where(rows, family="A")
+    if idle := learned_nothing(identity):
+        return Verdict(None, idle)
+    kept = [row["train_error"] for row in identity]
+    errors = {name: sample(rows, "train_error", family=name) for name in TABLE_1}
+    test = every(*(larger(of, kept, 0.0) for of in errors.values()))
+    said = ", ".join(f"{name} {fmean(of):.1%}" for name, of in errors.items())
+    return Verdict.of(test, f"Training errors: identity {fmean(kept):.1%}; {said}.")
+
+
+def without(rows: list[Row]) -> list[Row]:
+    """Return the plain network in the place of option A."""
+    others = [row for row in rows if row["family"] in "BC"]
+    return others + relabelled(where(rows, family="plain"), family="A", model="A")
+
+
+def identities(rows: list[Row]) -> list[Row]:
+    """Return the identity in the place of everything."""
+    own = where(rows, family="A")
+    return [row for name in ("A", *TABLE_1) for row in relabelled(own, family=name, model=name)]
+
+
+def training_error(rows: list[Row]):
+    """Draw the training error of each shortcut."""
+    return points.by_group(rows, "train_error", ".0%")
+
+
+CLAIM = Claim(
+    name="shortcuts",
+    says="Identity and projection shortcuts train alike: projections hardly matter.",
+    source="He et al. 2015, arXiv:1512.03385, Table 3",
+    rule="no training error of the options A, B and C exceeds another's by 2 points or more: six "
+    "non-inferiority tests over seeds, p < 0.01 for each. Not decided if one is at chance",
+    plan=plan,
+    judge=alike,
+    depths=lambda dataset, full: (110,) if full else (56,),
+    figures=(training_error,),
+    control=without,
+    against="the plain network in the place of option A",
+    further=(
+        Statement(
+            "shortcuts_multiplied",
+            "A shortcut that is scaled, gated or dropped trains worse than the identity.",
+            "He et al. 2016, arXiv:1603.05027, Table 1",
+            "the training error with gains of 0.5 and 0.5, with the exclusive gate, with the "
+            "shortcut-only gate and with dropout on the shortcut each exceeds that with the "
+            "identity: one-sided Welch tests, p < 0.01 for each of the four",
+            harder,
+            identities,
+            "the identity in the place of all four",
+        ),
+    ),
+)
+main = claim.command(CLAIM)
+
+if __name__ == "__main__":
+    command.run(main)
