@@ -1,0 +1,1 @@
+"""Instruments of what depth does to signals and gradients, and the tests that judge results."""
