@@ -5,21 +5,18 @@ a part of it. The layers of a Stack are as many blocks.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import unflatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
-from resnet_jax.analysis.order import Index, Order, Path
+from resnet_jax.analysis.order import Order, Path, Place
 from resnet_jax.analysis.probe import BODY, INPUT, OUTPUT, See, probed, sown_at
 from resnet_jax.models.residual import Residual
 from resnet_jax.models.skips import identity
-
-Values = Mapping[Path, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,14 +24,14 @@ class Blocks:
     """The blocks of a network on a certain input.
 
     `modules` has the Residual of each path, and `shapes` the shape and type of its values by point,
-    without the axes of the layers. `places` has (number of the path, index of the layer) of every
-    block, first to last; the path is that of the same number in `modules`.
+    without the axes of the layers. `places` has the path and the index of every block, first to
+    last.
     """
 
     order: Order
     modules: dict[Path, Residual]
     shapes: dict[Path, dict[str, Any]]
-    places: list[tuple[int, Index]]
+    places: list[Place]
 
     def __len__(self) -> int:
         """Return the number of blocks."""
@@ -43,19 +40,18 @@ class Blocks:
     @property
     def names(self) -> tuple[str, ...]:
         """The blocks' names: stage1[3]."""
-        return tuple(self.order.name(path, index) for path, index in self._paths())
-
-    def _paths(self) -> list[tuple[Path, Index]]:
-        paths = [*self.modules]
-        return [(paths[number], index) for number, index in self.places]
+        return tuple(self.order.name(*place) for place in self.places)
 
     def module(self, block: int) -> Residual:
         """Return the Residual of a block."""
-        return self.modules[self._paths()[block][0]]
+        return self.modules[self.places[block][0]]
 
     def shape(self, block: int, point: str) -> jax.ShapeDtypeStruct:
-        """Return the shape and type of a value of a block; raise a ValueError if it is not seen."""
-        path, index = self._paths()[block]
+        """Return the shape and type of a value of a block.
+
+        Raises: ValueError if the value cannot be seen.
+        """
+        path, index = self.places[block]
         if point not in self.shapes[path]:
             raise ValueError(
                 f"the body of block {self.order.name(path, index)} is a function, whose output "
@@ -63,52 +59,59 @@ class Blocks:
             )
         return self.shapes[path][point]
 
-    def stack(self, values: Values, blocks: Sequence[int] | None = None) -> jax.Array:
+    def stack(self, values: Mapping[Path, Any], blocks: Sequence[int] | None = None) -> jax.Array:
         """Return values of blocks, which have the same shape, in one array with a row for each.
 
         `values` has for each path an array whose leading axes count layers; `blocks` are the
         numbers of the blocks, or all blocks.
-        """
-        chosen = [self.places[block] for block in (range(len(self)) if blocks is None else blocks)]
-        paths = [*self.modules]
-        rows, start, parts = [], {}, []
-        for number in dict.fromkeys(number for number, _ in chosen):
-            depths = self._depths(paths[number])
-            value = jnp.asarray(values[paths[number]])
-            parts.append(value.reshape(-1, *value.shape[len(depths) :]))
-            start[number] = sum(len(part) for part in parts[:-1])
-        for number, index in chosen:
-            depths = self._depths(paths[number])
-            rows.append(start[number] + (int(np.ravel_multi_index(index, depths)) if index else 0))
-        return jnp.concatenate(parts)[np.array(rows)]
 
-    def collection(self, name: str, rows: Any) -> dict[str, Any]:
-        """Return the reverse of `stack`: the arrays `name` of a collection from a row a block."""
-        rows, tree = jnp.asarray(rows), {}
-        if len(rows) != len(self):
-            raise ValueError(f"{len(rows)} numbers for {len(self)} blocks; give one for each block")
-        for number, path in enumerate(self.modules):
-            own = [block for block, place in enumerate(self.places) if place[0] == number]
-            value = rows[np.array(own)]  # in the order of the layers' indices
-            tree[(*path, name)] = value.reshape(*self._depths(path), *rows.shape[1:])
+        Raises: ValueError if the values have different shapes.
+        """
+        places = [self.places[block] for block in (range(len(self)) if blocks is None else blocks)]
+        shapes = {values[path].shape[len(index) :] for path, index in places}
+        if len(shapes) > 1:
+            raise ValueError(f"values of blocks have different shapes: {sorted(shapes)}")
+        return self.order.rows(values, places)
+
+    def collection(self, **numbers: Any) -> dict[str, Any]:
+        """Return a collection of arrays of these names from a number, or a row, for each block.
+
+        The function reverses `stack`. Raises: ValueError unless there is one for each block.
+        """
+        tree = {}
+        for name, rows in numbers.items():
+            rows = jnp.asarray(rows)
+            if len(rows) != len(self):
+                raise ValueError(
+                    f"{len(rows)} numbers for {len(self)} blocks; give one for each block"
+                )
+            for path in self.modules:
+                # `places` is sorted, so that these are in the order of the layers' indices.
+                own = [block for block, place in enumerate(self.places) if place[0] == path]
+                shape = (*self.order.depths(path), *rows.shape[1:])
+                tree[(*path, name)] = rows[np.array(own)].reshape(shape)
         return unflatten_dict(tree)
 
     def zeros(self, point: str, function: Callable[[Any], Any] = lambda x: x) -> dict[str, Any]:
         """Return zeros in the shapes of function(value at a point), as a collection of taps."""
         tree = {}
-        for path in self.modules:
-            block = next(b for b, (own, _) in enumerate(self._paths()) if own == path)
-            seen = jax.eval_shape(function, self.shape(block, point))
-            tree[(*path, point)] = jnp.zeros((*self._depths(path), *seen.shape), seen.dtype)
+        for block, (path, _) in enumerate(self.places):
+            if (*path, point) not in tree:
+                seen = jax.eval_shape(function, self.shape(block, point))
+                shape = (*self.order.depths(path), *seen.shape)
+                tree[(*path, point)] = jnp.zeros(shape, seen.dtype)
         return unflatten_dict(tree)
+
+    def tap(self, block: int, point: str, t: Any) -> dict[str, Any]:
+        """Return the collection of taps that adds `t` at a point of one block, and 0 elsewhere."""
+        path, index = self.places[block]
+        taps = jnp.zeros((*self.order.depths(path), *t.shape), t.dtype)
+        return unflatten_dict({(*path, point): taps.at[index].set(t)})
 
     def read(self, collection: Mapping[str, Any], point: str) -> dict[Path, Any]:
         """Return the arrays of a collection of taps, or of its gradient, by the path of a block."""
-        at = lambda path: functools.reduce(lambda tree, key: tree[key], path, collection)
-        return {path: at((*path, point)) for path in self.modules}
-
-    def _depths(self, path: Path) -> tuple[int, ...]:
-        return tuple(self.order.stacks[stack] for stack in self.order.around(path))
+        arrays = flatten_dict(collection)
+        return {path: arrays[(*path, point)] for path in self.modules}
 
     def segments(self) -> list[range]:
         """Return runs of neighbouring blocks that can be written as x' = x + f, as numbers.
@@ -151,7 +154,7 @@ def blocks_of(apply: Callable, variables: Any, x: Any, *, train: bool = False) -
     seen = jax.eval_shape(look, variables, x)
     if not order.blocks:
         raise ValueError("the network has no Residual, so that there are no blocks to look at")
-    of_layer = lambda path, a: jax.ShapeDtypeStruct(a.shape[order.axes(path) :], a.dtype)
+    of_layer = lambda path, a: jax.ShapeDtypeStruct(a.shape[len(order.depths(path)) :], a.dtype)
     shapes = {
         path: {point: of_layer(path, at[path]) for point, at in seen.items() if path in at}
         for path in order.blocks

@@ -6,15 +6,18 @@ each Stack around the module.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from resnet_jax.models.residual import Residual, Stack
 
 Path = tuple[str, ...]
 Index = tuple[int, ...]
+Place = tuple[Path, Index]
 
 
 @dataclasses.dataclass
@@ -57,42 +60,55 @@ class Order:
         for stack in self.inside:
             self.begins.setdefault(stack, number)
 
-    def around(self, path: Path) -> list[Path]:
-        """Return the layers of the Stacks that contain a path, the outermost Stack first."""
-        return [path[:n] for n in range(1, len(path) + 1) if path[:n] in self.stacks]
+    def around(self, path: Path, params: bool = False) -> list[Path]:
+        """Return the layers of the Stacks that contain a path, the outermost Stack first.
 
-    def axes(self, path: Path, params: bool = False) -> int:
-        """Return how many leading axes of a value of the module at `path` count layers.
-
-        With `params`, the value is a parameter, which the layers of a tied Stack share.
+        With `params`, leave out tied Stacks, whose layers share their parameters.
         """
-        return sum(not (params and stack in self.tied) for stack in self.around(path))
+        outer = [path[:n] for n in range(1, len(path) + 1) if path[:n] in self.stacks]
+        return [stack for stack in outer if not (params and stack in self.tied)]
 
-    def places(self, paths: Sequence[Path]) -> list[tuple[int, Index]]:
-        """Return (number of the path, index of the layer) of every module, first to last."""
-        every = [
-            (number, index)
-            for number, path in enumerate(paths)
-            for index in np.ndindex(*(self.stacks[stack] for stack in self.around(path)))
-        ]
-        return sorted(every, key=lambda place: self.key(paths[place[0]], place[1]))
+    def depths(self, path: Path, params: bool = False) -> tuple[int, ...]:
+        """Return the leading axes of an array at `path`, which count layers (see `around`)."""
+        return tuple(self.stacks[stack] for stack in self.around(path, params))
 
-    def key(self, path: Path, index: Index) -> tuple[int, ...]:
+    def places(self, paths: Iterable[Path], params: bool = False) -> list[Place]:
+        """Return (path, index of the layer) of every module, first to last."""
+        every = [(path, i) for path in paths for i in np.ndindex(*self.depths(path, params))]
+        return sorted(every, key=lambda place: self.key(*place, params))
+
+    def key(self, path: Path, index: Index, params: bool = False) -> tuple[int, ...]:
         """Return a key that sorts modules, and the values in them, as the forward pass does.
 
         A path that is no module's stands at the module that contains it.
         """
-        outer = zip(self.around(path), index, strict=False)
+        outer = zip(self.around(path, params), index, strict=True)
         key = tuple(number for stack, layer in outer for number in (self.begins[stack], layer))
         within = (path[:n] for n in range(len(path), 0, -1) if path[:n] in self.paths)
         return (*key, self.paths.get(next(within, ()), len(self.paths)))
 
-    def name(self, path: Path, index: Index = ()) -> str:
+    def name(self, path: Path, index: Index = (), params: bool = False) -> str:
         """Return the name of a module or a value of one layer: stage1[3]/body/conv2.
 
         Without an index the name is that of all layers: stage1/layers/body/conv2.
         """
         parts = list(path)
-        for stack, layer in reversed([*zip(self.around(path), index, strict=False)]):
+        for stack, layer in reversed([*zip(self.around(path, params), index, strict=False)]):
             parts[len(stack) - 2 : len(stack)] = [f"{parts[len(stack) - 2]}[{layer}]"]
         return "/".join(parts)
+
+    def rows(self, values: Mapping[Path, Any], places: Sequence[Place]) -> jax.Array:
+        """Return the values at `places`, which have the same shape, in one array with a row each.
+
+        `values` has for each path an array whose leading axes count layers.
+        """
+        parts, starts, start = [], {}, 0
+        for path in dict.fromkeys(path for path, _ in places):
+            # Parameters of a tied Stack have fewer axes, as their index has fewer numbers.
+            axes = next(len(index) for own, index in places if own == path)
+            value = jnp.asarray(values[path])
+            starts[path] = (start, value.shape[:axes])
+            parts.append(value.reshape(-1, *value.shape[axes:]))
+            start += len(parts[-1])
+        row = lambda start, shape, i: start + (int(np.ravel_multi_index(i, shape)) if i else 0)
+        return jnp.concatenate(parts)[np.array([row(*starts[path], i) for path, i in places])]

@@ -60,7 +60,7 @@ def _flags(
     sown = {path: ~finite for path, finite in sown_at(changed, EVERY).items()}
 
     def spoiled(path: Path, leaf: Any, params: bool) -> Any:
-        layers = order.axes(path, params)
+        layers = len(order.depths(path, params))
         return ~jnp.isfinite(leaf).all(range(layers, leaf.ndim))
 
     leaves = lambda tree, params=True: {
@@ -73,19 +73,22 @@ def _flags(
 
 def first(flags: dict[str, dict[Path, np.ndarray]], order: Order) -> str:
     """Return the first thing that was not finite, in words; "" if everything was finite."""
-    if parameters := sorted(_places(flags["parameter"], order)):
+    if parameters := sorted(_places(flags["parameter"], order, params=True)):
         return f"the parameter {parameters[0][1]} was not finite before it"
     if forward := sorted(_places(flags["forward"], order)):
         return f"the first layer whose output or statistics were not finite is {forward[0][1]}"
-    if gradients := sorted(_places(flags["gradient"], order)):  # gradients come from the end
+    if gradients := sorted(_places(flags["gradient"], order, params=True)):  # from the end
         return (
             f"the first gradient that was not finite on the way back is that of {gradients[-1][1]}"
         )
     return ""
 
 
-def _places(flags: dict[Path, np.ndarray], order: Order) -> Iterator[tuple[Any, str]]:
+def _places(
+    flags: dict[Path, np.ndarray], order: Order, params: bool = False
+) -> Iterator[tuple[Any, str]]:
     """Return (its place in the forward pass, its name) for each flag that is set."""
     for path, flag in flags.items():
         for index in map(tuple, np.argwhere(flag).tolist()):
-            yield order.key(path, index), order.name(path, index) or "the network"
+            name = order.name(path, index, params) or "the network"
+            yield order.key(path, index, params), name
