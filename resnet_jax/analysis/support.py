@@ -1,0 +1,52 @@
+"""The receptive field: the pixels of the image that a unit of the network depends on."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from resnet_jax.analysis.blocks import blocks_of, observe
+from resnet_jax.analysis.probe import OUTPUT
+
+
+def receptive_field(
+    apply: Callable,
+    variables: Any,
+    x: Float[Array, "b h w c"],
+    block: int,
+    pixel: tuple[int, int],
+) -> Bool[Array, "h w"]:
+    """Return which pixels have a gradient of a block's output at `pixel`, in any channel.
+
+        field[i, j] = whether d y[n, pixel, d] / d x[n, i, j, c] is not 0 for any n, c, d
+
+    The gradient is that of a sum over channels and examples with random weights, so that nothing
+    cancels. The field is exact for linear networks. A ReLU may cut a pixel off on all examples of
+    a small batch; more examples find more. Blocks count from 0, and running statistics are used,
+    because a batch norm in training sees all pixels.
+    Raises: ValueError if the block's output is no image, or has no such pixel.
+    """
+    blocks = blocks_of(apply, variables, x)
+    shape = blocks.shape(block, OUTPUT).shape
+    if len(shape) != 4 or x.ndim != 4 or not all(0 <= p < n for p, n in zip(pixel, shape[1:3])):
+        raise ValueError(
+            f"block {blocks.names[block]} gives {shape} for an input of {x.shape}, which has no "
+            f"pixel {pixel}; images have the axes (b, h, w, c)"
+        )
+
+    def unit(x):
+        seen = observe(apply, variables, x, {OUTPUT: lambda a: a[:, *pixel]})[1][OUTPUT]
+        y = blocks.stack(seen, [block])[0]
+        return (y * jax.random.uniform(jax.random.key(0), y.shape, y.dtype, 0.5, 1.5)).sum()
+
+    return (jax.grad(unit)(x) != 0).any((0, 3))
+
+
+def extent(field: Bool[Array, "h w"]) -> tuple[Any, Any]:
+    """Return the height and the width of the smallest box around a receptive field."""
+    reach = lambda line: jnp.where(
+        line.any(), line.size - jnp.argmax(line) - jnp.argmax(line[::-1]), 0
+    )
+    return reach(field.any(1)), reach(field.any(0))
