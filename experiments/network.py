@@ -1,6 +1,5 @@
 """The network of a run, as instruments take it: apply, variables, and a batch of its data."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -17,8 +16,7 @@ from resnet_jax.tasks.task import Arrays, Batch
 class Network(NamedTuple):
     """A network, its variables, and the first examples of a split, prepared as in evaluation.
 
-    `training` applies it as a training step does, with the statistics of the batch, and
-    `evaluating` with the running statistics; both return the network's output alone.
+    The instruments of resnet_jax/analysis take `net.apply`, `variables`, `x` and `loss`.
     """
 
     config: Config
@@ -26,22 +24,15 @@ class Network(NamedTuple):
     variables: dict[str, Any]
     batch: Batch
 
-    def training(self, variables: Any, x: Any, **options: Any) -> Any:
-        """Apply the network with the statistics of the batch."""
-        return self.net.apply(variables, x, mutable=["batch_stats"], **options)[0]
-
-    def evaluating(self, variables: Any, x: Any, **options: Any) -> Any:
-        """Apply the network with the running statistics."""
-        return self.net.apply(variables, x, **options)
+    @property
+    def x(self) -> Any:
+        """The network's input."""
+        return self.batch.input
 
     def loss(self, output: Any) -> Any:
         """Return the mean loss of an output over the batch."""
         sums = TASKS[self.config.task].measure(output, self.batch)
         return sums["loss"] / sums["examples"]
-
-    def objective(self, apply: Callable, variables: Any) -> Any:
-        """Return the mean loss of the batch; `apply` is `training` or `evaluating`."""
-        return self.loss(apply(variables, self.batch.input))
 
 
 def opened(run: Run, examples: int = 64, split: str = "train", seed: int | None = None) -> Network:
