@@ -109,3 +109,34 @@ def _reach(values: np.ndarray) -> float | None:
         return None
     quantile = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1))
     return quantile * float(values.std(ddof=1)) / len(values) ** 0.5
+
+
+def by_block(
+    rows: Sequence[Mapping[str, Any]],
+    y: str,
+    label: str,
+    *,
+    x: str = "block",
+    log_y: bool = False,
+) -> Figure:
+    """Return a figure with a line for each row: the list in column `y` against its index.
+
+    Lines have the names of the models. Several seeds of a model have the same colour.
+    """
+    names = list(dict.fromkeys(row["model"] for row in rows))
+    colour = colours(names)
+    with matplotlib.rc_context(STYLE):
+        drawn = Figure(figsize=(4.6, 3.1), dpi=160, layout="constrained")
+        axes = drawn.subplots()
+        for row in rows:
+            first = row is next(other for other in rows if other["model"] == row["model"])
+            name = row["model"] if first else None
+            style: dict[str, Any] = {"color": colour[row["model"]], "linewidth": 1.4}
+            axes.plot(range(len(row[y])), row[y], label=name, **style)
+        if log_y:
+            axes.set_yscale("log")
+        axes.set_xlabel(x)
+        axes.set_ylabel(label)
+        axes.grid(axis="y")
+        axes.legend(frameon=False, fontsize=8.5)
+    return drawn
