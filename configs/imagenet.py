@@ -47,8 +47,6 @@ SOURCE = Source(
         Published("depth=152,block=preact_bottleneck", "21.1", "one crop of 320"),
         Published("depth=200,block=preact_bottleneck", "20.7", "one crop of 320"),
     ),
-    "8 hours for depth=50 on an H200 with --config.dtype=bfloat16, computed from the time of a "
-    "step",
 )
 RECIPE = {
     "data.name": "imagenet2012",

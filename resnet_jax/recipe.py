@@ -86,7 +86,8 @@ class Source(NamedTuple):
         networks: the networks that the recipe is for: {key of the config: accepted values}.
         differs: sentences that say what is not as published.
         published: the errors that the source gives.
-        cost: what a run costs, with the machine; who measured or estimated it.
+        cost: what a run costs, with the machine, as the authors say or as we measured; it may be
+            empty, because docs/recipes.md estimates the cost of every recipe.
         disagree: sentences that say where text and code disagree, and which of them is taken.
     """
 
@@ -94,7 +95,7 @@ class Source(NamedTuple):
     networks: Mapping[str, Sequence[object]]
     differs: Sequence[str] = ()
     published: Sequence[Published] = ()
-    cost: str = "not measured"
+    cost: str = ""
     disagree: Sequence[str] = ()
 
     def says(self) -> str:

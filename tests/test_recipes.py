@@ -1,5 +1,6 @@
 """Recipes: the page says what the files say, and a recipe takes the networks of its paper alone."""
 
+import json
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from resnet_jax import config as configs
 from resnet_jax import config_file, families
 from resnet_jax.choices import ArgumentError
+from resnet_jax.models import measure
 from resnet_jax.training.optimizer import optimizer
 from resnet_jax.training.schedule import schedule
 from scripts import recipes
@@ -25,8 +27,64 @@ def load(name, argument="", **overrides):
     return config_file.load(f"{ROOT}/configs/{name}:{argument}", flat)
 
 
-def test_the_page_is_made_from_the_files():
-    assert recipes.PAGE.read_text("utf-8") == recipes.page(), "run python scripts/recipes.py"
+STALE = "run python scripts/recipes.py"
+# Recipes whose default networks are quick to trace.
+QUICK = ("cifar10.py", "imagenet_torchvision.py", "imagenet_vit.py", "mnist_highway_dense.py")
+DURATION = r"less than a minute|[\d.]+ (minutes|hours|days)"
+
+
+def test_the_page_is_made_from_the_files(monkeypatch):
+    """Its estimates have tests of their own, because every network is traced for them."""
+    monkeypatch.setattr(recipes, "expected", lambda config: "1 minutes")
+    masked = lambda text: re.sub(DURATION, "DURATION", text)
+    assert masked(recipes.PAGE.read_text("utf-8")) == masked(recipes.page()), STALE
+
+
+def test_the_page_says_what_default_networks_are_expected_to_cost():
+    sections = recipes.PAGE.read_text("utf-8").split("\n## ")
+    for name in QUICK:
+        section = next(text for text in sections if text.startswith(f"`{name}`"))
+        expected = recipes.expected(FOUND[name][0])
+        assert re.fullmatch(DURATION, expected)
+        says = f"The default network is expected to take {expected} on an H200."
+        assert says in section, STALE
+
+
+@pytest.mark.slow
+def test_the_page_is_made_from_the_files_with_all_estimates():
+    assert recipes.PAGE.read_text("utf-8") == recipes.page(), STALE
+
+
+def measured_steps():
+    """Yield the network, batch and milliseconds of each of our steps that an H200 measured."""
+    for row in json.loads(recipes.STEPS.read_text("utf-8"))["rows"]:
+        if row["program"] == "ours" and row["step_ms"]:
+            yield row["net"], row["batch"], row["step_ms"]
+    sweep = recipes.STEPS.with_name("depth_sweep_H200.json")
+    for row in json.loads(sweep.read_text("utf-8"))["rows"]:
+        if row["program"] == "scan" and row["depth"] == 1202:
+            yield "resnet1202", 128, row["step_ms"]
+
+
+def test_the_estimate_of_every_measured_step_is_within_the_factor_that_the_page_gives():
+    over_estimate = {}
+    for net, batch, milliseconds in measured_steps():
+        file = "imagenet_torchvision.py" if net == "resnet50" else "cifar10.py"
+        config = load(file, f"depth={net.removeprefix('resnet')}", batch_size=batch)
+        over_estimate[net, batch] = milliseconds / 1e3 / recipes.step_seconds(config)
+    assert {("resnet20", 128), ("resnet110", 1024), ("resnet1202", 128)} <= over_estimate.keys()
+    for step, factor in over_estimate.items():
+        assert 1 / recipes.FACTOR < factor < recipes.FACTOR, step
+    for step in recipes.MEASURED:
+        assert over_estimate[step] == pytest.approx(1, rel=1e-6)
+
+
+def test_an_estimate_counts_as_measure_does():
+    for name in ("cifar10.py", "imagenet_vit.py", "mnist_highway_dense.py"):
+        config = FOUND[name][0]
+        image = jax.ShapeDtypeStruct((1, *config.data.shape), np.float32)
+        counts, _ = measure.count(families.build(config), image)
+        assert recipes.count(config) == (counts.layers, counts.macs)
 
 
 def test_every_recipe_of_a_paper_says_where_it_comes_from():
