@@ -107,8 +107,12 @@ class Order:
             # Parameters of a tied Stack have fewer axes, as their index has fewer numbers.
             axes = next(len(index) for own, index in places if own == path)
             value = jnp.asarray(values[path])
-            starts[path] = (start, value.shape[:axes])
+            starts[path] = start
             parts.append(value.reshape(-1, *value.shape[axes:]))
             start += len(parts[-1])
-        row = lambda start, shape, i: start + (int(np.ravel_multi_index(i, shape)) if i else 0)
-        return jnp.concatenate(parts)[np.array([row(*starts[path], i) for path, i in places])]
+
+        def row(path: Path, index: Index) -> int:
+            shape = values[path].shape[: len(index)]
+            return starts[path] + (int(np.ravel_multi_index(index, shape)) if index else 0)
+
+        return jnp.concatenate(parts)[np.array([row(*place) for place in places])]
