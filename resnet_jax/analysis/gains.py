@@ -35,11 +35,11 @@ def gains(apply: Callable, variables: Any, x: Any, *, train: bool = False) -> Ga
     both = []
     for number, name in enumerate(("carry", "transform")):
         values = {}
-        for path, module in blocks.modules.items():
+        for path, parts in blocks.parts.items():
             if (*path, "merge", name) in sown:
                 values[path] = sown[*path, "merge", name]
-            elif module.merge in CONSTANT:
-                constant = np.float32(CONSTANT[module.merge][number])
+            elif parts.merge in CONSTANT:
+                constant = np.float32(CONSTANT[parts.merge][number])
                 values[path] = jnp.full(blocks.order.depths(path), constant)
             else:
                 raise ValueError(
