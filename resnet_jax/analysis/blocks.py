@@ -5,17 +5,18 @@ a part of it. The layers of a Stack are as many blocks.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from resnet_jax.analysis.order import Order, Path, Place
+from resnet_jax.analysis.order import Order, Parts, Path, Place
 from resnet_jax.analysis.probe import BODY, INPUT, OUTPUT, See, probed, sown_at
-from resnet_jax.models.residual import Residual
 from resnet_jax.models.skips import identity
 
 
@@ -23,13 +24,13 @@ from resnet_jax.models.skips import identity
 class Blocks:
     """The blocks of a network on a certain input.
 
-    `modules` has the Residual of each path, and `shapes` the shape and type of its values by point,
+    `parts` has the skip, the merge and so on of each path, and `shapes` the shape and type of its values by point,
     without the axes of the layers. `places` has the path and the index of every block, first to
     last.
     """
 
     order: Order
-    modules: dict[Path, Residual]
+    parts: dict[Path, Parts]
     shapes: dict[Path, dict[str, Any]]
     places: list[Place]
 
@@ -41,10 +42,6 @@ class Blocks:
     def names(self) -> tuple[str, ...]:
         """The blocks' names: stage1[3]."""
         return tuple(self.order.name(*place) for place in self.places)
-
-    def module(self, block: int) -> Residual:
-        """Return the Residual of a block."""
-        return self.modules[self.places[block][0]]
 
     def shape(self, block: int, point: str) -> jax.ShapeDtypeStruct:
         """Return the shape and type of a value of a block.
@@ -85,7 +82,7 @@ class Blocks:
                 raise ValueError(
                     f"{len(rows)} numbers for {len(self)} blocks; give one for each block"
                 )
-            for path in self.modules:
+            for path in self.parts:
                 # `places` is sorted, so that these are in the order of the layers' indices.
                 own = [block for block, place in enumerate(self.places) if place[0] == path]
                 shape = (*self.order.depths(path), *rows.shape[1:])
@@ -111,7 +108,7 @@ class Blocks:
     def read(self, collection: Mapping[str, Any], point: str) -> dict[Path, Any]:
         """Return the arrays of a collection of taps, or of its gradient, by the path of a block."""
         arrays = flatten_dict(collection)
-        return {path: arrays[(*path, point)] for path in self.modules}
+        return {path: arrays[(*path, point)] for path in self.parts}
 
     def segments(self) -> list[range]:
         """Return runs of neighbouring blocks that can be written as x' = x + f, as numbers.
@@ -135,8 +132,8 @@ class Blocks:
 
     def keeps(self, block: int) -> bool:
         """Return whether the block's skip is the identity of its input, and keeps the shape."""
-        module = self.module(block)
-        return module.skip is identity and module.before is identity and self.same(block)
+        parts = self.parts[self.places[block][0]]
+        return parts.skip is identity and parts.before is identity and self.same(block)
 
     def same(self, block: int) -> bool:
         """Return whether the block keeps the shape of its input."""
@@ -148,18 +145,32 @@ def blocks_of(apply: Callable, variables: Any, x: Any, *, train: bool = False) -
 
     Raises: ValueError if the network has no blocks.
     """
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (variables, x))
+    # The method of an unbound Module is a value, and most instruments ask for its blocks.
+    if isinstance(getattr(apply, "__self__", None), nn.Module):
+        leaves, tree = jax.tree.flatten(shapes)
+        return _known_blocks(apply, tuple(leaves), tree, train)
+    return _trace(apply, shapes, train)
+
+
+@functools.lru_cache(maxsize=16)
+def _known_blocks(apply: Callable, leaves: tuple[Any, ...], tree: Any, train: bool) -> Blocks:
+    return _trace(apply, jax.tree.unflatten(tree, leaves), train)
+
+
+def _trace(apply: Callable, shapes: tuple[Any, Any], train: bool) -> Blocks:
     order = Order()
     values = {point: lambda a: a for point in (INPUT, BODY, OUTPUT)}
     look = lambda v, x: observe(apply, v, x, values, train=train, order=order)[1]
-    seen = jax.eval_shape(look, variables, x)
+    seen = jax.eval_shape(look, *shapes)
     if not order.blocks:
         raise ValueError("the network has no Residual, so that there are no blocks to look at")
     of_layer = lambda path, a: jax.ShapeDtypeStruct(a.shape[len(order.depths(path)) :], a.dtype)
-    shapes = {
+    of_path = {
         path: {point: of_layer(path, at[path]) for point, at in seen.items() if path in at}
         for path in order.blocks
     }
-    return Blocks(order, order.blocks, shapes, order.places([*order.blocks]))
+    return Blocks(order, order.blocks, of_path, order.places(order.blocks))
 
 
 def observe(

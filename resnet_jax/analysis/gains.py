@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from resnet_jax.analysis.blocks import blocks_of
@@ -34,21 +35,20 @@ def gains(apply: Callable, variables: Any, x: Any, *, train: bool = False) -> Ga
     both = []
     for number, name in enumerate(("carry", "transform")):
         values = {}
-        for path, module in blocks.modules.items():
+        for path, parts in blocks.parts.items():
             if (*path, "merge", name) in sown:
                 values[path] = sown[*path, "merge", name]
-            elif module.merge in CONSTANT:
-                constant = CONSTANT[module.merge][number]
+            elif parts.merge in CONSTANT:
+                constant = np.float32(CONSTANT[parts.merge][number])
                 values[path] = jnp.full(blocks.order.depths(path), constant)
             else:
                 raise ValueError(
                     f"the merge of block {'/'.join(path)} sows no gains; call sow_gains in it "
                     "(resnet_jax/models/gains.py)"
                 )
-        wide = {
-            path: a.astype(jnp.promote_types(a.dtype, jnp.float32)) for path, a in values.items()
-        }
-        both.append(blocks.stack(wide))
+        double = any(a.dtype == jnp.float64 for a in values.values())
+        kind = jnp.float64 if double else jnp.float32
+        both.append(blocks.stack({path: a.astype(kind) for path, a in values.items()}))
     return Gains(*both)
 
 

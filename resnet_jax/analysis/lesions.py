@@ -90,7 +90,7 @@ def permuted(variables: Any, stack: Path, order: Int[Array, "d"] | np.ndarray) -
         of a tied Stack share parameters and cannot be reordered.
     """
     prefix, depth = (*stack, "layers"), len(order)
-    flat = flatten_dict(variables)
+    flat: dict[Any, Any] = flatten_dict(variables)
     inside = [path for path in flat if path[1 : len(prefix) + 1] == prefix]
     if not inside or any(flat[path].shape[:1] != (depth,) for path in inside):
         raise ValueError(

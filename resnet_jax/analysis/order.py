@@ -7,8 +7,9 @@ each Stack around the module.
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +21,15 @@ Index = tuple[int, ...]
 Place = tuple[Path, Index]
 
 
+class Parts(NamedTuple):
+    """The fields of a Residual beside its body: functions, or the classes of Modules."""
+
+    before: Any
+    skip: Any
+    merge: Any
+    after: Any
+
+
 @dataclasses.dataclass
 class Order:
     """The paths of a network's modules in the order in which they finish in the forward pass.
@@ -27,15 +37,15 @@ class Order:
     An Order is filled while the network is traced (probe.py). `paths` numbers the modules, and
     `begins` has the number of the first module of every Stack. `stacks` has the depth of every
     Stack by the path of its layers; the layers of the Stacks in `tied` share parameters. `blocks`
-    are the Residuals that no other Residual contains. `inside` are the Stacks that are being
-    traced.
+    has the parts of the Residuals that no other Residual contains. `inside` are the Stacks that are
+    being traced.
     """
 
     paths: dict[Path, int] = dataclasses.field(default_factory=dict)
     begins: dict[Path, int] = dataclasses.field(default_factory=dict)
     stacks: dict[Path, int] = dataclasses.field(default_factory=dict)
     tied: set[Path] = dataclasses.field(default_factory=set)
-    blocks: dict[Path, Residual] = dataclasses.field(default_factory=dict)
+    blocks: dict[Path, Parts] = dataclasses.field(default_factory=dict)
     inside: list[Path] = dataclasses.field(default_factory=list)
 
     def enter(self, module: Any) -> Path:
@@ -44,7 +54,8 @@ class Order:
         if isinstance(module, Residual) and not any(
             path[:n] in self.blocks for n in range(len(path))
         ):
-            self.blocks[path] = module
+            fields = (getattr(module, name) for name in Parts._fields)
+            self.blocks[path] = Parts(*(type(p) if isinstance(p, nn.Module) else p for p in fields))
         if isinstance(module, Stack):
             layers = (*path, "layers")
             self.inside.append(layers)
@@ -107,8 +118,12 @@ class Order:
             # Parameters of a tied Stack have fewer axes, as their index has fewer numbers.
             axes = next(len(index) for own, index in places if own == path)
             value = jnp.asarray(values[path])
-            starts[path] = (start, value.shape[:axes])
+            starts[path] = start
             parts.append(value.reshape(-1, *value.shape[axes:]))
             start += len(parts[-1])
-        row = lambda start, shape, i: start + (int(np.ravel_multi_index(i, shape)) if i else 0)
-        return jnp.concatenate(parts)[np.array([row(*starts[path], i) for path, i in places])]
+
+        def row(path: Path, index: Index) -> int:
+            shape = values[path].shape[: len(index)]
+            return starts[path] + (int(np.ravel_multi_index(index, shape)) if index else 0)
+
+        return jnp.concatenate(parts)[np.array([row(*place) for place in places])]

@@ -67,10 +67,8 @@ def gradient_errors(
         def total(taps):
             given = {**variables, "taps": taps}
             f = observe(apply, given, x, {BODY: lambda a: a}, train=train)[1][BODY]
-            products = [
-                (g * blocks.stack(f, run)).sum() for g, run in zip(direct, runs, strict=True)
-            ]
-            return jnp.stack(products)[which]
+            both = zip(direct, runs, strict=True)
+            return jnp.stack([(g * blocks.stack(f, run)).sum() for g, run in both])[which]
 
         taps = jax.grad(total)(blocks.zeros(INPUT))
         return [blocks.stack(blocks.read(taps, INPUT), run) for run in runs]
@@ -117,7 +115,8 @@ def dilution(apply: Callable, variables: Any, x: Any, *, train: bool = False) ->
 
     def share(run):
         inputs, last = blocks.stack(seen[INPUT], run), blocks.stack(seen[OUTPUT], run[-1:])
-        return jnp.abs(carried(carry[run.start : run.stop])) * inputs / last
+        left = carried(carry[run.start : run.stop]).astype(inputs.dtype)
+        return jnp.abs(left) * inputs / last
 
     return tuple(map(share, blocks.segments()))
 

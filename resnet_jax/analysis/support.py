@@ -30,7 +30,8 @@ def receptive_field(
     """
     blocks = blocks_of(apply, variables, x)
     shape = blocks.shape(block, OUTPUT).shape
-    if len(shape) != 4 or x.ndim != 4 or not all(0 <= p < n for p, n in zip(pixel, shape[1:3])):
+    images = len(shape) == 4 and x.ndim == 4
+    if not images or not (0 <= pixel[0] < shape[1] and 0 <= pixel[1] < shape[2]):
         raise ValueError(
             f"block {blocks.names[block]} gives {shape} for an input of {x.shape}, which has no "
             f"pixel {pixel}; images have the axes (b, h, w, c)"
