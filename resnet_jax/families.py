@@ -99,7 +99,9 @@ def layers(config: Config, axis: str | None = None) -> Layers:
     fan = config.model.fan if "fan" in config.model else "auto"
     if fan == "auto":
         fan = "in" if bare else "out"
-    conv = functools.partial(Conv, dtype=jnp.dtype(config.dtype), bias=bare, fan=fan)
+    conv = functools.partial(
+        Conv, dtype=jnp.dtype(config.dtype), bias=bare, fan=fan, kernels=config.kernels
+    )
     remat = config.remat
     if remat == "auto":
         remat = "block" if jax.default_backend() == "cpu" else "none"

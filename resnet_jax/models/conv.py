@@ -7,7 +7,7 @@ naive loop, 30-36 times slower (jax#12868, open since 2022). This file writes ea
 fast form from the start. On other backends it uses lax's own convolution and gradients.
 
 `canonical_conv` has a `custom_vjp`, so forward-mode differentiation (`jax.jvp`, `jax.jacfwd`) fails
-on the CPU. `lax_conv` allows it.
+on the CPU. `lax_conv` allows it; `--config.kernels=reference` chooses it.
 """
 
 import functools
@@ -23,6 +23,8 @@ from jaxtyping import Array, Float
 from resnet_jax.keys import nearest_divisor
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
+# How an operation is computed: as fast as may be, or so that JAX differentiates it in any mode.
+Kernels = Literal["auto", "reference"]
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -170,14 +172,17 @@ def conv(
     stride: int,
     padding: Padding,
     groups: int = 1,
+    kernels: Kernels = "auto",
 ) -> Float[Array, "b p q d"]:
     """Convolve with `canonical_conv` if JAX's default backend is the CPU, else with `lax_conv`.
 
+    With `kernels='reference'` it is `lax_conv` on every backend, which allows forward mode.
     The choice is made while the network is traced, so a program that is then lowered for another
     platform keeps it. `lax.platform_dependent` would choose at lowering, but it would trace both
     and put a branch around every convolution.
     """
-    convolve = canonical_conv if jax.default_backend() == "cpu" else lax_conv
+    fast = kernels == "auto" and jax.default_backend() == "cpu"
+    convolve = canonical_conv if fast else lax_conv
     return convolve(x, kernel, stride, padding, groups)
 
 
@@ -192,6 +197,7 @@ class Conv(nn.Module):
     He et al. (2015, arXiv:1502.01852, eq. 14). If `fan` is 'in', n is size^2 times the input
     channels of a group, which keeps the scale of the signal in a network without norms (eq. 10).
     The kernel starts at zero if `gain` is 0. If `bias`, a bias is added that starts at `start`.
+    `kernels` chooses how the convolution is computed (`conv`).
 
     Shapes: (b, h, w, c) -> (b, ceil(h / stride), ceil(w / stride), width) with the default padding.
     Raises: ValueError if `groups` does not divide c and `width`.
@@ -207,6 +213,7 @@ class Conv(nn.Module):
     fan: Literal["in", "out"] = "out"
     start: float = 0.0
     dtype: Any = jnp.float32
+    kernels: Kernels = "auto"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b p q d"]:
@@ -227,7 +234,7 @@ class Conv(nn.Module):
         ends = ((self.size - 1) // 2, self.size // 2)
         if self.padding is not None:
             ends = (self.padding, self.padding)
-        y = conv(x, kernel, self.stride, (ends, ends), self.groups)
+        y = conv(x, kernel, self.stride, (ends, ends), self.groups, self.kernels)
         if self.bias:
             bias = self.param("bias", nn.initializers.constant(self.start), (self.width,))
             y = y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
