@@ -21,6 +21,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from resnet_jax.keys import nearest_divisor
+from resnet_jax.models.starts import KernelStart, kernel_start
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 # How an operation is computed: as fast as may be, or so that JAX differentiates it in any mode.
@@ -196,7 +197,8 @@ class Conv(nn.Module):
     The kernel starts at N(0, 2 gain^2 / n). If `fan` is 'out', n is size^2 width, as in the code of
     He et al. (2015, arXiv:1502.01852, eq. 14). If `fan` is 'in', n is size^2 times the input
     channels of a group, which keeps the scale of the signal in a network without norms (eq. 10).
-    The kernel starts at zero if `gain` is 0. If `bias`, a bias is added that starts at `start`.
+    The kernel starts at zero if `gain` is 0. `kernel_start` names another start (starts.py), whose
+    orthogonal matrix `gain` multiplies, too. If `bias`, a bias is added that starts at `start`.
     `kernels` chooses how the convolution is computed (`conv`).
 
     Shapes: (b, h, w, c) -> (b, ceil(h / stride), ceil(w / stride), width) with the default padding.
@@ -212,6 +214,7 @@ class Conv(nn.Module):
     gain: float = 1.0
     fan: Literal["in", "out"] = "out"
     start: float = 0.0
+    kernel_start: KernelStart = "he"
     dtype: Any = jnp.float32
     kernels: Kernels = "auto"
 
@@ -226,10 +229,11 @@ class Conv(nn.Module):
                 "channels (model.cardinality of a bottleneck); nearest that do: "
                 f"{nearest_divisor(both, self.groups)}"
             )
-        fan = "fan_in" if self.fan == "in" else "fan_out"
-        he = nn.initializers.variance_scaling(2 * self.gain**2 or 1, fan, "normal")
+        begin: Any = nn.initializers.zeros
+        if self.gain:
+            begin = kernel_start(self.kernel_start, self.fan, 2 * self.gain**2, self.groups)
         shape = (self.size, self.size, channels // self.groups, self.width)
-        kernel = self.param("kernel", he if self.gain else nn.initializers.zeros, shape)
+        kernel = self.param("kernel", begin, shape)
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         ends = ((self.size - 1) // 2, self.size // 2)
         if self.padding is not None:

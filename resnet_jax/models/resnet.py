@@ -43,6 +43,7 @@ from resnet_jax.models.norm import BatchNorm, NoNorm, Shift
 from resnet_jax.models.residual import Chain, Remat, Residual, Stack
 from resnet_jax.models.skips import identity
 from resnet_jax.models.stages import BLOCKS, SHAPES, form_and_shape
+from resnet_jax.models.starts import KEYS as START_KEYS
 from resnet_jax.models.stem import Stem, StemKind
 
 
@@ -233,10 +234,16 @@ _NORMED = {
         "kernels start with variance 2 / fan-in or fan-out; auto: in without norms, else out",
     ),
     "model.zero_init": Key(default(resnet, "zero"), ANY, "whether bodies start at zero"),
-}
+} | START_KEYS
 
 
-def _check_zero(config: Config) -> None:
+def _check_normed(config: Config) -> None:
+    model = config.model
+    if model.kernel_start != "he" and model.fan != "auto":
+        raise ValueError(
+            f"model.fan={model.fan} with model.kernel_start={model.kernel_start}, which has no "
+            "choice of fan; use --config.model.fan=auto"
+        )
     if config.model.zero_init and config.norm.kind == "none":
         raise ValueError(
             "model.zero_init zeroes a norm's scale and norm=none has none; choose merge=rezero"
@@ -268,7 +275,7 @@ def _block(name: str) -> Part:
     if form == "fixup":
         return Part(words, keys=keys, check=_check_fixup)
     keys = keys | (_PREACT if form == "preact" else {})
-    return Part(words, keys=keys | _NORMED, check=_check_zero)
+    return Part(words, keys=keys | _NORMED, check=_check_normed)
 
 
 def blocks_of(*shapes: str) -> dict[str, Part]:

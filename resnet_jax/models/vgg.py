@@ -14,7 +14,8 @@ in each of the last three stages. The parameters are counted from torchvision's 
 batch-normalised convolutions keep their biases; those of 13 layers with norm are added up.
 
 Kernels of convolutions and of hidden dense layers start by He's rule; the paper starts them from
-N(0, 0.01^2) or from a shallower trained network (sec. 3.1).
+N(0, 0.01^2) or from a shallower trained network (sec. 3.1). `model.kernel_start` names another
+start of the convolutions.
 """
 
 import functools
@@ -33,6 +34,7 @@ from resnet_jax.models.merges import GATES, add, plain
 from resnet_jax.models.norm import NoNorm
 from resnet_jax.models.residual import Chain, Remat, Residual, Stack
 from resnet_jax.models.skips import identity
+from resnet_jax.models.starts import KEYS as START_KEYS
 
 
 def vgg(
@@ -171,7 +173,8 @@ def _family(summary: str, norm: str) -> Family:
             "model.dropout": Key(
                 default(vgg, "dropout"), FRACTION, "rate of dropout after each hidden layer"
             ),
-        },
+        }
+        | START_KEYS,
         switches=switches(
             {"single": Part("one 3x3 convolution")},
             skips=("none", "A", "B"),
