@@ -76,8 +76,8 @@ class PostActivation(nn.Module):
 
     end='norm' is the original block: conv-norm-relu-conv-norm (He et al. 2016, Fig. 4a). With
     end='conv', the norm follows the addition instead (Fig. 4b). With end='relu', the last ReLU
-    precedes the addition (Fig. 4c). `lead` puts a ReLU first; with end='norm' that is the ReLU-only
-    pre-activation (Fig. 4d).
+    precedes the addition (Fig. 4c). `lead` puts the `activation`, a ReLU, first; with end='norm'
+    that is the ReLU-only pre-activation (Fig. 4d). Norms apply theirs (`Activation.behind`).
     """
 
     layers: Row
@@ -86,12 +86,13 @@ class PostActivation(nn.Module):
     zero: bool = False
     conv: Callable[..., nn.Module] = Conv
     norm: Callable[..., nn.Module] = BatchNorm
+    activation: Callable = nn.relu
 
     @nn.compact
     def __call__(self, x: Input) -> Output:
         """F(x)."""
         layers = layers_of(self.layers, x)
-        x = nn.relu(x) if self.lead else x
+        x = self.activation(x) if self.lead else x
         for i, layer in enumerate(layers, 1):
             last = i == len(layers)
             bare = last and self.end == "conv"

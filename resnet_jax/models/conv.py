@@ -194,9 +194,10 @@ class Conv(nn.Module):
     on both sides. flax's 'SAME' pads a 3x3 convolution of stride 2 by 0 and 1 pixels instead of 1
     and 1 as the papers' code does, so that imported weights would give other predictions.
 
-    The kernel starts at N(0, 2 gain^2 / n). If `fan` is 'out', n is size^2 width, as in the code of
-    He et al. (2015, arXiv:1502.01852, eq. 14). If `fan` is 'in', n is size^2 times the input
-    channels of a group, which keeps the scale of the signal in a network without norms (eq. 10).
+    The kernel starts at N(0, variance gain^2 / n); the variance 2 is the ReLU's. If `fan` is 'out',
+    n is size^2 width, as in the code of He et al. (2015, arXiv:1502.01852, eq. 14). If `fan` is
+    'in', n is size^2 times the input channels of a group, which keeps the scale of the signal in a
+    network without norms (eq. 10).
     The kernel starts at zero if `gain` is 0. `kernel_start` names another start (starts.py), whose
     orthogonal matrix `gain` multiplies, too. If `bias`, a bias is added that starts at `start`.
     `kernels` chooses how the convolution is computed (`conv`).
@@ -215,6 +216,7 @@ class Conv(nn.Module):
     fan: Literal["in", "out"] = "out"
     start: float = 0.0
     kernel_start: KernelStart = "he"
+    variance: float = 2.0
     dtype: Any = jnp.float32
     kernels: Kernels = "auto"
 
@@ -231,7 +233,8 @@ class Conv(nn.Module):
             )
         begin: Any = nn.initializers.zeros
         if self.gain:
-            begin = kernel_start(self.kernel_start, self.fan, 2 * self.gain**2, self.groups)
+            variance = self.variance * self.gain**2
+            begin = kernel_start(self.kernel_start, self.fan, variance, self.groups)
         shape = (self.size, self.size, channels // self.groups, self.width)
         kernel = self.param("kernel", begin, shape)
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)

@@ -25,7 +25,8 @@ from typing import Any, Literal
 import flax.linen as nn
 
 from resnet_jax.keys import ANY, FRACTION, POSITIVE, SIZES, Config, Key, Keys, Part, choice, default
-from resnet_jax.models import bodies, resnet_layouts, stages
+from resnet_jax.models import activations, bodies, resnet_layouts, stages
+from resnet_jax.models.activations import RELU, Activation
 from resnet_jax.models.conv import Conv
 from resnet_jax.models.dropout import Dropout
 from resnet_jax.models.family import (
@@ -64,6 +65,7 @@ def resnet(
     dropout: float = 0.0,
     first: Literal["shared", "own"] = "shared",
     zero: bool = False,
+    activation: Activation = RELU,
     conv: Callable[..., nn.Module] = Conv,
     norm: Callable[..., nn.Module] = BatchNorm,
     remat: Remat = "none",
@@ -78,6 +80,7 @@ def resnet(
     rate of dropout on every skip, and `dropout` that before every convolution of a pre-activation
     body but its first. If `first` is 'own', a first unit that does not change the shape keeps the
     raw x, and its first norm and ReLU are its body's own. Bodies start at zero if `zero`.
+    `activation` stands in the place of every ReLU, but in Fixup.
 
     The equal blocks of a stage are one Stack. A first block that differs from them stands before
     the Stack: it changes the shape, or it is the first block of a pre-activation stage, whose
@@ -87,15 +90,16 @@ def resnet(
     pre, wide = form == "preact", shape == "bottleneck"
     if form == "fixup":
         # Fixup has its own scale and its own biases, whatever stands in the place of a norm.
-        conv, norm = functools.partial(conv, bias=False, fan="out"), Shift
-    make = _body(form, shape, sum(stages), stride_at, widen, groups, zero, dropout, conv, norm)
+        conv, norm, activation = functools.partial(conv, bias=False, fan="out"), Shift, RELU
+    conv, norm, act = activation.kernels(conv), activation.behind(norm), activation.function
+    make = _body(form, shape, sum(stages), stride_at, widen, groups, zero, dropout, conv, norm, act)
     normed = form in ("", "relu_before", "relu_preact")
     pick = functools.partial(
         _skip, skip, conv=conv, norm=norm if normed else None, dropout=skip_dropout
     )
     meet = plain if skip == "none" else merge
     numbers = {} if skip == "none" or per_layer is None else per_layer
-    after = {"": nn.relu, "fixup": nn.relu, "norm_after": norm(relu=True)}.get(form, identity)
+    after = {"": act, "fixup": act, "norm_after": norm(relu=True)}.get(form, identity)
     # A block outside of a Stack has its own numbers as fields of its merge.
     meet_at = lambda i: meet.copy(**{n: v[i] for n, v in numbers.items()}) if numbers else meet
 
@@ -118,14 +122,16 @@ def resnet(
             done += count
         channels = out
     if form in ("preact", "relu_preact"):
-        blocks["norm"] = norm(relu=True) if pre else NoNorm(relu=True)
+        blocks["norm"] = norm(relu=True) if pre else activation.behind(NoNorm)(relu=True)
     if form == "fixup":
         blocks["shift"] = Shift()
     blocks["head"] = Head(num_outputs, zero=form == "fixup")
     return Chain(blocks)
 
 
-def _body(form, shape, blocks, stride_at, widen, groups, zero, dropout, conv, norm) -> Callable:
+def _body(
+    form, shape, blocks, stride_at, widen, groups, zero, dropout, conv, norm, act
+) -> Callable:
     """Return the function (width, stride, ...) -> body of this form and shape."""
 
     def make(width, stride, **order):
@@ -140,7 +146,7 @@ def _body(form, shape, blocks, stride_at, widen, groups, zero, dropout, conv, no
             return bodies.PreActivation(layers, **options, **order)
         end: Any = {"norm_after": "conv", "relu_before": "relu"}.get(form, "norm")
         lead = form == "relu_preact"
-        return bodies.PostActivation(layers, end, lead, zero, conv, norm)
+        return bodies.PostActivation(layers, end, lead, zero, conv, norm, act)
 
     return make
 
@@ -190,6 +196,8 @@ def build(
         per_layer=layers.per_layer(sum(counts)),
         skip_dropout=model.skip_dropout,
         first=first,
+        # The stem and every layer of a body has an activation, and the classifier has none.
+        activation=activations.activation(config, 1 + SHAPES[shape] * sum(counts)),
         conv=layers.conv,
         norm=layers.norm,
         **of_block,
@@ -234,7 +242,7 @@ _NORMED = {
         "kernels start with variance 2 / fan-in or fan-out; auto: in without norms, else out",
     ),
     "model.zero_init": Key(default(resnet, "zero"), ANY, "whether bodies start at zero"),
-} | START_KEYS
+} | (START_KEYS | activations.KEYS)
 
 
 def _check_normed(config: Config) -> None:
@@ -244,6 +252,7 @@ def _check_normed(config: Config) -> None:
             f"model.fan={model.fan} with model.kernel_start={model.kernel_start}, which has no "
             "choice of fan; use --config.model.fan=auto"
         )
+    activations.check(config)
     if config.model.zero_init and config.norm.kind == "none":
         raise ValueError(
             "model.zero_init zeroes a norm's scale and norm=none has none; choose merge=rezero"
