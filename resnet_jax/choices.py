@@ -43,6 +43,11 @@ COMMON: Keys = {
         choice("float32", "bfloat16", "float64"),
         "type of activations; parameters and statistics are at least float32",
     ),
+    "kernels": Key(
+        "auto",
+        choice("auto", "reference"),
+        "auto is the fastest; reference allows forward-mode derivatives (jax.jvp) on every device",
+    ),
     "unroll": Key(1, POSITIVE, "layers in one turn of a Stack's loop; changes speed alone"),
     "remat": Key(
         "auto",

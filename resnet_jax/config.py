@@ -43,7 +43,7 @@ from resnet_jax.training import groups
 # Keys that may differ between two starts of a run, because they do not change what is computed.
 MAY_CHANGE = (
     *("data.dir", "data.stream", "checkpoint_every", "checkpoint_minutes", "remat", "unroll"),
-    *("parallel", "nonfinite"),
+    *("kernels", "parallel", "nonfinite"),
 )
 
 # Options of JAX, as the environment or a program may set them, with which no run starts.

@@ -99,14 +99,24 @@ def layers(config: Config, axis: str | None = None) -> Layers:
     fan = config.model.fan if "fan" in config.model else "auto"
     if fan == "auto":
         fan = "in" if bare else "out"
-    conv = functools.partial(Conv, dtype=jnp.dtype(config.dtype), bias=bare, fan=fan)
+    conv = functools.partial(
+        Conv,
+        dtype=jnp.dtype(config.dtype),
+        bias=bare,
+        fan=fan,
+        kernel_start=config.model.get("kernel_start", "he"),
+        dirac=config.model.get("dirac", False),
+        kernels=config.kernels,
+    )
+    # A gate starts by He's rule, however the kernels of bodies start.
+    gate = lambda conv: functools.partial(conv, kernel_start="he")
     remat = config.remat
     if remat == "auto":
         remat = "block" if jax.default_backend() == "cpu" else "none"
     return Layers(
         conv=conv,
         norm=NORMS[config.norm.kind].build(config, axis),
-        merge=lambda size, conv: merge.build(config, conv, size),
+        merge=lambda size, conv: merge.build(config, gate(conv), size),
         per_layer=lambda blocks: merge.per_layer(config, blocks),
         dtype=jnp.dtype(config.dtype),
         remat=remat,

@@ -10,6 +10,8 @@ from collections.abc import Callable
 import flax.linen as nn
 
 from resnet_jax.keys import FRACTION, POSITIVE, Config, Key, default
+from resnet_jax.models import activations
+from resnet_jax.models.activations import RELU, Activation
 from resnet_jax.models.conv import Conv
 from resnet_jax.models.family import SMALL, Family, Layers, check_image, side
 from resnet_jax.models.heads import DenseHead, Pool
@@ -31,19 +33,21 @@ def alexnet(
     width: int = 64,
     hidden: int = 4096,
     dropout: float = 0.5,
+    activation: Activation = RELU,
     conv: Callable[..., nn.Module] = Conv,
 ) -> Chain:
     """Return five convolutions and three dense layers, with `width` maps in the first convolution.
 
     An `image` with fewer than 64 pixels on a side is too small for the first layer's 11x11 windows
     four pixels apart. On it that layer is 5x5 without a stride, and nothing is pooled to 6x6; this
-    small form is ours.
+    small form is ours. `activation` stands in the place of every ReLU.
     """
     small = image < SMALL
+    conv = activation.kernels(conv)
 
     def layer(maps, size, stride, padding):
         body = conv(maps, size, stride, padding=padding, bias=True)
-        return Residual(body, merge=plain, after=nn.relu)
+        return Residual(body, merge=plain, after=activation.function)
 
     return Chain(
         {
@@ -56,7 +60,13 @@ def alexnet(
             "conv5": layer(4 * width, 3, 1, 1),
             "pool3": Pool(3, 2),
             "head": DenseHead(
-                (hidden, hidden), num_outputs, None if small else 6, dropout, drop_first=True
+                (hidden, hidden),
+                num_outputs,
+                None if small else 6,
+                dropout,
+                drop_first=True,
+                activation=activation.function,
+                variance=activation.variance,
             ),
         }
     )
@@ -73,6 +83,7 @@ def build(config: Config, layers: Layers) -> Chain:
         width=model.width,
         hidden=hidden_width(model.width, image),
         dropout=model.dropout,
+        activation=activations.activation(config, DEPTH - 1),
         conv=layers.conv,
     )
 
@@ -92,7 +103,9 @@ FAMILY = Family(
         "model.dropout": Key(
             default(alexnet, "dropout"), FRACTION, "rate of dropout before each hidden layer"
         ),
-    },
+    }
+    | activations.KEYS,
+    check=activations.check,
     switches=NO_CHOICES,
     depth=DEPTH,
     layouts=(

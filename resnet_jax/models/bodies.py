@@ -1,11 +1,11 @@
 """The bodies of residual blocks: f = body(z). He et al. 2015, Fig. 5; He et al. 2016, Fig. 4.
 
-A body has a shape and an order. The shape is a row of convolutions (`single`, `basic`,
-`bottleneck`). The order places norms and ReLUs among them (`PostActivation`, `PreActivation`,
-`Fixup`). `conv` and `norm` are constructors of the layers; a network binds its number type and
-constants to them. If `zero`, the body starts at zero, so that a block with an identity skip starts
-as the identity: the scale of the last norm starts at zero, or the kernel of the last convolution if
-the body ends with one.
+A body has a shape and an order. The shape is a row of convolutions (`single`, `basic`, `triple`,
+`quadruple`, `bottleneck`). The order places norms and ReLUs among them (`PostActivation`,
+`PreActivation`, `Fixup`). `conv` and `norm` are constructors of the layers; a network binds its
+number type and constants to them. If `zero`, the body starts at zero, so that a block with an
+identity skip starts as the identity: the scale of the last norm starts at zero, or the kernel of
+the last convolution if the body ends with one.
 
 Shapes: (b, h, w, c) -> (b, h / stride, w / stride, d), where d is the width of the last layer.
 """
@@ -48,6 +48,16 @@ def basic(width: int, stride: int = 1) -> Layers:
     return Layer(width, 3, stride), Layer(width)
 
 
+def triple(width: int, stride: int = 1) -> Layers:
+    """Three 3x3 convolutions: B(3,3,3) of Zagoruyko & Komodakis 2016, arXiv:1605.07146."""
+    return *basic(width, stride), Layer(width)
+
+
+def quadruple(width: int, stride: int = 1) -> Layers:
+    """Four 3x3 convolutions: B(3,3,3,3) of Zagoruyko & Komodakis 2016, arXiv:1605.07146."""
+    return *triple(width, stride), Layer(width)
+
+
 def bottleneck(
     width: int,
     stride: int = 1,
@@ -76,8 +86,8 @@ class PostActivation(nn.Module):
 
     end='norm' is the original block: conv-norm-relu-conv-norm (He et al. 2016, Fig. 4a). With
     end='conv', the norm follows the addition instead (Fig. 4b). With end='relu', the last ReLU
-    precedes the addition (Fig. 4c). `lead` puts a ReLU first; with end='norm' that is the ReLU-only
-    pre-activation (Fig. 4d).
+    precedes the addition (Fig. 4c). `lead` puts the `activation`, a ReLU, first; with end='norm'
+    that is the ReLU-only pre-activation (Fig. 4d). Norms apply theirs (`Activation.behind`).
     """
 
     layers: Row
@@ -86,12 +96,13 @@ class PostActivation(nn.Module):
     zero: bool = False
     conv: Callable[..., nn.Module] = Conv
     norm: Callable[..., nn.Module] = BatchNorm
+    activation: Callable = nn.relu
 
     @nn.compact
     def __call__(self, x: Input) -> Output:
         """F(x)."""
         layers = layers_of(self.layers, x)
-        x = nn.relu(x) if self.lead else x
+        x = self.activation(x) if self.lead else x
         for i, layer in enumerate(layers, 1):
             last = i == len(layers)
             bare = last and self.end == "conv"

@@ -7,7 +7,7 @@ naive loop, 30-36 times slower (jax#12868, open since 2022). This file writes ea
 fast form from the start. On other backends it uses lax's own convolution and gradients.
 
 `canonical_conv` has a `custom_vjp`, so forward-mode differentiation (`jax.jvp`, `jax.jacfwd`) fails
-on the CPU. `lax_conv` allows it.
+on the CPU. `lax_conv` allows it; `--config.kernels=reference` chooses it.
 """
 
 import functools
@@ -21,8 +21,11 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from resnet_jax.keys import nearest_divisor
+from resnet_jax.models.starts import KernelStart, identity_kernel, kernel_start
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
+# How an operation is computed: as fast as may be, or so that JAX differentiates it in any mode.
+Kernels = Literal["auto", "reference"]
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -170,14 +173,17 @@ def conv(
     stride: int,
     padding: Padding,
     groups: int = 1,
+    kernels: Kernels = "auto",
 ) -> Float[Array, "b p q d"]:
     """Convolve with `canonical_conv` if JAX's default backend is the CPU, else with `lax_conv`.
 
+    With `kernels='reference'` it is `lax_conv` on every backend, which allows forward mode.
     The choice is made while the network is traced, so a program that is then lowered for another
     platform keeps it. `lax.platform_dependent` would choose at lowering, but it would trace both
     and put a branch around every convolution.
     """
-    convolve = canonical_conv if jax.default_backend() == "cpu" else lax_conv
+    fast = kernels == "auto" and jax.default_backend() == "cpu"
+    convolve = canonical_conv if fast else lax_conv
     return convolve(x, kernel, stride, padding, groups)
 
 
@@ -188,10 +194,25 @@ class Conv(nn.Module):
     on both sides. flax's 'SAME' pads a 3x3 convolution of stride 2 by 0 and 1 pixels instead of 1
     and 1 as the papers' code does, so that imported weights would give other predictions.
 
-    The kernel starts at N(0, 2 gain^2 / n). If `fan` is 'out', n is size^2 width, as in the code of
-    He et al. (2015, arXiv:1502.01852, eq. 14). If `fan` is 'in', n is size^2 times the input
-    channels of a group, which keeps the scale of the signal in a network without norms (eq. 10).
-    The kernel starts at zero if `gain` is 0. If `bias`, a bias is added that starts at `start`.
+    The kernel starts at N(0, variance gain^2 / n); the variance 2 is the ReLU's. If `fan` is 'out',
+    n is size^2 width, as in the code of He et al. (2015, arXiv:1502.01852, eq. 14). If `fan` is
+    'in', n is size^2 times the input channels of a group, which keeps the scale of the signal in a
+    network without norms (eq. 10).
+    The kernel starts at zero if `gain` is 0. `kernel_start` names another start (starts.py), whose
+    orthogonal matrix `gain` multiplies, too.
+
+    If `dirac`, a convolution that keeps the shape has the kernel W of DiracNet, with an identity in
+    the place of a skip connection: output channel k is
+
+        W[..., k] = a[k] I[..., k] + b[k] V[..., k] / |V[..., k]|
+
+    V is the parameter `kernel`, which then starts at N(0, 1), and I the kernel of the identity. The
+    parameters a = `identity_gain` and b = `kernel_gain` start at 1 and 0.1; they are no kernels and
+    do not decay. Source: Zagoruyko & Komodakis 2017, arXiv:1706.00388, sec. 3 (from memory; the
+    authors' code has one a, of 5, and one b, of 0.001, for all channels).
+
+    If `bias`, a bias is added that starts at `start`.
+    `kernels` chooses how the convolution is computed (`conv`).
 
     Shapes: (b, h, w, c) -> (b, ceil(h / stride), ceil(w / stride), width) with the default padding.
     Raises: ValueError if `groups` does not divide c and `width`.
@@ -206,7 +227,11 @@ class Conv(nn.Module):
     gain: float = 1.0
     fan: Literal["in", "out"] = "out"
     start: float = 0.0
+    kernel_start: KernelStart = "he"
+    variance: float = 2.0
+    dirac: bool = False
     dtype: Any = jnp.float32
+    kernels: Kernels = "auto"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b p q d"]:
@@ -219,16 +244,30 @@ class Conv(nn.Module):
                 "channels (model.cardinality of a bottleneck); nearest that do: "
                 f"{nearest_divisor(both, self.groups)}"
             )
-        fan = "fan_in" if self.fan == "in" else "fan_out"
-        he = nn.initializers.variance_scaling(2 * self.gain**2 or 1, fan, "normal")
+        begin: Any = nn.initializers.zeros
+        if self.gain:
+            variance = self.variance * self.gain**2
+            begin = kernel_start(self.kernel_start, self.fan, variance, self.groups)
         shape = (self.size, self.size, channels // self.groups, self.width)
-        kernel = self.param("kernel", he if self.gain else nn.initializers.zeros, shape)
+        identity = self.dirac and (self.stride, channels) == (1, self.width)
+        begin = nn.initializers.normal(1.0) if identity else begin
+        kernel = self.param("kernel", begin, shape)
+        kernel = self._with_identity(kernel) if identity else kernel
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         ends = ((self.size - 1) // 2, self.size // 2)
         if self.padding is not None:
             ends = (self.padding, self.padding)
-        y = conv(x, kernel, self.stride, (ends, ends), self.groups)
+        y = conv(x, kernel, self.stride, (ends, ends), self.groups, self.kernels)
         if self.bias:
             bias = self.param("bias", nn.initializers.constant(self.start), (self.width,))
             y = y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
         return y
+
+    def _with_identity(self, kernel: Float[Array, "i j e d"]) -> Float[Array, "i j e d"]:
+        """Return DiracNet's W of the kernel V."""
+        gain = lambda name, start: self.param(
+            name, nn.initializers.constant(start), (self.width,)
+        ).reshape(1, 1, 1, -1)
+        length = jnp.sqrt(jnp.square(kernel).sum((0, 1, 2), keepdims=True))
+        identity = identity_kernel(kernel.shape, kernel.dtype)
+        return gain("identity_gain", 1.0) * identity + gain("kernel_gain", 0.1) * kernel / length

@@ -7,11 +7,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from resnet_jax.models.dtypes import wide_type
+from resnet_jax.models.starts import KernelStart, kernel_start
 
 # The initial kernels of dense layers that a ReLU follows: He et al. 2015, arXiv:1502.01852, eq. 10.
 HE = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
-# Those that keep the scale of a linear layer's signal.
-NORMAL = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
 
 def classifier(num_outputs: int, x: Float[Array, "b c"], zero: bool = False) -> Float[Array, "b y"]:
@@ -31,18 +30,19 @@ class Dense(nn.Module):
     """A dense layer and its activation, the ReLU or tanh: H(x) = relu(W x + b).
 
     W starts from N(0, 2 / c) before a ReLU, and from N(0, 1 / c) before tanh, which is about the
-    identity for small numbers.
+    identity for small numbers. `kernel_start` names another start (starts.py).
 
     Shapes: (b, c) -> (b, width).
     """
 
     width: int
     activation: Literal["relu", "tanh"] = "relu"
+    kernel_start: KernelStart = "he"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b c"]) -> Float[Array, "b d"]:
         """H(x)."""
-        start = HE if self.activation == "relu" else NORMAL
+        start = kernel_start(self.kernel_start, "in", 2.0 if self.activation == "relu" else 1.0)
         dense = nn.Dense(
             self.width, kernel_init=start, dtype=x.dtype, param_dtype=wide_type(x), name="dense"
         )

@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from resnet_jax.models.dense import HE, classifier
+from resnet_jax.models.dense import classifier
 from resnet_jax.models.dropout import Dropout
 from resnet_jax.models.dtypes import wide_type
 
@@ -64,7 +64,8 @@ class DenseHead(nn.Module):
 
     If `pool` is given, the image is first averaged to `pool` x `pool`, as in torchvision, so that
     the network takes images of any size. The image is then flattened row by row, with the channels
-    innermost. Dropout follows each hidden layer, or precedes it if `drop_first` (AlexNet).
+    innermost. Kernels of hidden layers start from N(0, variance / fan-in). Dropout follows each
+    hidden layer, or precedes it if `drop_first` (AlexNet).
 
     Shapes: (b, h, w, c) -> (b, y) logits in float32 (float64 if x is).
     """
@@ -75,6 +76,7 @@ class DenseHead(nn.Module):
     dropout: float = 0.0
     drop_first: bool = False
     activation: Callable = nn.relu
+    variance: float = 2.0
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b y"]:
@@ -83,8 +85,9 @@ class DenseHead(nn.Module):
         x = x.reshape(x.shape[0], -1)
         for i, width in enumerate(self.hidden, 1):
             x = Dropout(self.dropout)(x) if self.drop_first else x
+            start = nn.initializers.variance_scaling(self.variance, "fan_in", "normal")
             dense = nn.Dense(
-                width, kernel_init=HE, dtype=x.dtype, param_dtype=wide_type(x), name=f"dense{i}"
+                width, kernel_init=start, dtype=x.dtype, param_dtype=wide_type(x), name=f"dense{i}"
             )
             x = self.activation(dense(x))
             x = x if self.drop_first else Dropout(self.dropout)(x)

@@ -33,6 +33,8 @@ from resnet_jax.models.norm import NORMS, NoNorm
 from resnet_jax.models.pooled_highway import pooled_highway
 from resnet_jax.models.residual import Chain, Remat, Residual, Stack
 from resnet_jax.models.stages import share_out
+from resnet_jax.models.starts import KEYS as START_KEYS
+from resnet_jax.models.starts import KernelStart
 
 
 def plain_width(width: int, taps: int = 1) -> int:
@@ -48,6 +50,7 @@ def dense_highway(
     merge: Callable | None,
     width: int = 50,
     activation: Literal["relu", "tanh"] = "relu",
+    kernel_start: KernelStart = "he",
     dtype: Any = jnp.float32,
     remat: Remat = "none",
     unroll: int = 1,
@@ -58,10 +61,11 @@ def dense_highway(
     twin.
     """
     width = plain_width(width) if merge is None else width
-    layer = Residual(Dense(width, activation), merge=merge or plain)
+    dense = Dense(width, activation, kernel_start)
+    layer = Residual(dense, merge=merge or plain)
     blocks: dict[str, nn.Module] = {
         "flatten": Flatten(dtype),
-        "first": Residual(Dense(width, activation), merge=plain),
+        "first": Residual(dense, merge=plain),
         "layers": Stack(layer, depth - 1, remat=remat, unroll=unroll),
         "head": Classifier(num_outputs),
     }
@@ -123,7 +127,7 @@ def build(config: Config, layers: Layers) -> Chain:
     if model.block == "dense":
         if model.depth < 2:
             raise ValueError(f"depth {model.depth} is no highway of 2 or more; nearest 2 and 3")
-        options["activation"] = model.activation
+        options |= {"activation": model.activation, "kernel_start": model.kernel_start}
         return dense_highway(model.depth, dtype=layers.dtype, **options)
     if model.block == "pooled":
         check_image(layers.shape, 22 if model.depth == 10 else 4, f"depth={model.depth}")
@@ -173,7 +177,8 @@ FAMILY = Family(
                         choice("lecun", "he"),
                         "how gates' kernels start: N(0, 1/n), or N(0, 2/n) as the authors'",
                     ),
-                },
+                }
+                | START_KEYS,
                 check=_check_dense,
             ),
             "pooled": Part(

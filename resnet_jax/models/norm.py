@@ -187,6 +187,7 @@ def _batch_norm(config: Config, axis: str | None) -> Callable[..., nn.Module]:
         epsilon=norm.epsilon,
         axis=axis,
         scale=norm.scale,
+        kernels=config.kernels,
     )
 
 

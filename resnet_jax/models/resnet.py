@@ -4,6 +4,8 @@
 |---|---|---|---|---|---|---|
 | CIFAR, 2015 sec. 4.2 | < 64 | n, n, n | 16 32 64 | 6n+2 | basic | A |
 | CIFAR, 2016 Table 3, one-layer skips | < 64 | n, n, n | 16 32 64 | 3n+2 | single | A |
+| CIFAR, three-layer skips (ours) | < 64 | n, n, n | 16 32 64 | 9n+2 | triple | A |
+| CIFAR, four-layer skips (ours) | < 64 | n, n, n | 16 32 64 | 12n+2 | quadruple | A |
 | CIFAR, 2016 Table 3 | < 64 | n, n, n | 16 32 64, x4 | 9n+2 | (pre-activation) bottleneck | B |
 | ImageNet, 2015 Table 1 | >= 64 | Table 1 | 64 128 256 512 | 18 34 | basic | B |
 | ImageNet, 2015 Table 1 | >= 64 | Table 1 | 64 128 256 512, x4 | 50 101 152 200 | bottleneck | B |
@@ -11,6 +13,10 @@
 The plain twin (`skip=none`) has the parameters of option A. Under option B it lacks those of the
 projections: 0.8 % of ResNet-34's parameters, 2.5 % of ResNet-164's and 10.9 % of ResNet-50's. He et
 al. 2015 compare plain and residual networks under option A (Table 2).
+
+Blocks of one to four 3x3 convolutions have networks of the same depths, 36n+2 = 38, 74, 110, ...,
+with the same parameters under option A. Zagoruyko & Komodakis 2016 (arXiv:1605.07146, sec. 2.2)
+write them B(3) to B(3,3,3,3).
 
 The stages of a depth are in stages.py. Wide ResNets (wide.py), ResNeXt (resnext.py) and the ladder
 (ladder.py) are built by the same function. A block is named by its form and its shape (bodies.py),
@@ -25,7 +31,8 @@ from typing import Any, Literal
 import flax.linen as nn
 
 from resnet_jax.keys import ANY, FRACTION, POSITIVE, SIZES, Config, Key, Keys, Part, choice, default
-from resnet_jax.models import bodies, resnet_layouts, stages
+from resnet_jax.models import activations, bodies, resnet_layouts, stages
+from resnet_jax.models.activations import RELU, Activation
 from resnet_jax.models.conv import Conv
 from resnet_jax.models.dropout import Dropout
 from resnet_jax.models.family import (
@@ -43,6 +50,7 @@ from resnet_jax.models.norm import BatchNorm, NoNorm, Shift
 from resnet_jax.models.residual import Chain, Remat, Residual, Stack
 from resnet_jax.models.skips import identity
 from resnet_jax.models.stages import BLOCKS, SHAPES, form_and_shape
+from resnet_jax.models.starts import KEYS as START_KEYS
 from resnet_jax.models.stem import Stem, StemKind
 
 
@@ -63,6 +71,7 @@ def resnet(
     dropout: float = 0.0,
     first: Literal["shared", "own"] = "shared",
     zero: bool = False,
+    activation: Activation = RELU,
     conv: Callable[..., nn.Module] = Conv,
     norm: Callable[..., nn.Module] = BatchNorm,
     remat: Remat = "none",
@@ -77,6 +86,7 @@ def resnet(
     rate of dropout on every skip, and `dropout` that before every convolution of a pre-activation
     body but its first. If `first` is 'own', a first unit that does not change the shape keeps the
     raw x, and its first norm and ReLU are its body's own. Bodies start at zero if `zero`.
+    `activation` stands in the place of every ReLU, but in Fixup.
 
     The equal blocks of a stage are one Stack. A first block that differs from them stands before
     the Stack: it changes the shape, or it is the first block of a pre-activation stage, whose
@@ -86,15 +96,16 @@ def resnet(
     pre, wide = form == "preact", shape == "bottleneck"
     if form == "fixup":
         # Fixup has its own scale and its own biases, whatever stands in the place of a norm.
-        conv, norm = functools.partial(conv, bias=False, fan="out"), Shift
-    make = _body(form, shape, sum(stages), stride_at, widen, groups, zero, dropout, conv, norm)
+        conv, norm, activation = functools.partial(conv, bias=False, fan="out"), Shift, RELU
+    conv, norm, act = activation.kernels(conv), activation.behind(norm), activation.function
+    make = _body(form, shape, sum(stages), stride_at, widen, groups, zero, dropout, conv, norm, act)
     normed = form in ("", "relu_before", "relu_preact")
     pick = functools.partial(
         _skip, skip, conv=conv, norm=norm if normed else None, dropout=skip_dropout
     )
     meet = plain if skip == "none" else merge
     numbers = {} if skip == "none" or per_layer is None else per_layer
-    after = {"": nn.relu, "fixup": nn.relu, "norm_after": norm(relu=True)}.get(form, identity)
+    after = {"": act, "fixup": act, "norm_after": norm(relu=True)}.get(form, identity)
     # A block outside of a Stack has its own numbers as fields of its merge.
     meet_at = lambda i: meet.copy(**{n: v[i] for n, v in numbers.items()}) if numbers else meet
 
@@ -117,14 +128,16 @@ def resnet(
             done += count
         channels = out
     if form in ("preact", "relu_preact"):
-        blocks["norm"] = norm(relu=True) if pre else NoNorm(relu=True)
+        blocks["norm"] = norm(relu=True) if pre else activation.behind(NoNorm)(relu=True)
     if form == "fixup":
         blocks["shift"] = Shift()
     blocks["head"] = Head(num_outputs, zero=form == "fixup")
     return Chain(blocks)
 
 
-def _body(form, shape, blocks, stride_at, widen, groups, zero, dropout, conv, norm) -> Callable:
+def _body(
+    form, shape, blocks, stride_at, widen, groups, zero, dropout, conv, norm, act
+) -> Callable:
     """Return the function (width, stride, ...) -> body of this form and shape."""
 
     def make(width, stride, **order):
@@ -139,7 +152,7 @@ def _body(form, shape, blocks, stride_at, widen, groups, zero, dropout, conv, no
             return bodies.PreActivation(layers, **options, **order)
         end: Any = {"norm_after": "conv", "relu_before": "relu"}.get(form, "norm")
         lead = form == "relu_preact"
-        return bodies.PostActivation(layers, end, lead, zero, conv, norm)
+        return bodies.PostActivation(layers, end, lead, zero, conv, norm, act)
 
     return make
 
@@ -189,6 +202,8 @@ def build(
         per_layer=layers.per_layer(sum(counts)),
         skip_dropout=model.skip_dropout,
         first=first,
+        # The stem and every layer of a body has an activation, and the classifier has none.
+        activation=activations.activation(config, 1 + SHAPES[shape] * sum(counts)),
         conv=layers.conv,
         norm=layers.norm,
         **of_block,
@@ -233,10 +248,32 @@ _NORMED = {
         "kernels start with variance 2 / fan-in or fan-out; auto: in without norms, else out",
     ),
     "model.zero_init": Key(default(resnet, "zero"), ANY, "whether bodies start at zero"),
-}
+    "model.dirac": Key(
+        Conv.dirac,
+        ANY,
+        "whether kernels that keep the shape are W = a I + b V / |V| (DiracNet), in plain networks",
+    ),
+} | (START_KEYS | activations.KEYS)
 
 
-def _check_zero(config: Config) -> None:
+def _check_normed(config: Config) -> None:
+    model = config.model
+    if model.kernel_start != "he" and model.fan != "auto":
+        raise ValueError(
+            f"model.fan={model.fan} with model.kernel_start={model.kernel_start}, which has no "
+            "choice of fan; use --config.model.fan=auto"
+        )
+    if model.dirac and model.skip != "none":
+        raise ValueError(
+            f"model.dirac=True with skip={model.skip}: the identity in a kernel takes the place of "
+            "a skip connection; choose skip=none"
+        )
+    if model.dirac and model.kernel_start == "dirac":
+        raise ValueError(
+            "model.dirac=True with model.kernel_start=dirac: the kernels have an identity already; "
+            "use --config.model.kernel_start=he"
+        )
+    activations.check(config)
     if config.model.zero_init and config.norm.kind == "none":
         raise ValueError(
             "model.zero_init zeroes a norm's scale and norm=none has none; choose merge=rezero"
@@ -268,7 +305,7 @@ def _block(name: str) -> Part:
     if form == "fixup":
         return Part(words, keys=keys, check=_check_fixup)
     keys = keys | (_PREACT if form == "preact" else {})
-    return Part(words, keys=keys | _NORMED, check=_check_zero)
+    return Part(words, keys=keys | _NORMED, check=_check_normed)
 
 
 def blocks_of(*shapes: str) -> dict[str, Part]:

@@ -14,7 +14,8 @@ in each of the last three stages. The parameters are counted from torchvision's 
 batch-normalised convolutions keep their biases; those of 13 layers with norm are added up.
 
 Kernels of convolutions and of hidden dense layers start by He's rule; the paper starts them from
-N(0, 0.01^2) or from a shallower trained network (sec. 3.1).
+N(0, 0.01^2) or from a shallower trained network (sec. 3.1). `model.kernel_start` names another
+start of the convolutions.
 """
 
 import functools
@@ -24,7 +25,8 @@ from typing import Any
 import flax.linen as nn
 
 from resnet_jax.keys import FRACTION, POSITIVE, SIZES, Config, Key, Part, default
-from resnet_jax.models import bodies
+from resnet_jax.models import activations, bodies
+from resnet_jax.models.activations import RELU, Activation
 from resnet_jax.models.conv import Conv
 from resnet_jax.models.family import SKIPS, SMALL, Family, Layers, given_stages, side, switches
 from resnet_jax.models.heads import DenseHead, Pool
@@ -33,6 +35,7 @@ from resnet_jax.models.merges import GATES, add, plain
 from resnet_jax.models.norm import NoNorm
 from resnet_jax.models.residual import Chain, Remat, Residual, Stack
 from resnet_jax.models.skips import identity
+from resnet_jax.models.starts import KEYS as START_KEYS
 
 
 def vgg(
@@ -46,6 +49,7 @@ def vgg(
     pool: int = 7,
     dropout: float = 0.5,
     merge: Callable = add,
+    activation: Activation = RELU,
     conv: Callable[..., nn.Module] = Conv,
     norm: Callable[..., nn.Module] = NoNorm,
     remat: Remat = "none",
@@ -56,9 +60,10 @@ def vgg(
     A 2x2 max pooling follows each stage as long as `image`, the pixels on the shorter side, has
     more than one left, so that small images pass all five stages. Every convolution is a block:
     with `skip` A or B each has a skip connection of its own. The paper's networks have none
-    (`skip='none'`).
+    (`skip='none'`). `activation` stands in the place of every ReLU.
     """
-    conv = functools.partial(conv, bias=True)
+    conv = functools.partial(activation.kernels(conv), bias=True)
+    act = activation.function
     body = lambda out: bodies.PostActivation(bodies.single(out), conv=conv, norm=norm)
     meet = plain if skip == "none" else merge
     blocks: dict[str, nn.Module] = {}
@@ -70,16 +75,23 @@ def vgg(
             wider = channels is not None and skip != "none"
             kept = SKIPS[skip].build(out, 1, True, conv, norm) if wider else identity
             first = plain if channels is None else meet
-            blocks[f"stage{i}_first"] = Residual(body(out), kept, first, after=nn.relu)
+            blocks[f"stage{i}_first"] = Residual(body(out), kept, first, after=act)
             count -= 1
         if count:
-            rest = Residual(body(out), merge=meet, after=nn.relu)
+            rest = Residual(body(out), merge=meet, after=act)
             blocks[f"stage{i}"] = Stack(rest, count, remat=remat, unroll=unroll)
         channels = out
         if image > 1:
             blocks[f"pool{i}"] = Pool(2, 2)
             image //= 2
-    blocks["head"] = DenseHead((hidden, hidden), num_outputs, pool, dropout)
+    blocks["head"] = DenseHead(
+        (hidden, hidden),
+        num_outputs,
+        pool,
+        dropout,
+        activation=act,
+        variance=activation.variance,
+    )
     return Chain(blocks)
 
 
@@ -120,6 +132,7 @@ def build(config: Config, layers: Layers) -> Chain:
         pool=1 if image < SMALL else 7,
         dropout=model.dropout,
         merge=layers.merge(3, layers.conv),
+        activation=activations.activation(config, model.depth - 1),
         conv=layers.conv,
         norm=layers.norm,
         **layers.loop,
@@ -171,13 +184,16 @@ def _family(summary: str, norm: str) -> Family:
             "model.dropout": Key(
                 default(vgg, "dropout"), FRACTION, "rate of dropout after each hidden layer"
             ),
-        },
+        }
+        | START_KEYS
+        | activations.KEYS,
         switches=switches(
             {"single": Part("one 3x3 convolution")},
             skips=("none", "A", "B"),
             merges=("add", "rezero", *GATES),
             norms=tuple(dict.fromkeys((norm, "none", "batch", "group", "layer"))),
         ),
+        check=activations.check,
         depth=11,
         layouts=(
             Layout("torchvision", ("single",), _values, lambda c: _features(c) + [*_TORCHVISION]),

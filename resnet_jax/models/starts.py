@@ -1,0 +1,94 @@
+"""How kernels start: by He's rule or Xavier's, delta-orthogonal, or as the identity.
+
+    he                 N(0, v / n), n the fan-in or the fan-out
+    xavier             U(-a, a), a = sqrt(6 / (n_in + n_out))
+    delta_orthogonal   sqrt(v) Q at the kernel's centre, Q Q^T = 1, and zero elsewhere
+    dirac              1 from each channel to itself at the centre, and zero elsewhere
+
+v is 1 over the mean square of the activation on N(0, 1): 2 for the ReLU. Xavier's rule assumes an
+activation that is about the identity, and has no v. The matrix of a dense layer is all centre.
+
+Sources: He et al. 2015, arXiv:1502.01852, eq. 10 and 14; Glorot & Bengio 2010, eq. 16; Xiao et al.
+2018, arXiv:1806.05393, sec. 2.4; Zagoruyko & Komodakis 2017, arXiv:1706.00388, sec. 3.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from resnet_jax.keys import Key, choice
+
+KernelStart = Literal["he", "xavier", "delta_orthogonal", "dirac"]
+
+KEYS = {
+    "model.kernel_start": Key(
+        "he",
+        choice(*get_args(KernelStart)),
+        "how kernels start: by He's or Xavier's rule, or with an orthogonal matrix "
+        "(delta_orthogonal) or the identity (dirac) at the centre",
+    )
+}
+
+
+def kernel_start(
+    kind: KernelStart,
+    fan: Literal["in", "out"] = "out",
+    variance: float = 2.0,
+    groups: int = 1,
+) -> Callable[..., Array]:
+    """Return the initializer (key, shape, dtype) -> kernel of this start.
+
+    Shapes: (i, j, e, d) for a convolution of d channels whose groups see e channels each, (e, d)
+    for a dense layer. `variance` is the v above, and `fan` chooses n.
+
+    If a layer narrows (e > d), a delta-orthogonal kernel has Q^T Q = 1 instead: the gradient keeps
+    its length on its way back, and the mean square of a channel is kept for inputs without a
+    preferred direction. If a layer changes the number of channels, 'dirac' starts it by He's rule:
+    channels that start at zero behind a ReLU would have no gradient and stay there, as they do with
+    torch.nn.init.dirac_.
+    """
+    he = nn.initializers.variance_scaling(
+        variance, "fan_in" if fan == "in" else "fan_out", "normal"
+    )
+    if kind == "xavier":
+        return nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
+    if kind == "delta_orthogonal":
+        return functools.partial(_delta_orthogonal, math.sqrt(variance), groups)
+    if kind == "dirac":
+        return functools.partial(_dirac, groups, he)
+    return he
+
+
+def _delta_orthogonal(scale: float, groups: int, key: Any, shape: Any, dtype: Any = jnp.float32):
+    *_, e, d = shape
+    draw = lambda key: nn.initializers.orthogonal(scale)(key, (e, d // groups), dtype)
+    matrices = jax.vmap(draw)(jax.random.split(key, groups))
+    return at_centre(jnp.concatenate(list(matrices), -1), shape)
+
+
+def _dirac(groups: int, other: Callable, key: Any, shape: Any, dtype: Any = jnp.float32):
+    if groups * shape[-2] != shape[-1]:
+        return other(key, shape, dtype)
+    return identity_kernel(shape, dtype)
+
+
+def identity_kernel(shape: tuple[int, ...], dtype: Any = jnp.float32) -> Float[Array, "*size e d"]:
+    """Return the kernel whose convolution of as many channels is the identity, at stride 1.
+
+    Shapes: (..., e, d) with d = groups e; output channel k has a 1 from channel k mod e of its
+    group.
+    """
+    *_, e, d = shape
+    return at_centre(jnp.tile(jnp.eye(e, dtype=dtype), (1, d // e)), shape)
+
+
+def at_centre(matrix: Float[Array, "e d"], shape: tuple[int, ...]) -> Float[Array, "*size e d"]:
+    """Return the kernel that has the matrix at its centre, which sees the output's own pixel."""
+    centre = tuple((size - 1) // 2 for size in shape[:-2])
+    return jnp.zeros(shape, matrix.dtype).at[centre].set(matrix)
