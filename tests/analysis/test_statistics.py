@@ -234,12 +234,11 @@ def test_a_verdict_is_where_the_interval_lies(level):
 
 
 def test_no_rise_and_no_worse_are_the_opposite_statements():
-    for margin in (0.1, 0.5, 0.9):
+    for margin, level in itertools.product((0.1, 0.5, 0.9), (0.01, 0.1)):
         samples = {8: LOW, 56: HIGH}
-        assert no_rise(samples, margin) == opposite(rises(samples, margin))
-        assert no_worse(LOW, NOISY, margin, paired=True) == opposite(
-            larger(LOW, NOISY, margin, paired=True)
-        )
+        assert no_rise(samples, margin, level) == opposite(rises(samples, margin, level))
+        mirror = no_worse(LOW, NOISY, margin, level, paired=True)
+        assert mirror == opposite(larger(LOW, NOISY, margin, level, paired=True))
 
 
 # Invented results: yes, no, and undecided.
@@ -326,6 +325,11 @@ def test_values_without_spread_are_decided_by_the_effect():
 )
 def test_without_spread_at_the_margin_rounding_does_not_decide(test):
     assert (test.holds, test.p, test.p_opposite) == (None, 0.5, 0.5)
+
+
+def test_a_small_spread_is_not_taken_for_rounding():
+    test = above([1 + 1e-9, 1 + 2e-9, 1 + 3e-9], 1)
+    assert test.p == pytest.approx(above([1, 2, 3], 0).p, rel=1e-5) and test.holds is None
 
 
 def test_results_can_be_written_as_json():
