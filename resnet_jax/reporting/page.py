@@ -51,10 +51,8 @@ def report(
     first, *further = results["statements"]
     mood, words = VERDICTS[first["verdict"]["holds"]]
     means = seed_mean(curves, score)
-    template = (
-        importlib.resources.files("resnet_jax.reporting").joinpath("page.html").read_text("utf-8")
-    )
-    return string.Template(template).substitute(
+    return filled(
+        "page.html",
         title=escape(title),
         mood=mood,
         words=words,
@@ -66,7 +64,7 @@ def report(
         recipe=escape(recipe),
         origin=escape(origin or f"The claim is from {results['source']}."),
         command=escape(command),
-        versions=_terms(versions),
+        versions=listed(versions),
         colours=_colours(means, dark=False),
         dark_colours=_colours(means, dark=True),
         hidden="" if means else "hidden",
@@ -76,12 +74,19 @@ def report(
             for name, png in (pictures or {}).items()
         ),
         table=_table(table_cells(results, columns)),
-        arms=_terms({name: ", ".join(of) or "the recipe" for name, of in results["arms"].items()}),
+        arms=listed({name: ", ".join(of) or "the recipe" for name, of in results["arms"].items()}),
         data=_embedded(_data(means, score)),
     )
 
 
-def _terms(terms: Mapping[str, str]) -> str:
+def filled(name: str, **fields: object) -> str:
+    """Return a page of this folder with its ${fields} and the style that all pages share."""
+    folder = importlib.resources.files("resnet_jax.reporting")
+    read = lambda name: folder.joinpath(name).read_text("utf-8")
+    return string.Template(read(name)).substitute(fields, style=read("style.css"))
+
+
+def listed(terms: Mapping[str, str]) -> str:
     """Return the entries of a description list."""
     return "".join(f"<dt>{escape(t)}</dt><dd>{escape(text)}</dd>" for t, text in terms.items())
 
@@ -106,7 +111,7 @@ def _details(statement: Mapping[str, Any]) -> str:
         terms["Control"] = f"{control['against']}: the rule says {answer}. {control['says']}"
     if statement["rule_changed"]:
         terms["Rule changed"] = "some of these runs began under another text of this rule"
-    return _terms(terms)
+    return listed(terms)
 
 
 def numbers_of(verdict: Mapping[str, Any]) -> str:
