@@ -121,7 +121,8 @@ def _claim(row: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
         + f"</p>\n<h3>{escape(row['claim'])}</h3>\n<p>{escape(row['says'])}</p>\n"
         + "".join(f'<p class="note">{escape(note)}</p>\n' for note in notes if note)
         + _numbers(row)
-        + f"{_links(row)}\n{_details(row)}</div>\n{_picture(row, pictures)}</li>"
+        + f'<div class="more">{_links(row)}\n{_details(row)}</div></div>\n'
+        + f"{_picture(row, pictures)}</li>"
     )
 
 
@@ -133,14 +134,12 @@ def _numbers(row: Mapping[str, Any]) -> str:
     if row["interval"] is not None:
         low, high = row["interval"]
         terms["98 % interval"] = f"{low:.3g} to {high:.3g}"
-    refuted = row["uncorrected"] is False
-    terms["p of the opposite" if refuted else "p"] = (
-        f"{row['p_opposite'] if refuted else row['p']:.2g}"
-    )
-    if row["p_adjusted"] is not None:
+        refuted = row["uncorrected"] is False
+        p = row["p_opposite"] if refuted else row["p"]
+        terms["p of the opposite" if refuted else "p"] = f"{p:.2g}"
         terms["p corrected"] = f"{row['p_adjusted']:.2g}"
     terms["n"] = str(row["n"])
-    pairs = "".join(f"<div><dt>{t}</dt><dd>{escape(text)}</dd></div>" for t, text in terms.items())
+    pairs = "".join(f"<div><dt>{t}</dt><dd>{text.replace('-', '−')}</dd></div>" for t, text in terms.items())
     return f'<dl class="numbers">{pairs}</dl>\n'
 
 
@@ -183,7 +182,7 @@ def _picture(row: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     if not row["figure"] or row["figure"] not in pictures:
         return ""
     data = base64.b64encode(pictures[row["figure"]]).decode()
-    image = f'<img src="data:image/png;base64,{data}" alt="" loading="lazy">'
+    image = f'<img class="drawn" src="data:image/png;base64,{data}" alt="" loading="lazy">'
     link = f'href="{escape(row["report"] or "")}" tabindex="-1" aria-hidden="true"'
     return f'<a class="picture" {link}>{image}</a>\n'
 

@@ -92,10 +92,11 @@ def listed(terms: Mapping[str, str]) -> str:
 
 
 def _statement(statement: Mapping[str, Any]) -> str:
-    """Return a further statement with its verdict."""
+    """Return a further statement with its verdict; its sentence tells the headings apart."""
     mood, words = VERDICTS[statement["verdict"]["holds"]]
     return (
-        f'<div class="verdict further {mood}"><h2>{words}</h2>'
+        f'<div class="verdict further {mood}">'
+        f"<h2><span>{escape(statement['claim'])}</span>{words}</h2>"
         f"<p>{escape(statement['verdict']['says'])}</p></div><dl>{_details(statement)}</dl>"
     )
 
@@ -179,7 +180,7 @@ def _picture(png: bytes | None, title: str) -> str:
 
 def _image(png: bytes, words: str) -> str:
     data = base64.b64encode(png).decode()
-    return f'<img src="data:image/png;base64,{data}" alt="{escape(words)}">'
+    return f'<img src="data:image/png;base64,{data}" alt="{escape(words)}" class="drawn">'
 
 
 def _table(cells: list[list[str]]) -> str:
