@@ -102,9 +102,11 @@ def do_missing(
     """Do the claims that are not complete, or all of them `again`; return those that failed."""
     failed = []
     for place, (name, claim) in enumerate(claims.items()):
-        done_before = not again and complete(claim, workdir, options)
+        state = identity(claim, workdir, options)
+        done_before = not again and judged(claim, workdir) and complete(workdir / name, state)
         say(f"[{place + 1}/{len(claims)}] {name}" + ": done before" * done_before)
-        if not done_before and (error := do(claim, workdir, options, at_once)):
+        words = [*command_words(claim, workdir), *options, f"--jobs={at_once}"]
+        if not done_before and (error := do(workdir / name, words, state)):
             say(f"{name} failed: {error}")
             failed.append(name)
     return failed
@@ -116,20 +118,20 @@ def command_words(claim: Claim, workdir: Path) -> list[str]:
     return ["-m", f"experiments.{claim.name}", *places]
 
 
-def do(claim: Claim, workdir: Path, options: Sequence[str], at_once: int) -> str:
-    """Do a claim in a process of its own, and record how it ended; return why it failed, or ''."""
-    own = workdir / claim.name
+def do(own: Path, words: Sequence[str], state: Mapping[str, Any]) -> str:
+    """Do a claim in a process of its own, and record how it ended; return why it failed, or ''.
+
+    `own` is the claim's directory, `words` is its command, and `state` its `identity`.
+    """
     own.mkdir(parents=True, exist_ok=True)
     record = read(own)
-    words = [*command_words(claim, workdir), *options, f"--jobs={at_once}"]
-    state = identity(claim, workdir, options)
     directory.write(own / RECORD, json.dumps({"seconds": record.get("seconds", 0.0)}) + "\n")
     began, error = time.monotonic(), STOPPED
     try:
         with (own / "log.txt").open("a", encoding="utf-8") as log:
 
             def show(line: str) -> None:
-                say(f"{claim.name}: {line}")
+                say(f"{own.name}: {line}")
                 log.write(f"{line}\n")
                 log.flush()
 
@@ -141,8 +143,9 @@ def do(claim: Claim, workdir: Path, options: Sequence[str], at_once: int) -> str
         results = own / "results.json"
         if not error and not results.exists():
             error = "its command wrote no results.json"
-        ended = state | {"results": digest(results.read_bytes())} if not error else {}
-        about = {"seconds": seconds, "options": list(options), "error": error} | ended
+        about = {**state, "seconds": seconds, "error": error}
+        if not error:
+            about["results"] = digest(results.read_bytes())
         directory.write(own / RECORD, json.dumps(about, indent=2) + "\n")
     return error
 
@@ -178,10 +181,10 @@ def planned(claim: Claim, workdir: Path, options: Sequence[str]) -> list[str]:
     return sorted({run.workdir.name for run in claim.plan(asked)})
 
 
-def complete(claim: Claim, workdir: Path, options: Sequence[str]) -> bool:
-    """Return whether the claim's results are there, and of the same rules, options and runs."""
-    record = read(workdir / claim.name)
-    return judged(claim, workdir) and record == record | identity(claim, workdir, options)
+def complete(own: Path, state: Mapping[str, Any]) -> bool:
+    """Return whether the last process in a claim's directory was of this `identity`."""
+    record = read(own)
+    return record == {**record, **state}
 
 
 def judged(claim: Claim, workdir: Path) -> bool:
@@ -238,11 +241,8 @@ def write(claims: Mapping[str, Claim], workdir: Path) -> dict[str, Any]:
         "hardware": "; ".join(hardware),
         "versions": provenance.versions(),
     }
-    pictures = {
-        row["figure"]: index_page.thumbnail((workdir / row["figure"]).read_bytes())
-        for row in rows
-        if row["figure"]
-    }
+    figures = dict.fromkeys(row["figure"] for row in rows if row["figure"])
+    pictures = {name: index_page.thumbnail((workdir / name).read_bytes()) for name in figures}
     directory.write(workdir / "index.json", json.dumps(content, indent=2) + "\n")
     directory.write(workdir / "index.html", index_page.page(content, pictures))
     return content
