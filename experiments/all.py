@@ -59,8 +59,9 @@ def main(words: Sequence[str] | None = None) -> None:
     jax.config.update("jax_platforms", "cpu")  # the claims take the accelerators, this process none
     claims = listing.claims()
     with command.refusals():
-        words = list(claims) if arguments.only is None else arguments.only.split(",")
-        only = listing.named(words, claims)
+        only = list(claims)
+        if arguments.only is not None:
+            only = listing.named(arguments.only.split(","), claims)
         kinds = [arguments.kind] if arguments.kind else get_args(Kind)
         chosen = {name: claims[name] for name in only if claims[name].kind in kinds}
         if not chosen:

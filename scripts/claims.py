@@ -30,7 +30,9 @@ NOTHING = "Nothing has been measured for this table yet."
 
 def main(words: list[str] | None = None) -> None:
     """Copy the results of --workdir, if it is given, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description="Copy measured verdicts into results/ and README.md."
+    )
     parser.add_argument("--workdir", type=Path, help="the directory of experiments.all")
     workdir = parser.parse_args(words).workdir
     with command.refusals():

@@ -51,10 +51,11 @@ def page(content: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
 def summary(claims: Sequence[Mapping[str, Any]]) -> str:
     """Return how many statements hold, do not hold and are open."""
     count = Counter(row["verdict"] for row in claims)
-    number = len(claims)
+    say = lambda number, one, many: f"{number} {one if number == 1 else many}"
     return (
-        f"{number} {'statement' if number == 1 else 'statements'}: {count[True]} hold, "
-        f"{count[False]} do not hold, {count[None]} {'is' if count[None] == 1 else 'are'} open."
+        f"{say(len(claims), 'statement', 'statements')}: {say(count[True], 'holds', 'hold')}, "
+        f"{say(count[False], 'does not hold', 'do not hold')}, "
+        f"{say(count[None], 'is open', 'are open')}."
     )
 
 
@@ -139,7 +140,9 @@ def _numbers(row: Mapping[str, Any]) -> str:
         terms["p of the opposite" if refuted else "p"] = f"{p:.2g}"
         terms["p corrected"] = f"{row['p_adjusted']:.2g}"
     terms["n"] = str(row["n"])
-    pairs = "".join(f"<div><dt>{t}</dt><dd>{text.replace('-', '−')}</dd></div>" for t, text in terms.items())
+    pairs = "".join(
+        f"<div><dt>{t}</dt><dd>{text.replace('-', '−')}</dd></div>" for t, text in terms.items()
+    )
     return f'<dl class="numbers">{pairs}</dl>\n'
 
 
