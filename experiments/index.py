@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments.claim import Claim
-from resnet_jax.analysis.statistics import Test, corrected, holm
+from resnet_jax.analysis.statistics import FEWEST, Test, corrected, holm
 
 LEVEL = 0.01  # of all tests of an index together
 
@@ -40,6 +40,9 @@ def entries(done: Sequence[Done]) -> list[dict[str, Any]]:
     tests = [Test(row["uncorrected"], *(row[name] for name in Test._fields[1:])) for row in tested]
     for row, test, p in zip(tested, corrected(tests, LEVEL), adjusted(tests), strict=True):
         row["verdict"], row["p_adjusted"] = test.holds, p
+        if test.n < FEWEST and test.holds is None:
+            seeds = "1 seed decides" if test.n == 1 else f"{test.n} seeds decide"
+            row["reason"] = f"{seeds} nothing; a test needs {FEWEST} or more."
         if test.holds is None and row["uncorrected"] is not None:
             alone = "holds" if row["uncorrected"] else "does not hold"
             row["reason"] = (

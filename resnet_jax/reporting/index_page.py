@@ -77,7 +77,7 @@ def _correction(content: Mapping[str, Any]) -> str:
     """Return how the verdicts over seeds are corrected."""
     count, level = content["tests"], content["level"]
     if not count:
-        return "No statement of this page was tested over seeds."
+        return "No statement of this page was tested over three seeds or more."
     return (
         f"{count} {'statement was' if count == 1 else 'statements were'} tested over seeds. Their "
         f"verdicts are corrected together (Holm): the probability of any wrong one is at most "

@@ -119,10 +119,10 @@ def numbers_of(verdict: Mapping[str, Any]) -> str:
     """Return the effect with its interval, p and n in words; "" if there was no test."""
     if verdict["effect"] is None:
         return ""
-    words = f"{verdict['effect']:.3g}"
-    if verdict["interval"] is not None:
-        low, high = verdict["interval"]
-        words += f" (98 % interval {low:.3g} to {high:.3g})"
+    if verdict["interval"] is None:
+        return f"{verdict['effect']:.3g}, n = {verdict['n']}, too few seeds for a test"
+    low, high = verdict["interval"]
+    words = f"{verdict['effect']:.3g} (98 % interval {low:.3g} to {high:.3g})"
     p = verdict["p"] if verdict["holds"] is not False else verdict["p_opposite"]
     of = "of the opposite" if verdict["holds"] is False else ""
     return f"{words}, p {of} = {p:.2g}, n = {verdict['n']}".replace("  ", " ").replace(
