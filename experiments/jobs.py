@@ -1,7 +1,7 @@
-"""Several runs at once on this machine, each in a process of its own.
+"""Commands in processes of their own: several runs at once on this machine, or one claim.
 
-A process does the sweep's own command with `--run=I`, as a cluster's scheduler would. Nothing is
-recorded here: the directories of the runs say what is finished.
+The process of a run does the sweep's own command with `--run=I`, as a cluster's scheduler would.
+Nothing is recorded here: the directories of the runs say what is finished.
 """
 
 import asyncio
@@ -12,7 +12,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import TypeVar
 
 from resnet_jax import command
 
@@ -24,6 +25,7 @@ LONGEST_LINE = 1 << 24
 TOGETHER = "RESNET_JAX_RUN_OF_A_SWEEP"
 
 Environment = dict[str, str]
+Result = TypeVar("Result")
 
 
 def run(runs: Mapping[int, str], at_once: int, words: Sequence[str]) -> list[str]:
@@ -36,13 +38,26 @@ def run(runs: Mapping[int, str], at_once: int, words: Sequence[str]) -> list[str
     """
     shares = share(min(at_once, len(runs)), *_devices(), os.environ)
     stopped = "stopped, and its runs with it; the same command goes on"
+    return complete(_share_out(runs, shares, words), stopped)
+
+
+def complete(work: Coroutine[None, None, Result], stopped: str) -> Result:
+    """Return the result of asynchronous work, which Ctrl-C and SIGTERM cancel.
+
+    This process then says `stopped` and ends, as a process does that was ended by the signal.
+    """
+
+    async def cancellable() -> Result:
+        task = asyncio.create_task(work)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await task
+
     try:
-        failed = asyncio.run(_all(runs, shares, words))
+        return asyncio.run(cancellable())
     except KeyboardInterrupt:
         command.fail(stopped, 128 + signal.SIGINT)
     except asyncio.CancelledError:
         command.fail(stopped, 128 + signal.SIGTERM)
-    return failed
 
 
 def share(
@@ -106,14 +121,6 @@ def _devices() -> tuple[str, int]:
     return platform, int(count)
 
 
-async def _all(
-    runs: Mapping[int, str], shares: Sequence[Environment], words: Sequence[str]
-) -> list[str]:
-    all_runs = asyncio.create_task(_share_out(runs, shares, words))
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, all_runs.cancel)
-    return await all_runs
-
-
 async def _share_out(
     runs: Mapping[int, str], shares: Sequence[Environment], words: Sequence[str]
 ) -> list[str]:
@@ -122,7 +129,9 @@ async def _share_out(
 
     async def work(environment: Environment) -> None:
         for index, name in waiting:  # all workers take from the same iterator
-            if reason := await _do(index, environment, words):
+            show = lambda line, index=index: print(f"run {index}:", line, flush=True)
+            own = (*words, f"--run={index}", "--jobs=1")
+            if reason := await do(own, environment, show):
                 failed.append(f"{name}: {reason.removeprefix(f'{name}: ')}")
 
     async with asyncio.TaskGroup() as workers:
@@ -131,10 +140,13 @@ async def _share_out(
     return failed
 
 
-async def _do(index: int, environment: Environment, words: Sequence[str]) -> str:
-    """Do one run and show what its process prints; return why it failed, or '' if it did not."""
+async def do(words: Sequence[str], environment: Environment, show: Callable[[str], None]) -> str:
+    """Do a command of Python and show each line that it prints; return why it failed, or ''.
+
+    If this is cancelled, the process gets SIGTERM, and is killed after GRACE seconds.
+    """
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, *words, f"--run={index}", "--jobs=1"),
+        *(sys.executable, *words),
         stdin=subprocess.PIPE,  # see end_with_the_sweep
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -142,7 +154,7 @@ async def _do(index: int, environment: Environment, words: Sequence[str]) -> str
         process_group=0,  # Ctrl-C reaches the sweep alone, which then stops its runs by SIGTERM
         limit=LONGEST_LINE,
     )
-    shown = asyncio.create_task(_show(process, f"run {index}:"))
+    shown = asyncio.create_task(_show(process, show))
     try:
         last = await asyncio.shield(shown)
     except asyncio.CancelledError:
@@ -158,11 +170,11 @@ async def _do(index: int, environment: Environment, words: Sequence[str]) -> str
     return last if code > 0 else f"ended by {signal.Signals(-code).name}" if code else ""
 
 
-async def _show(process: asyncio.subprocess.Process, label: str) -> str:
-    """Print each line after the label until the process has ended; return the last line."""
+async def _show(process: asyncio.subprocess.Process, show: Callable[[str], None]) -> str:
+    """Show each line until the process has ended; return the last line."""
     last = "its process printed nothing"
     async for line in process.stdout or ():
         last = line.decode(errors="replace").rstrip()
-        print(label, last, flush=True)
+        show(last)
     await process.wait()
     return last.removeprefix("error: ")

@@ -88,14 +88,14 @@ def write(
     pictures = {draw.__name__: figures.png(draw(results["runs"])) for draw in drawings}
     for name, png in pictures.items():
         (workdir / f"{name}.png").write_bytes(png)
-    recipe = caption(options, runs)
+    recipe, versions = caption(options, runs), finished.versions(list(runs))
     table = tables.summary_table(results, columns)
     text = page.report(
         results,
         curves,
         picture,
         provenance.command_line(),
-        finished.versions(list(runs)),
+        versions,
         title,
         recipe=recipe,
         origin=origin,
@@ -103,7 +103,8 @@ def write(
         columns=columns,
         pictures=pictures,
     )
-    directory.write(workdir / "results.json", json.dumps(results, indent=2) + "\n")
+    content = {**results, "versions": versions}
+    directory.write(workdir / "results.json", json.dumps(content, indent=2) + "\n")
     directory.write(workdir / "table.md", f"{table}\n{recipe}\n")
     directory.write(workdir / "report.html", text)
     print(f"\n{table}\n{recipe}\n{origin}\n")

@@ -51,10 +51,8 @@ def report(
     first, *further = results["statements"]
     mood, words = VERDICTS[first["verdict"]["holds"]]
     means = seed_mean(curves, score)
-    template = (
-        importlib.resources.files("resnet_jax.reporting").joinpath("page.html").read_text("utf-8")
-    )
-    return string.Template(template).substitute(
+    return filled(
+        "page.html",
         title=escape(title),
         mood=mood,
         words=words,
@@ -66,7 +64,7 @@ def report(
         recipe=escape(recipe),
         origin=escape(origin or f"The claim is from {results['source']}."),
         command=escape(command),
-        versions=_terms(versions),
+        versions=listed(versions),
         colours=_colours(means, dark=False),
         dark_colours=_colours(means, dark=True),
         hidden="" if means else "hidden",
@@ -76,21 +74,29 @@ def report(
             for name, png in (pictures or {}).items()
         ),
         table=_table(table_cells(results, columns)),
-        arms=_terms({name: ", ".join(of) or "the recipe" for name, of in results["arms"].items()}),
+        arms=listed({name: ", ".join(of) or "the recipe" for name, of in results["arms"].items()}),
         data=_embedded(_data(means, score)),
     )
 
 
-def _terms(terms: Mapping[str, str]) -> str:
+def filled(name: str, **fields: object) -> str:
+    """Return a page of this folder with its ${fields} and the style that all pages share."""
+    folder = importlib.resources.files("resnet_jax.reporting")
+    read = lambda name: folder.joinpath(name).read_text("utf-8")
+    return string.Template(read(name)).substitute(fields, style=read("style.css"))
+
+
+def listed(terms: Mapping[str, str]) -> str:
     """Return the entries of a description list."""
     return "".join(f"<dt>{escape(t)}</dt><dd>{escape(text)}</dd>" for t, text in terms.items())
 
 
 def _statement(statement: Mapping[str, Any]) -> str:
-    """Return a further statement with its verdict."""
+    """Return a further statement with its verdict; its sentence tells the headings apart."""
     mood, words = VERDICTS[statement["verdict"]["holds"]]
     return (
-        f'<div class="verdict further {mood}"><h2>{words}</h2>'
+        f'<div class="verdict further {mood}">'
+        f"<h2><span>{escape(statement['claim'])}</span>{words}</h2>"
         f"<p>{escape(statement['verdict']['says'])}</p></div><dl>{_details(statement)}</dl>"
     )
 
@@ -106,17 +112,17 @@ def _details(statement: Mapping[str, Any]) -> str:
         terms["Control"] = f"{control['against']}: the rule says {answer}. {control['says']}"
     if statement["rule_changed"]:
         terms["Rule changed"] = "some of these runs began under another text of this rule"
-    return _terms(terms)
+    return listed(terms)
 
 
 def numbers_of(verdict: Mapping[str, Any]) -> str:
     """Return the effect with its interval, p and n in words; "" if there was no test."""
     if verdict["effect"] is None:
         return ""
-    words = f"{verdict['effect']:.3g}"
-    if verdict["interval"] is not None:
-        low, high = verdict["interval"]
-        words += f" (98 % interval {low:.3g} to {high:.3g})"
+    if verdict["interval"] is None:
+        return f"{verdict['effect']:.3g}, n = {verdict['n']}, too few seeds for a test"
+    low, high = verdict["interval"]
+    words = f"{verdict['effect']:.3g} (98 % interval {low:.3g} to {high:.3g})"
     p = verdict["p"] if verdict["holds"] is not False else verdict["p_opposite"]
     of = "of the opposite" if verdict["holds"] is False else ""
     return f"{words}, p {of} = {p:.2g}, n = {verdict['n']}".replace("  ", " ").replace(
@@ -174,7 +180,7 @@ def _picture(png: bytes | None, title: str) -> str:
 
 def _image(png: bytes, words: str) -> str:
     data = base64.b64encode(png).decode()
-    return f'<img src="data:image/png;base64,{data}" alt="{escape(words)}">'
+    return f'<img src="data:image/png;base64,{data}" alt="{escape(words)}" class="drawn">'
 
 
 def _table(cells: list[list[str]]) -> str:

@@ -175,3 +175,9 @@ def test_a_statement_has_its_numbers_and_its_control(page, results):
     assert any("p of the opposite = 0.0015" in text for text in seen)
     assert "equal arms: the rule says undecided. Nothing." in seen
     assert any("another text of this rule" in text for text in seen)
+
+
+def test_too_few_seeds_have_an_effect_and_no_p(page, results):
+    few = {"holds": None, "interval": None, "p": 1.0, "p_opposite": 1.0, "n": 2}
+    results["statements"][0]["verdict"] |= few
+    assert "0.59, n = 2, too few seeds for a test" in Page(page()).within("dd")
