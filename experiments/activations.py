@@ -34,7 +34,7 @@ def plan(options: Options) -> list[Run]:
     if len(options.networks) > 1:
         raise ValueError("the claim compares orders at one depth; give one network")
     arms = {name: {"block": block, "skip": "A"} for name, block in ORDERS.items()}
-    return options.arms(arms, 5 if options.full else 3)
+    return options.arms(arms)
 
 
 def judge(rows: list[Row]) -> Verdict:

@@ -34,7 +34,7 @@ def plan(options: Options) -> list[Run]:
         options.refuse_one_depth()
     return [
         options.run(f"{family}-{depth}", (family, depth), seed)
-        for seed in options.seeds(5 if options.full else 3)
+        for seed in options.seeds(5)
         for family, depth in options.networks
     ]
 

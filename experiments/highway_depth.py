@@ -39,7 +39,7 @@ def plan(options: Options) -> list[Run]:
         "plain": {"block": "dense", "skip": "none"},
         "highway": {"block": "dense", "skip": "A", "merge": "exclusive_gate"},
     }
-    return options.arms(arms, 5 if options.full else 3)
+    return options.arms(arms)
 
 
 def trains(rows: list[Row]) -> Verdict:

@@ -30,7 +30,7 @@ ARMS = {"plain": {"skip": "none"}, "resnet": {"skip": "A"}}
 def plan(options: Options) -> list[Run]:
     """Return a plain and a residual network of every depth. Raises: ValueError for one depth."""
     options.refuse_one_depth()
-    return options.arms(ARMS, 5 if options.full else 3)
+    return options.arms(ARMS)
 
 
 def measure(run: Run) -> list[Row]:

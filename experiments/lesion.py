@@ -38,7 +38,7 @@ def plan(options: Options) -> list[Run]:
     """Return a plain and a residual network. Raises: ValueError for several, and for few blocks."""
     if len(options.networks) > 1:
         raise ValueError("the claim deletes blocks of one network; give one depth")
-    runs = options.arms(ARMS, 5 if options.full else 3)
+    runs = options.arms(ARMS)
     for run in runs[: len(ARMS)]:
         network = opened(run._replace(trained=False), examples=1)
         blocks = blocks_of(network.net.apply, network.variables, network.x)

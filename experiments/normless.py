@@ -39,7 +39,7 @@ def plan(options: Options) -> list[Run]:
     if len(options.networks) > 1:
         raise ValueError("the claim compares arms at one depth; give one network")
     named = {name.replace(" ", "-"): arm for name, arm in ARMS.items()}
-    return options.arms(named, 5 if options.full else 3)
+    return options.arms(named)
 
 
 def judge(rows: list[Row]) -> Verdict:

@@ -35,7 +35,7 @@ def plan(options: Options) -> list[Run]:
     """Return a residual and a plain network. Raises: ValueError for several networks."""
     if len(options.networks) > 1:
         raise ValueError("the claim follows the paths of one network; give one depth")
-    return options.arms(ARMS, 5 if options.full else 3)
+    return options.arms(ARMS)
 
 
 def measure(run: Run) -> list[Row]:

@@ -132,7 +132,7 @@ class Options(NamedTuple):
         return Run(model, group or network[0], config.lock(), workdir, changes, trained)
 
     def arms(
-        self, arms: Mapping[str, Values], seeds: int = 3, *, trained: bool = True
+        self, arms: Mapping[str, Values], seeds: int = 5, *, trained: bool = True
     ) -> list[Run]:
         """Return a run of every network in every arm, with every seed; an arm is a group.
 

@@ -40,7 +40,7 @@ def plan(options: Options) -> list[Run]:
         "original": {"block": shape, "skip": skip},
         "preactivation": {"block": f"preact_{shape}", "skip": skip},
     }
-    return options.arms(arms, 5 if options.full else 3)
+    return options.arms(arms)
 
 
 def judge(rows: list[Row]) -> Verdict:

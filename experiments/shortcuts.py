@@ -36,7 +36,7 @@ def plan(options: Options) -> list[Run]:
     """Return every arm at every depth. Raises: ValueError if the command line chooses an arm."""
     if len(options.networks) > 1:
         raise ValueError("the claim compares shortcuts at one depth; give one network")
-    return options.arms(ARMS, 5 if options.full else 3)
+    return options.arms(ARMS)
 
 
 def alike(rows: list[Row]) -> Verdict:
