@@ -24,9 +24,9 @@ from resnet_jax.models.skips import identity
 class Blocks:
     """The blocks of a network on a certain input.
 
-    `parts` has the skip, the merge and so on of each path, and `shapes` the shape and type of its values by point,
-    without the axes of the layers. `places` has the path and the index of every block, first to
-    last.
+    `parts` has the skip, the merge and so on of each path, and `shapes` the shape and type of its
+    values by point, without the axes of the layers. `places` has the path and the index of every
+    block, first to last.
     """
 
     order: Order
