@@ -2,6 +2,10 @@
 
 The blocks are the Residuals, those of plain networks included. A Residual within another counts as
 a part of it. The layers of a Stack are as many blocks.
+
+Every instrument takes `apply`, `variables` and an input `x`. `apply` is a network's own, or a
+partial of it, for example with random streams: partial(net.apply, rngs={"drop": key}). It must
+leave `mutable` to the instrument, which takes `train`: whether a network normalises by the batch.
 """
 
 import dataclasses

@@ -4,10 +4,10 @@
     dE/dx_l = dE/dx_L (1 + d/dx_l sum_i F(x_i))                                 eq. 5
 
 The equations are tested in each run of neighbouring blocks that keep the shape and whose skip is
-the identity (`Blocks.segments`). x_L is the output of the last block of a run. A block whose skip is
-padded with zeros or projected stands between runs, and so does the first block of a pre-activation
-stage, whose skip sees the activated x_l. A result for runs is a tuple with an array for each run,
-which has a number for each block of the run.
+the identity (`Blocks.segments`). x_L is the output of the last block of a run. A block whose skip
+is padded with zeros or projected stands between runs, and so does the first block of a
+pre-activation stage, whose skip sees the activated x_l. A result for runs is a tuple with an array
+for each run, which has a number for each block of the run.
 
 The errors are those of rounding if the merge is the addition and no activation follows it. A ReLU
 after the addition (He et al. 2015), gates, and a missing skip break both equations; the errors then

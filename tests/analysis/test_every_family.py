@@ -5,15 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from resnet_jax import families
-from resnet_jax.analysis import (
-    blocks,
-    gains,
-    landscape,
-    lesions,
-    norms,
-    paths,
-    signal,
-)
+from resnet_jax.analysis import blocks, gains, landscape, lesions, norms, paths, signal
 from resnet_jax.models.residual import stacked_axes
 from tests.analysis.networks import square
 from tests.smallest import shapes, smallest
