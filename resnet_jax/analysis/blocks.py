@@ -2,6 +2,10 @@
 
 The blocks are the Residuals, those of plain networks included. A Residual within another counts as
 a part of it. The layers of a Stack are as many blocks.
+
+Every instrument takes `apply`, `variables` and an input `x`. `apply` is a network's own, or a
+partial of it, for example with random streams: partial(net.apply, rngs={"drop": key}). It must
+leave `mutable` to the instrument, which takes `train`: whether a network normalises by the batch.
 """
 
 import dataclasses
@@ -24,9 +28,9 @@ from resnet_jax.models.skips import identity
 class Blocks:
     """The blocks of a network on a certain input.
 
-    `parts` has the skip, the merge and so on of each path, and `shapes` the shape and type of its values by point,
-    without the axes of the layers. `places` has the path and the index of every block, first to
-    last.
+    `parts` has the skip, the merge and so on of each path, and `shapes` the shape and type of its
+    values by point, without the axes of the layers. `places` has the path and the index of every
+    block, first to last.
     """
 
     order: Order

@@ -1,6 +1,6 @@
 """Lesions: the loss of a network without some of its blocks, or with blocks in another order.
 
-Source: Veit et al. 2016, arXiv:1605.06431, sec. 4.1 and 4.2 (deletion), 4.3 (reordering).
+Source: Veit et al. 2016, arXiv:1605.06431, sec. 4.
 """
 
 from collections.abc import Callable
@@ -113,8 +113,8 @@ def swapped(key: Key[Array, ""], depth: int, swaps: int) -> Int[Array, "d"]:
 def kendall(order: Int[Array, "d"] | np.ndarray) -> float:
     """Return Kendall's tau of a permutation: 1 - 4 inversions / (d (d - 1)); 1 is the identity.
 
-    Source: Kendall 1938, Biometrika 30; Veit et al. 2016, sec. 4.3 uses tau as the measure of
-    disorder. Raises: ValueError for fewer than two layers.
+    Source: Kendall 1938, Biometrika 30; Veit et al. 2016, sec. 4, measure the disorder of blocks by
+    tau. Raises: ValueError for fewer than two layers.
     """
     order = np.asarray(order)
     if len(order) < 2:

@@ -1,8 +1,8 @@
-"""The modules of a network in the order of the forward pass, where layers of a Stack count singly.
+"""The modules of a network in the order of the forward pass, with every layer of a Stack.
 
-A Stack traces its block once for all of its layers, so that a path names a module of all layers at
-once: `stage1/layers/body`. The module of one layer is such a path and an index, with a number for
-each Stack around the module.
+A Stack traces its block once for all of its layers, so that a path names a module in all layers:
+`stage1/layers/body`. A path and an index name the module in a single layer. The index has a number
+for each Stack around the module.
 """
 
 import dataclasses

@@ -2,7 +2,7 @@
 
 Of n blocks a path passes through the bodies of some, and through the skips of the others: there are
 2^n paths, C(n, k) of them of length k. The gradient is the sum over all paths.
-Source: Veit et al. 2016, arXiv:1605.06431, sec. 3 and sec. 4.4.
+Source: Veit et al. 2016, arXiv:1605.06431, sec. 3 and 5.
 """
 
 from collections.abc import Callable

@@ -1,21 +1,20 @@
 """One probe for all instruments: it reads and changes a network's signal and its gradient.
 
-The probe is an interceptor of flax. It needs nothing from the modules, and costs nothing while no
-instrument uses it. A Stack stays one loop, because the probe speaks with the network through
-collections, which a Stack hands to its layers.
+The probe is an interceptor of flax. It changes no module, and a network without the probe costs
+nothing more. A Stack stays one loop, because values go in and out through collections of
+variables, which a Stack hands to its layers.
 
 `probed(apply, see)` sows see[point](value) into `intermediates`. The points of a Residual are its
-INPUT x_l, its BODY's output f, and its OUTPUT x_l+1; at the point EVERY the values are the outputs
-of all modules. The probe also reads the following collections, which stand in a Residual's place
-in the tree and need not be there. Their arrays are arguments, so that other numbers compile
-nothing again.
+INPUT x_l, its BODY's output f and its OUTPUT x_l+1; at the point EVERY the values are the outputs
+of all modules. If the variables hold one of the following arrays at the path of a Residual, the
+probe uses the array. Arrays are arguments of `apply`, so that other numbers compile nothing again.
 
     taps.POINT            t, added to the value: the gradient with respect to t is dE/d(value)
-    reports.POINT         zeros, of which the gradient is report[POINT](dE/d(value)), see `report`
-    scales.body           the body's output is multiplied by this number: 0 deletes the body
-    routes.body, .skip    the gradients through the body, and through all else in the block, are
-                          multiplied by these numbers; values stay as they are
-    lesions.block         if 0, the whole block is left out: its output is its input
+    reports.POINT         zeros; the gradient with respect to them is report[POINT](dE/d(value))
+    scales.body           a number that multiplies the body's output: 0 deletes the body
+    routes.body, .skip    numbers that multiply the gradients through the body, and through all else
+                          in the block; values stay the same
+    lesions.block         0 leaves out the whole block, whose output is then its input
 """
 
 import dataclasses
@@ -68,7 +67,7 @@ def flat(tree: Any) -> dict[Path, Any]:
 def report(function: Callable, x: Any, tap: Any) -> Any:
     """Return x; the gradient with respect to `tap` is function(dE/dx).
 
-    The whole gradient of every layer need not be stored for a norm of it.
+    A Stack then stores function(dE/dx) for each layer, for example a norm, and not dE/dx.
     """
     return x
 

@@ -43,8 +43,8 @@ def input_gradients(
 def correlations(gradients: Float[Array, "p d"]) -> Float[Array, "p p"]:
     """Return the cosine between the gradients of each two inputs.
 
-    Over random networks gradients have the mean 0, so that nothing is subtracted. A gradient of 0
-    has cosines of 0. Source: Balduzzi et al. 2017, Fig. 2, with normalised rows.
+    Nothing is subtracted, because gradients of random networks have the mean 0. A gradient of 0
+    has cosines of 0. Source: Balduzzi et al. 2017, sec. 3 (covariances over random networks).
     """
     norms = jnp.linalg.norm(gradients, axis=1, keepdims=True)
     unit = gradients / jnp.where(norms > 0, norms, 1)
@@ -56,7 +56,7 @@ def autocorrelation(gradients: Float[Array, "p d"], lags: int) -> Float[Array, "
 
         R_k = sum_i g_i . g_i+k / sum_i g_i . g_i,   with g less its mean over the inputs
 
-    Source: Balduzzi et al. 2017, Fig. 3; the biased estimate, so that |R_k| <= 1.
+    This is the biased estimate, so that |R_k| <= 1. Source: Balduzzi et al. 2017, sec. 2.
     Raises: ValueError unless there are more inputs than lags.
     """
     if not 0 < lags < len(gradients):
@@ -71,7 +71,7 @@ def expected_correlation(kind: Literal["plain", "residual", "normalised"], depth
     """Return the correlation of gradients of two inputs far apart, over random ReLU networks.
 
     Layers are x' = W relu(x) ('plain'), x' = x + W relu(x) ('residual') or x' = x + W relu(norm(x))
-    ('normalised', where the norm divides x_l by its deviation, sqrt(l)), with W ~ N(0, 2 / width).
+    ('normalised': the norm divides x_l by its deviation, sqrt(l)), with W ~ N(0, 2 / width).
     A ReLU is taken to be open for one input with probability 1/2, and for both with 1/4. A layer
     then multiplies
 
@@ -84,8 +84,6 @@ def expected_correlation(kind: Literal["plain", "residual", "normalised"], depth
     Source: Balduzzi et al. 2017, theorems 1 to 3, whose rates these are; the exact product of
     'normalised' is ours.
     """
-    layer = np.arange(1, depth + 1)
-    gain = {"plain": 0.0 * layer, "residual": 1.0 + 0 * layer, "normalised": 1.0 * layer}[kind]
     skip = 0.0 if kind == "plain" else 1.0
-    gain = np.ones(depth) if kind == "plain" else 1 / gain
+    gain = 1 / np.arange(1, depth + 1) if kind == "normalised" else np.ones(depth)
     return float(np.prod((skip + gain / 2) / (skip + gain)))

@@ -3,14 +3,15 @@
     x_L     = x_l + sum_i F(x_i),   i = l .. L-1                                eq. 4
     dE/dx_l = dE/dx_L (1 + d/dx_l sum_i F(x_i))                                 eq. 5
 
-The equations are looked at in each run of blocks that keep the shape and whose skip is the identity
-(`Blocks.segments`). x_L is the output of the last block of a run. A block whose skip is padded with
-zeros or projected stands between runs, and so does the first block of a pre-activation stage, whose
-skip sees the activated x_l. Every function returns a tuple with an array for each run, which has a
-number for each block.
+The equations are tested in each run of neighbouring blocks that keep the shape and whose skip is
+the identity (`Blocks.segments`). x_L is the output of the last block of a run. A block whose skip
+is padded with zeros or projected stands between runs, and so does the first block of a
+pre-activation stage, whose skip sees the activated x_l. A result for runs is a tuple with an array
+for each run, which has a number for each block of the run.
 
-The errors are rounding if the merge is the addition and no activation follows it. What they are
-elsewhere is the result: a ReLU after the addition (He et al. 2015), gates, or no skip break both.
+The errors are those of rounding if the merge is the addition and no activation follows it. A ReLU
+after the addition (He et al. 2015), gates, and a missing skip break both equations; the errors then
+tell by how much.
 """
 
 from collections.abc import Callable
@@ -73,7 +74,7 @@ def gradient_errors(
         taps = jax.grad(total)(blocks.zeros(INPUT))
         return [blocks.stack(blocks.read(taps, INPUT), run) for run in runs]
 
-    # A run's derivative stands at its own number; the loop compiles the network once.
+    # Call i has the derivatives of run i. The loop compiles the network once for all runs.
     rest = [rows[i] for i, rows in enumerate(lax.map(rests, jnp.arange(len(runs))))]
     wholes = [blocks.stack(whole, run) for run in runs]
     return tuple(

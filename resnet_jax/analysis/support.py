@@ -23,9 +23,10 @@ def receptive_field(
         field[i, j] = whether d y[n, pixel, d] / d x[n, i, j, c] is not 0 for any n, c, d
 
     The gradient is that of a sum over channels and examples with random weights, so that nothing
-    cancels. The field is exact for linear networks. A ReLU may cut a pixel off on all examples of
-    a small batch; more examples find more. Blocks count from 0, and running statistics are used,
-    because a batch norm in training sees all pixels.
+    cancels. The field is exact for linear networks. A ReLU may cut a pixel off in every example of
+    a small batch; use more examples then. Blocks count from 0. Norms use the running statistics,
+    because the statistics of a batch depend on all pixels. A convolution algorithm that transforms
+    the image, such as Winograd's on a GPU, may turn zeros into rounding errors.
     Raises: ValueError if the block's output is no image, or has no such pixel.
     """
     blocks = blocks_of(apply, variables, x)

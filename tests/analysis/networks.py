@@ -22,9 +22,10 @@ class Linear(nn.Module):
         return (nn.relu(x) if self.relu else x) @ kernel
 
 
-def stack(depth, merge=add, relu=False, **block):
-    """A Stack of equal blocks, in a network."""
-    return Chain({"stack": Stack(Residual(Linear(relu), merge=merge, **block), depth)})
+def stack(depth, merge=add, relu=False, loop=None, **block):
+    """A Stack of equal blocks, in a network; `loop` are options of the Stack."""
+    block = Residual(Linear(relu), merge=merge, **block)
+    return Chain({"stack": Stack(block, depth, **(loop or {}))})
 
 
 def begin(net, examples=2):

@@ -74,6 +74,7 @@ def test_equal_attention_makes_all_tokens_equal_and_a_skip_keeps_them_apart(merg
 def test_residual_is_the_share_of_the_deviations_from_the_mean_token():
     x = jnp.array([[[3.0], [1.0]]])
     np.testing.assert_allclose(tokens.rank_residual(x), np.sqrt(2 / 10), rtol=1e-6)
+    np.testing.assert_allclose(tokens.rank_residual(x, "1-inf"), np.sqrt(2 / 12), rtol=1e-6)
 
 
 def test_what_is_no_token_is_refused():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from chex import assert_trees_all_close, assert_trees_all_equal
 
-from resnet_jax.analysis import blocks, lesions, norms
+from resnet_jax.analysis import blocks, lesions, norms, paths
 from resnet_jax.analysis.probe import BODY, INPUT, OUTPUT
 from resnet_jax.models.residual import Chain, Residual, Stack
 from tests.analysis.networks import Linear, begin, kernels, square, stack
@@ -96,6 +96,24 @@ def test_layers_of_a_tied_stack_share_the_gradient_of_a_kernel():
     grads = jax.grad(lambda v: square(net.apply(v, x)))(variables)
     np.testing.assert_allclose(ours, [jnp.linalg.norm(jax.tree.leaves(grads)[0])], rtol=1e-6)
     assert norms.forward_norms(net.apply, variables, x).shape == (DEPTH,)
+
+
+@pytest.mark.parametrize("loop", [{"remat": "block"}, {"remat": "sqrt"}, {"unroll": 99}])
+def test_the_vectors_of_a_stack_do_not_depend_on_how_it_runs(x64, loop):
+    net, other = stack(DEPTH), stack(DEPTH, loop=loop)
+    variables, x = begin(net)
+
+    @jax.jit
+    def both(v):
+        on = jnp.ones((1, DEPTH), bool)
+        vectors = lambda net: (
+            norms.gradient_norms(net.apply, v, x, square),
+            paths.path_gradients(net.apply, v, x, square, on),
+            norms.forward_norms(net.apply, v, x),
+        )
+        return vectors(net), vectors(other)
+
+    assert_trees_all_close(*both(variables), rtol=1e-12)
 
 
 def test_another_mask_compiles_nothing_again():

@@ -87,6 +87,26 @@ def test_a_parameter_that_was_spoiled_before_is_named(net):
     assert says == "the parameter stage2[3]/body/conv1/kernel was not finite before it"
 
 
+def test_a_stack_that_is_called_layers_is_named_as_any_other():
+    def spoil(params):
+        params["layers"]["layers"]["Dense_0"]["kernel"][2] = np.nan
+        return params
+
+    net = Chain({"flat": Flat(), "layers": Stack(Layer(), 4), "end": Bare()})
+    assert look(net, spoil) == "the parameter layers[2]/Dense_0/kernel was not finite before it"
+
+
+def test_a_layer_of_a_stack_in_a_stack_has_two_numbers():
+    def spoil(params):
+        params["outer"]["layers"]["inner"]["layers"]["Dense_0"]["bias"][1, 2] = np.nan
+        return params
+
+    inner = Chain({"inner": Stack(Layer(), 3)})
+    net = Chain({"flat": Flat(), "outer": Stack(inner, 2), "end": Bare()})
+    name = "outer[1]/inner[2]/Dense_0/bias"
+    assert look(net, spoil) == f"the parameter {name} was not finite before it"
+
+
 class Root(nn.Module):
     """x -> sqrt(0 x): finite, with a gradient that is not."""
 
