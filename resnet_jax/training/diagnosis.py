@@ -17,7 +17,7 @@ from resnet_jax.training import step as steps
 from resnet_jax.training.state import TrainState
 
 Path = tuple[str, ...]
-SOWN = "finite"
+SOWN = "spoiled"
 
 
 @dataclasses.dataclass
@@ -34,7 +34,10 @@ class Order:
     inside: list[Path] = dataclasses.field(default_factory=list)
 
     def watch(self, call: Callable, arguments: Any, keywords: Any, context: Any) -> Any:
-        """Sow whether a module's result is finite; this is an interceptor of flax."""
+        """Sow whether a module's result is not finite; this is an interceptor of flax.
+
+        A body that stochastic depth leaves out sows zeros, which say that nothing is wrong.
+        """
         module = context.module
         if context.method_name != "__call__":
             return call(*arguments, **keywords)
@@ -45,8 +48,8 @@ class Order:
         result = call(*arguments, **keywords)
         if isinstance(module, Stack):
             self.inside.pop()
-        finite: Any = steps.all_finite(result)
-        module.sow("intermediates", SOWN, finite, lambda _, new: new, lambda: None)
+        spoiled: Any = ~steps.all_finite(result)
+        module.sow("intermediates", SOWN, spoiled, lambda _, new: new, lambda: None)
         if path not in self.paths:
             self.paths.append(path)
         return result
@@ -95,7 +98,7 @@ def _flags(
     state: TrainState, grads: Any, changed: Any, sums: Any, order: Order
 ) -> dict[str, dict[Path, Any]]:
     """Return 1 for everything that is not finite in a gradient's computation, else 0."""
-    sown = {p[:-1]: ~f for p, f in _flat(changed["intermediates"]).items() if p[-1] == SOWN}
+    sown = {p[:-1]: s for p, s in _flat(changed["intermediates"]).items() if p[-1] == SOWN}
 
     def spoiled(path: Path, leaf: Any) -> Any:
         own = _stack(path) not in (None, *order.tied)  # the first axis is the layers
