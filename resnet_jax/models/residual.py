@@ -12,13 +12,13 @@ A `Chain` applies different blocks one after the other. A `Stack` applies equal 
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.core import FrozenDict
+from flax.core import FrozenDict, bind
 from flax.core.scope import subtract_filters
 from flax.linen import module as flax_module
 from jax import lax
@@ -39,6 +39,13 @@ class Residual(nn.Module):
     Each field is a plain function, or a Module if it has weights or draws at random. Functions and
     Modules are called in the same way. Per-layer inputs, such as the survival of stochastic depth,
     reach those of the five fields that declare them (inputs.py).
+
+    A merge may draw whether a batch keeps the body before the body is computed. Such a merge has a
+    method `keeps`, which takes the merge's inputs and returns a boolean, or None if nothing is
+    drawn. The boolean b then chooses a branch (`lax.cond`): if b is false, neither pass computes
+    the body, and the merge gets zeros for f. The merge gets b as `keep`. Under `vmap` over
+    different draws JAX computes both branches and selects, which saves nothing. All devices that
+    share a batch must draw the same b, because the body may contain collectives.
     """
 
     body: Callable
@@ -63,7 +70,33 @@ class Residual(nn.Module):
         check_names(self, inputs)
         before, skip, body, merge, after = (hand(part, inputs) for part in self.parts)
         z = before(x)
-        return after(merge(skip(z), body(z), z))
+        keep = None
+        if hasattr(self.merge, "keeps") and not self.is_initializing():
+            keep = self.merge.keeps(**select(self.merge, inputs))
+        if keep is None:
+            return after(merge(skip(z), body(z), z))
+        return after(merge(skip(z), self._body_if(keep, z, inputs), z, keep=keep))
+
+    def _body_if(self, keep, z, inputs):
+        """Return body(z) if `keep`, else zeros; then the body is not computed.
+
+        A body that is left out keeps its variables as they are, for example the running statistics
+        of its norms. Zeros stand for what it would have sown.
+        """
+        compute, variables = _pure(self.body, select(self.body, inputs))
+        before = dict(jax.tree_util.tree_leaves_with_path(variables))
+        zeros = lambda a: jnp.zeros(a.shape, a.dtype)
+        stay = lambda path, a: before[path] if path in before else zeros(a)
+
+        def leave_out(z):
+            y, changed = jax.eval_shape(compute, z)
+            return zeros(y), jax.tree_util.tree_map_with_path(stay, changed)
+
+        y, changed = lax.cond(keep, compute, leave_out, z)
+        for col, tree in changed.items():
+            for name, value in tree.items():
+                self.body.put_variable(col, name, value)
+        return y
 
 
 class Chain(nn.Module):
@@ -188,7 +221,7 @@ class Stack(nn.Module):
         options = {"mutable": self.scope.mutable, "capture_intermediates": _capture_filter()}
         if self.is_initializing():
             return self._initialise(block, x, inputs, rngs, options)
-        stacked, whole = self._collections(self.scope.root.variables())
+        stacked, whole = self._collections()
         # What all layers share cannot change in one of them.
         options["mutable"] = subtract_filters(self.scope.mutable, ["params"] if self.tied else [])
 
@@ -222,16 +255,41 @@ class Stack(nn.Module):
         repeat = lambda a: jnp.broadcast_to(a, (self.depth, *a.shape))
         return x, jax.tree.map(repeat, self.outputs(x))
 
-    def _collections(self, network):
+    def _collections(self):
         """Return the Stack's variables, and those of the network that every layer sees whole."""
         stacked = {col: tree["layers"] for col, tree in self.variables.items() if "layers" in tree}
-        whole = {
-            col: {name: a for name, a in tree.items() if isinstance(a, jax.Array | np.ndarray)}
-            for col, tree in network.items()
-        }
+        whole = _whole(self.scope)
         if self.tied:
             whole["params"] = stacked.pop("params", {})
         return stacked, whole
+
+
+def _pure(body, inputs):
+    """Return z -> (body(z), the variables that it changed) as a pure function; and its variables.
+
+    The function draws what the body would draw, and its modules have the paths of the body's.
+    """
+    if not isinstance(body, nn.Module):
+        return lambda z: (body(z, **inputs), {}), {}
+    scope, own = body.scope, body.variables
+    assert scope is not None
+    whole, rngs = _whole(scope), cast(Any, scope.rngs)
+
+    def call(z):
+        with bind(_joined(whole, own), rngs, scope.mutable).temporary() as inner:
+            inner.path = scope.path
+            y = body.clone(parent=inner)(z, **inputs)
+        return y, _without(inner.mutable_variables(), whole)
+
+    return call, own
+
+
+def _whole(scope):
+    """Return the arrays at the top of each collection, which belong to the whole network."""
+    return {
+        col: {name: a for name, a in tree.items() if isinstance(a, jax.Array | np.ndarray)}
+        for col, tree in scope.root.variables().items()
+    }
 
 
 def _joined(whole, own):

@@ -1,11 +1,12 @@
 """Stochastic depth: training leaves out whole bodies at random.
 
 The draws follow the rules of dropout.py: a network draws if its caller gives the stream `drop`.
+A body that a whole batch leaves out is not computed (`Residual`).
 """
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -41,8 +42,9 @@ class Dropped(nn.Module):
     rescale='train' divides b by p in training and leaves evaluation unscaled. With both, a block in
     evaluation gives the expectation over b of what the block gives in training.
 
-    The per-layer input `survival` overrides the field of that name. The body is always computed and
-    then multiplied by b, so this form does not save the time that the paper saves.
+    The per-layer input `survival` overrides the field of that name. `keeps` draws the b of a batch
+    before the body is computed, so that a Residual can leave the body out; the call then gets this
+    b as `keep`. A call without `keep` draws b itself.
 
     Shapes: s and f are equal. Raises: ValueError if they are not.
     Source: Huang et al. 2016, arXiv:1603.09382, eq. 2 and 5.
@@ -54,19 +56,23 @@ class Dropped(nn.Module):
 
     inputs = ("survival",)
 
+    def keeps(self, survival=None) -> Any:
+        """Draw b for the whole batch; return None if nothing is drawn, or a b for each example."""
+        if self.per == "sample" or not self.has_rng("drop"):
+            return None
+        return jax.random.bernoulli(self.make_rng("drop"), self._chance(survival))
+
     @nn.compact
-    def __call__(self, s, f, z, survival=None):
+    def __call__(self, s, f, z, survival=None, keep=None):
         """s + b f."""
         check_shapes(s, f)
-        # The draw is in float32 whatever the type of f: bfloat16 has no number between 0.996 and 1,
-        # so that a survival of 0.999 would never drop the body.
-        chance = jnp.asarray(self.survival if survival is None else survival, jnp.float32)
+        chance = self._chance(survival)
         p = chance.astype(f.dtype)
         if not self.has_rng("drop"):
             gain = p if self.rescale == "test" else jnp.ones_like(p)
         else:
             if self.per == "batch":
-                gain = jax.random.bernoulli(self.make_rng("drop"), chance)
+                gain = self.keeps(survival) if keep is None else keep
             else:
                 keys = example_keys(self, f.shape[0])
                 gain = jax.vmap(lambda key: jax.random.bernoulli(key, chance))(keys)
@@ -75,6 +81,11 @@ class Dropped(nn.Module):
             gain = gain / p if self.rescale == "train" else gain
         sow_gains(self, jnp.ones_like(p), gain)
         return s + gain * f
+
+    def _chance(self, survival):
+        # The draw is in float32 whatever the type of f: bfloat16 has no number between 0.996 and 1,
+        # so that a survival of 0.999 would never drop the body.
+        return jnp.asarray(self.survival if survival is None else survival, jnp.float32)
 
 
 # The four forms by the names that configs use; DROPS[name](survival=p) makes the merge.

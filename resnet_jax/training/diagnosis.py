@@ -37,10 +37,12 @@ def look(
     parts.
     """
     batch = fetch(source, jax.tree.map(lambda a: a[0], inputs), axis)
+    # What is not finite is sown, because a body that stochastic depth leaves out sows zeros.
+    see = {EVERY: lambda value: ~steps.all_finite(value)}
     looked = functools.partial(
         steps.gradients,
         state,
-        apply=probed(apply, {EVERY: steps.all_finite}, order=order),
+        apply=probed(apply, see, order=order),
         prepare=prepare,
         measure=measure,
     )
@@ -57,7 +59,7 @@ def _flags(
     state: TrainState, grads: Any, changed: Any, sums: Any, order: Order
 ) -> dict[str, dict[Path, Any]]:
     """Return 1 for everything that is not finite in a gradient's computation, else 0."""
-    sown = {path: ~finite for path, finite in sown_at(changed, EVERY).items()}
+    sown = sown_at(changed, EVERY)
 
     def spoiled(path: Path, leaf: Any, params: bool) -> Any:
         layers = len(order.depths(path, params))

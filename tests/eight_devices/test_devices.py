@@ -29,7 +29,7 @@ ROWS = PartitionSpec(shard.DATA)
 BATCH = 16
 
 
-def recipe(dtype="float32", group=0, **changes):
+def recipe(dtype="float32", group=0, argument="depth=6", **changes):
     values = {
         "model__stages": (1, 1),
         "optimizer__learning_rate": 0.05,
@@ -44,7 +44,7 @@ def recipe(dtype="float32", group=0, **changes):
         "dtype": dtype,
         "norm__group_size": group,
     }
-    return recipes.recipe("digits", "depth=6", **(values | changes))
+    return recipes.recipe("digits", argument, **(values | changes))
 
 
 def trainer(config, mesh, seeds=(0,), spread=shard.spread, streamed=False):
@@ -155,6 +155,17 @@ def test_each_of_eight_replicas_is_the_run_of_its_seed_bit_for_bit():
         alone = trained_for(20, config, shard.mesh(devices=1), seeds=(seed,))
         own = jax.tree.map(lambda a, r=replica: a[r], together)
         assert jax.tree.all(jax.tree.map(np.array_equal, own, alone))
+
+
+def test_bodies_are_skipped_on_all_devices_together_and_each_replica_skips_its_own(x64):
+    """The norms' groups span devices, so that a body that is skipped skips messages."""
+    changes = {"model__stages": (3,), "model__survival": 0.3}
+    config = recipe("float64", 8, "depth=8,merge=stochastic_depth", **changes)
+    alone = [trained_for(6, config, shard.mesh(devices=1), seeds=(seed,)) for seed in (3, 4)]
+    together = trained_for(6, config, shard.mesh(2), seeds=(3, 4))
+    for replica in range(2):
+        own = jax.tree.map(lambda a, r=replica: a[r], together)
+        assert_trees_all_close(own, alone[replica], atol=1e-10)
 
 
 @pytest.mark.parametrize("replicas", [1, 8])

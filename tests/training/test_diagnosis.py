@@ -14,6 +14,7 @@ from resnet_jax.models.conv import Conv
 from resnet_jax.models.norm import BatchNorm
 from resnet_jax.models.residual import Chain, Stack
 from resnet_jax.models.resnet import resnet
+from resnet_jax.models.stochastic_depth import Dropped
 from resnet_jax.tasks import classification
 from resnet_jax.training import diagnosis, feeds, state
 
@@ -76,6 +77,20 @@ def test_a_layer_outside_of_stacks_is_named(net):
         return params
 
     assert look(net, spoil).endswith("not finite is stage2_first/body/conv1")
+
+
+@pytest.mark.parametrize("survival,named", [(1e-9, ""), (1.0, "stage1[2]/body/conv1")])
+def test_a_layer_whose_body_is_dropped_is_not_named(survival, named):
+    options = {"num_outputs": 4, "width": 4, "merge": Dropped()}
+    rule = {"survival": (1.0, 1.0, survival)}
+    net = resnet((3,), block="basic", skip="A", per_layer=rule, **options)
+
+    def spoil(params):
+        kernel(params, "stage1", "layers", "body", "conv1")[2] = 3e38
+        return params
+
+    says = look(net, spoil)
+    assert says.endswith(f"not finite is {named}") if named else says == ""
 
 
 def test_a_parameter_that_was_spoiled_before_is_named(net):
