@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from resnet_jax.analysis.blocks import blocks_of
+from resnet_jax.analysis.observe import blocks_of
 from resnet_jax.analysis.probe import flat
 from resnet_jax.models.merges import add, concat, plain
 

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Key
 
-from resnet_jax.analysis.blocks import blocks_of, gradients_at, observe
 from resnet_jax.analysis.norms import Loss, size
+from resnet_jax.analysis.observe import blocks_of, gradients_at, observe
 from resnet_jax.analysis.probe import INPUT, OUTPUT
 
 

@@ -13,8 +13,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
-from resnet_jax.analysis.blocks import blocks_of, observe
 from resnet_jax.analysis.norms import Loss
+from resnet_jax.analysis.observe import blocks_of, observe
 from resnet_jax.analysis.order import Path
 
 Part = Literal["body", "block"]

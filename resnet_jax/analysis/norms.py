@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from resnet_jax.analysis.blocks import blocks_of, gradients_at, observe
+from resnet_jax.analysis.observe import blocks_of, gradients_at, observe
 from resnet_jax.analysis.order import Order
 from resnet_jax.analysis.probe import BODY, INPUT, OUTPUT, flat, probed
 from resnet_jax.models.dtypes import wide_type

@@ -15,8 +15,8 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Key
 from scipy import stats
 
-from resnet_jax.analysis.blocks import blocks_of, gradients_at
 from resnet_jax.analysis.norms import Loss
+from resnet_jax.analysis.observe import blocks_of, gradients_at
 from resnet_jax.analysis.probe import INPUT
 
 

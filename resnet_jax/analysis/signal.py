@@ -22,9 +22,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from resnet_jax.analysis.blocks import Blocks, blocks_of, gradients_at, observe
+from resnet_jax.analysis.blocks import Blocks
 from resnet_jax.analysis.gains import carried, gains
 from resnet_jax.analysis.norms import Loss, gradient_norms, size
+from resnet_jax.analysis.observe import blocks_of, gradients_at, observe
 from resnet_jax.analysis.probe import BODY, INPUT, OUTPUT
 
 Runs = tuple[Float[Array, "m"], ...]

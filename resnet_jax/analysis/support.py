@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from resnet_jax.analysis.blocks import blocks_of, observe
+from resnet_jax.analysis.observe import blocks_of, observe
 from resnet_jax.analysis.probe import OUTPUT
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from resnet_jax.analysis.blocks import blocks_of, observe
+from resnet_jax.analysis.observe import blocks_of, observe
 from resnet_jax.analysis.probe import OUTPUT
 from resnet_jax.models.dtypes import wide_type
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from resnet_jax import families
-from resnet_jax.analysis import blocks, gains, landscape, lesions, norms, paths, signal
+from resnet_jax.analysis import gains, landscape, lesions, norms, observe, paths, signal
 from resnet_jax.models.residual import stacked_axes
 from tests.analysis.networks import square
 from tests.smallest import shapes, smallest
@@ -18,7 +18,7 @@ def test_instruments_run_on_every_family(family):
     config = smallest(family)
     net, variables, _ = shapes(config)
     x = jax.ShapeDtypeStruct((2, *config.data.shape), jnp.float32)
-    n = len(blocks.blocks_of(net.apply, variables, x))
+    n = len(observe.blocks_of(net.apply, variables, x))
 
     def of_blocks(v, x):
         on = jnp.ones((2, n))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from resnet_jax.analysis import blocks, lesions, paths
+from resnet_jax.analysis import lesions, observe, paths
 from resnet_jax.analysis.probe import INPUT
 from resnet_jax.models.merges import Gated, add, plain
 from resnet_jax.models.residual import Chain, Residual
@@ -115,7 +115,7 @@ def test_a_path_multiplies_the_weights_of_its_bodies(x64):
     twin = stack(DEPTH, plain)
     along = paths.path_gradients(twin.apply, variables, x, total, every)
     np.testing.assert_allclose(along, [0, 0, 30])
-    taps = blocks.gradients_at(net.apply, variables, x, total, INPUT)
+    taps = observe.gradients_at(net.apply, variables, x, total, INPUT)
     np.testing.assert_allclose(taps["stack", "layers"].ravel(), [3 * -2 * 6, -2 * 6, 6])
     with pytest.raises(ValueError, match="need 3 columns"):
         paths.path_gradients(net.apply, variables, x, total, every[:, 1:])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from chex import assert_trees_all_close, assert_trees_all_equal
 
-from resnet_jax.analysis import blocks, lesions, norms, paths
+from resnet_jax.analysis import lesions, norms, observe, paths
 from resnet_jax.analysis.probe import BODY, INPUT, OUTPUT
 from resnet_jax.models.residual import Chain, Residual, Stack
 from tests.analysis.networks import Linear, begin, kernels, square, stack
@@ -43,8 +43,8 @@ def test_a_stack_and_the_chain_of_its_layers_give_the_same_vectors(x64):
 def test_gradients_of_taps_are_those_of_an_explicit_input(x64):
     net = stack(DEPTH, relu=True)
     variables, x = begin(net)
-    seen = blocks.blocks_of(net.apply, variables, x)
-    taps = blocks.gradients_at(net.apply, variables, x, square, INPUT)
+    seen = observe.blocks_of(net.apply, variables, x)
+    taps = observe.gradients_at(net.apply, variables, x, square, INPUT)
     taps = seen.stack(taps)
     for l in range(DEPTH):
         rest = lambda x, l=l: square(by_hand(kernels(variables)[l:], x))
@@ -64,8 +64,8 @@ def test_values_are_those_of_the_points_and_the_network_is_not_changed(x64):
     net = stack(DEPTH)
     variables, x = begin(net)
     see = {point: lambda a: a for point in (INPUT, BODY, OUTPUT)}
-    y, seen = blocks.observe(net.apply, variables, x, see)
-    found = blocks.blocks_of(net.apply, variables, x)
+    y, seen = observe.observe(net.apply, variables, x, see)
+    found = observe.blocks_of(net.apply, variables, x)
     inputs, bodies, outputs = (found.stack(seen[point]) for point in (INPUT, BODY, OUTPUT))
     assert_trees_all_equal((inputs[0], outputs[-1], outputs[-1]), (x, y, net.apply(variables, x)))
     assert_trees_all_equal((inputs[1:], inputs + bodies), (outputs[:-1], outputs))
@@ -75,12 +75,12 @@ def test_blocks_of_nested_stacks_stand_in_the_order_of_the_forward_pass():
     two = Chain({"a": Residual(Linear()), "b": Stack(Residual(Linear()), 2)})
     net = Chain({"first": Residual(Linear()), "layers": Stack(two, 2), "last": Residual(Linear())})
     variables, x = begin(net)
-    found = blocks.blocks_of(net.apply, variables, x)
+    found = observe.blocks_of(net.apply, variables, x)
     middle = [f"layers[{i}]/{name}" for i in range(2) for name in ("a", "b[0]", "b[1]")]
     assert found.names == ("first", *middle, "last")
     assert norms.layer_names(net.apply, variables, x)[2] == "layers[0]/b[0]/body"
     see = {point: lambda a: a for point in (INPUT, OUTPUT)}
-    _, seen = blocks.observe(net.apply, variables, x, see)
+    _, seen = observe.observe(net.apply, variables, x, see)
     inputs, outputs = found.stack(seen[INPUT]), found.stack(seen[OUTPUT])
     assert_trees_all_equal(inputs[1:], outputs[:-1])
     numbers = jnp.arange(len(found))
@@ -156,7 +156,7 @@ def test_what_cannot_be_seen_is_refused():
     net = stack(DEPTH)
     variables, x = begin(net)
     with pytest.raises(ValueError, match="2 numbers for 3 blocks"):
-        blocks.blocks_of(net.apply, variables, x).collection(body=[1.0, 2.0])
+        observe.blocks_of(net.apply, variables, x).collection(body=[1.0, 2.0])
 
 
 @pytest.mark.parametrize("kind", ["std", "rms", "l2"])
