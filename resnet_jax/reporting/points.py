@@ -1,6 +1,8 @@
 """A column of the rows against another: every seed is a point, and means have intervals."""
 
+import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import matplotlib
@@ -31,7 +33,7 @@ def figure(
     """
     from scipy import stats  # late: its import takes a second
 
-    number = lambda value: isinstance(value, int | float) and np.isfinite(value)
+    number = lambda value: isinstance(value, Real) and math.isfinite(value)
     rows = [row for row in rows if number(row.get(x)) and number(row.get(y))]
     names = list(dict.fromkeys(str(row[group]) for row in rows))
     colour = colours(names)
