@@ -14,7 +14,6 @@ are missing, resumes what was stopped, and writes the report.
 import contextlib
 import hashlib
 import sys
-import textwrap
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -26,8 +25,8 @@ from experiments.plan import NONE, Network, Options, Run
 from experiments.results import Row, scores
 from resnet_jax import cluster
 from resnet_jax import command as commands
-from resnet_jax.analysis.statistics import FEWEST, Test
-from resnet_jax.run.start import say
+from resnet_jax.analysis.statistics import FEWEST, Test, every
+from resnet_jax.distributed import by_first
 
 Kind = Literal["exact", "init", "trained"]
 
@@ -37,7 +36,8 @@ class Verdict(NamedTuple):
 
     `holds` is true, false, or None if this scale cannot show it. `says` gives the numbers behind
     the verdict, in words. `test` decided it, or is None if the statement was not tested over seeds:
-    it is exact, or nothing could be compared.
+    it is exact, or nothing could be compared. If a control takes a yes away, `holds` is None and
+    `test` keeps its own answer.
     """
 
     holds: bool | None
@@ -49,12 +49,27 @@ class Verdict(NamedTuple):
         """Return the verdict of a test."""
         return cls(test.holds, says, test)
 
+    @classmethod
+    def of_each(cls, verdicts: Mapping[str, "Verdict"]) -> "Verdict":
+        """Return the verdict that a statement holds of each of several arms: {arm: its verdict}.
+
+        It is false if the statement is refuted for some arm; without arms nothing is decided.
+        """
+        if len(verdicts) == 1:
+            return next(iter(verdicts.values()))
+        says = " ".join(f"[{arm}] {verdict.says}" for arm, verdict in verdicts.items())
+        tests = [verdict.test for verdict in verdicts.values() if verdict.test is not None]
+        parts = [verdict.holds for verdict in verdicts.values() if verdict.test is None]
+        test = every(*tests) if tests else None
+        parts += [test.holds] if test else []
+        holds = False if False in parts else True if parts and all(parts) else None
+        says = says or "There is nothing to compare."
+        return cls(holds, says, test if test and test.holds is holds else None)
+
     def told(self) -> dict[str, Any]:
         """Return the verdict as results.json and the index have it."""
-        test = self.test._asdict() if self.test else dict.fromkeys(Test._fields)
-        return {"holds": self.holds, "says": self.says} | {
-            name: test[name] for name in ("effect", "interval", "p", "n", "p_opposite")
-        }
+        numbers = self.test._asdict() if self.test else dict.fromkeys(Test._fields)
+        return numbers | {"holds": self.holds, "says": self.says}
 
 
 class Statement(NamedTuple):
@@ -81,7 +96,7 @@ class Statement(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """The first digits of the SHA-256 of the rule, which the first run records."""
+        """The first digits of the SHA-256 of the rule, which each start of a run records."""
         return hashlib.sha256(self.rule.encode()).hexdigest()[:16]
 
 
@@ -145,10 +160,8 @@ def command(claim: Claim) -> Callable[..., None]:
     """Return the command of a claim: `main(words)` reads a command line, this process's if None."""
 
     def main(words: Sequence[str] | None = None) -> None:
-        purpose = "\n".join(
-            textwrap.fill(text, 88)
-            for of in claim.statements
-            for text in (of.says, f"Source: {of.source}.", f"Rule: {of.rule}.")
+        purpose = " ".join(
+            f"{of.says} Source: {of.source}. Rule: {of.rule}." for of in claim.statements
         )
         arguments = flags.parser(claim.name, purpose).read(words)
         jobs.end_with_the_sweep()
@@ -162,8 +175,8 @@ def command(claim: Claim) -> Callable[..., None]:
                 if not arguments.list:  # before the checks, which ask JAX for its devices
                     stack.enter_context(cluster.join(arguments))
                 plan.check(runs, options, claim.task)
-                if few := undecidable(claim, runs):
-                    say(few)
+                if arguments.run is None and (few := few_seeds(claim, runs)):
+                    warn(few)
                 if not arguments.list:
                     sweep.check(runs)
             if arguments.list:
@@ -182,16 +195,22 @@ def command(claim: Claim) -> Callable[..., None]:
     return main
 
 
-def undecidable(claim: Claim, runs: Sequence[Run]) -> str:
-    """Return why no test can decide the claim, or "" if there are seeds enough."""
-    counts = Counter(run.model for run in runs for _ in run.seeds)
-    fewest = min(counts.values())
+def few_seeds(claim: Claim, runs: Sequence[Run]) -> str:
+    """Return that the runs have too few seeds for a test, in words; "" if they have enough."""
+    seeds = Counter(run.model for run in runs for _ in run.seeds)
+    fewest = min(seeds.values())
     if claim.kind == "exact" or fewest >= FEWEST:
         return ""
     return (
-        f"warning: {fewest} {'seed' if fewest == 1 else 'seeds'} of a network decide nothing: the "
-        f"verdict will be open; a test needs --seeds={FEWEST} or more"
+        f"{fewest} {'seed' if fewest == 1 else 'seeds'} of each network cannot decide the claim, "
+        f"and its verdict will be open; give --seeds={FEWEST} or more"
     )
+
+
+@by_first
+def warn(line: str) -> None:
+    """Print a warning on stderr: scripts read the list of runs on stdout."""
+    print(f"warning: {line}", file=sys.stderr, flush=True)
 
 
 def conclude(claim: Claim, options: Options, runs: Sequence[Run]) -> dict[str, Any]:
@@ -213,6 +232,7 @@ def conclude(claim: Claim, options: Options, runs: Sequence[Run]) -> dict[str, A
         summary = [row | {"paper": claim.published.get(row["model"])} for row in summary]
     dataset = plan.dataset_name(runs[0].config)
     statements = [judged(statement, rows, runs) for statement in claim.statements]
+    results.record_rules(runs, claim.rules)
     content = {
         "name": claim.name,
         "kind": claim.kind,
@@ -238,23 +258,22 @@ def conclude(claim: Claim, options: Options, runs: Sequence[Run]) -> dict[str, A
 
 
 def judged(statement: Statement, rows: list[Row], runs: Sequence[Run]) -> dict[str, Any]:
-    """Return a statement with the verdicts on the rows and on its control.
+    """Return a statement with the verdicts on the rows and on its control, as results.json has it.
 
-    If the rule says yes to the control too, a yes shows nothing: the verdict becomes None.
+    If the rule says yes to the control too, its yes to the rows shows nothing: the verdict is None.
     """
     verdict, control = statement.judge(rows), None
     if statement.control is not None:
         of_control = statement.judge(statement.control(rows))
         control = {"against": statement.against} | of_control.told()
         if verdict.holds and of_control.holds:
-            says = f"{verdict.says} But the rule says yes to the control, too."
+            says = f"{verdict.says} But the rule also says yes to its control."
             verdict = verdict._replace(holds=None, says=says)
-    changed = results.other_rules(runs, statement.name, statement.digest)
     return {
         "name": statement.name,
         "claim": statement.says,
         "source": statement.source,
         "verdict": {"rule": statement.rule} | verdict.told(),
         "control": control,
-        "rule_changed": changed,
+        "rule_changed": results.other_rules(runs, statement.name, statement.digest),
     }

@@ -23,8 +23,8 @@ from experiments.plan import Options, Run
 from experiments.results import Row, scores
 from experiments.rows import learned_nothing, relabelled, sample, where
 from resnet_jax import command
-from resnet_jax.analysis.blocks import blocks_of
 from resnet_jax.analysis.lesions import deletable, lesions
+from resnet_jax.analysis.observe import blocks_of
 from resnet_jax.analysis.statistics import every, larger, no_worse
 from resnet_jax.reporting import points
 

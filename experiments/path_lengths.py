@@ -22,7 +22,7 @@ from experiments.plan import Options, Run
 from experiments.results import Row, scores
 from experiments.rows import learned_nothing, relabelled, sample, where
 from resnet_jax import command
-from resnet_jax.analysis.blocks import blocks_of
+from resnet_jax.analysis.observe import blocks_of
 from resnet_jax.analysis.paths import contributions, path_gradients, path_lengths, random_paths
 from resnet_jax.analysis.statistics import above, opposite
 from resnet_jax.reporting import points

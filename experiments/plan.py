@@ -33,8 +33,8 @@ class Run(NamedTuple):
 
     `model` names the network, without its seed: runs of one model differ in the seed alone. `group`
     names the networks that are drawn in one panel. `changes` are the switches and the keys that the
-    claim chose for this run. A run that is not `trained` is measured as it starts, and has no
-    directory. The directory follows from the config (`folder`), so that claims share their runs.
+    claim chose for this run. `workdir` follows from the config (`folder`), so that claims share
+    their runs. A run that is not `trained` is measured as it starts, and writes no directory.
     """
 
     model: str
@@ -217,20 +217,22 @@ def folder(config: Config) -> str:
     """Return the name of a run's directory, `DATA-FAMILY-DEPTH-SKIP-DIGEST-seedS`.
 
     Two configs have one name if they compute the same: keys that may change between two starts of a
-    run do not count. The digest is of the values that are not a key's default, so that a name
-    survives a new key.
+    run do not count, except nonfinite, because a run that diverged would end otherwise. The digest
+    is of the values that are not defaults, so that a name survives a new key or switch.
     """
-    keys = configs.keys_of(config)
+    choices, keys = configs.choices_of(config), configs.keys_of(config)
+    defaults = {choice.switch.key: choice.switch.default for choice in choices}
+    defaults |= {name: key.default for name, key in keys.items()}
+    ignored = {*configs.MAY_CHANGE, "seed"} - {"nonfinite"}
     told = {
         name: value
         for name, value in configs.flatten(config).items()
-        if name not in (*configs.MAY_CHANGE, "seed")
-        and (name not in keys or value != keys[name].default)
+        if name not in ignored and value != defaults.get(name)
     }
     text = json.dumps(told, sort_keys=True, default=str)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    # The name of a data set may be a path: only its letters and digits remain.
-    data = re.sub(r"\W+", "-", dataset_name(config)).strip("-")
+    # The name of a data set may be a long path: its last letters and digits remain.
+    data = re.sub(r"\W+", "-", dataset_name(config))[-40:].strip("-")
     network = [config.model.family, config.model.depth, config.model.get("skip")]
     return "-".join([data, *(str(word) for word in network if word), digest, f"seed{config.seed}"])
 

@@ -79,7 +79,8 @@ def write(
     """
     workdir = options.workdir
     workdir.mkdir(parents=True, exist_ok=True)
-    curves = [curve for run in runs if run.trained for curve in finished.curves(run)]
+    of_runs = [curve for run in runs if run.trained for curve in finished.curves(run)]
+    curves = [curve for curve in of_runs if curve["step"]]  # a run may diverge before its first
     score = finished.score_of(runs[0].config)
     picture = None
     if curves:

@@ -1,8 +1,9 @@
 """What the directory of a finished run says: rows with named columns, and curves."""
 
+import contextlib
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -34,14 +35,29 @@ def divergence(run: Run) -> str:
 
 
 def other_rules(runs: Sequence[Run], statement: str, digest: str) -> bool:
-    """Return whether a run began under another rule of this statement than the digest's."""
-    recorded = {
-        start.get("rules", {}).get(statement)
-        for run in runs
-        if run.trained
-        for start in directory.read_starts(run.workdir)
-    }
+    """Return whether some run records another rule of this statement than the digest's."""
+    recorded = {rules.get(statement) for run in runs if run.trained for rules in rules_of(run)}
     return bool(recorded - {None, digest})
+
+
+def rules_of(run: Run) -> list[dict[str, str]]:
+    """Return the rules that each start of a run records: {statement: digest}."""
+    return [start.get("rules", {}) for start in directory.read_starts(run.workdir)]
+
+
+def record_rules(runs: Sequence[Run], rules: Mapping[str, str]) -> None:
+    """Record the rules of a claim before its results are shown, in runs that do not know them.
+
+    These are runs that another claim has trained.
+    """
+    for run in runs:
+        if not run.trained:
+            continue
+        recorded = rules_of(run)
+        known = {name for each in recorded for name in each}
+        if new := {name: digest for name, digest in rules.items() if name not in known}:
+            with contextlib.suppress(PermissionError):  # runs of another user
+                directory.close_run(run.workdir, {"rules": recorded[-1] | new})
 
 
 def scores(run: Run) -> list[Row]:

@@ -16,23 +16,22 @@ def where(rows: Sequence[Row], **values: object) -> list[Row]:
 
 
 def sample(rows: Sequence[Row], column: str, **values: object) -> list[float]:
-    """Return a column of the rows with these values, ordered by seed."""
+    """Return a column of the rows with these values, ordered by depth and seed."""
     return [row[column] for row in where(rows, **values)]
 
 
 def by_depth(rows: Sequence[Row], column: str, **values: object) -> dict[int, list[float]]:
     """Return {depth: a column of the rows with these values, ordered by seed}.
 
-    Only seeds that every depth has are kept, so that values of one place share their seed.
+    Only the seeds that every depth has are kept, so that the i-th values of all depths have one
+    seed.
     """
     chosen = where(rows, **values)
     depths = sorted({row["depth"] for row in chosen})
-    seeds = {depth: {row["seed"] for row in chosen if row["depth"] == depth} for depth in depths}
-    shared = set.intersection(*seeds.values()) if seeds else set()
-    return {
-        depth: [row[column] for row in chosen if row["depth"] == depth and row["seed"] in shared]
-        for depth in depths
-    }
+    seeds = [{row["seed"] for row in where(chosen, depth=depth)} for depth in depths]
+    shared = set.intersection(*seeds) if seeds else set()
+    kept = [row for row in chosen if row["seed"] in shared]
+    return {depth: sample(kept, column, depth=depth) for depth in depths}
 
 
 def relabelled(rows: Sequence[Row], **values: object) -> list[Row]:
@@ -40,11 +39,18 @@ def relabelled(rows: Sequence[Row], **values: object) -> list[Row]:
     return [row | values for row in rows]
 
 
+def noted(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows, with the note "did not train" on those that are at chance and have none."""
+    at_chance = lambda row: row["train_error"] >= row["chance_error"] - NEAR_CHANCE
+    note = {"note": "did not train"}
+    return [row | note if at_chance(row) and not row.get("note") else row for row in rows]
+
+
 def learned_nothing(rows: Sequence[Row]) -> str:
-    """Return the first network whose mean training error is that of chance, in words, or ""."""
+    """Return which network's mean training error is that of chance, in words; "" if none's is."""
     for model in dict.fromkeys(row["model"] for row in rows):
-        errors = sample(rows, "train_error", model=model)
-        chance = max(row["chance_error"] for row in rows)
-        if errors and fmean(errors) >= chance - NEAR_CHANCE:
-            return f"{model} did not train ({fmean(errors):.1%}), so the comparison means nothing."
+        own = where(rows, model=model)
+        error = fmean(row["train_error"] for row in own)
+        if error >= fmean(row["chance_error"] for row in own) - NEAR_CHANCE:
+            return f"{model} did not train ({error:.1%}), so the comparison means nothing."
     return ""

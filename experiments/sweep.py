@@ -18,19 +18,26 @@ from resnet_jax.run.start import say
 
 def finished(run: Run) -> bool:
     """Return whether nothing is left to train: a run that diverged would diverge again."""
-    done = not run.trained or checkpoint.finished(run.workdir, run.config.steps)
-    return done or bool(results.divergence(run))
+    if not run.trained or checkpoint.finished(run.workdir, run.config.steps):
+        return True
+    return bool(results.divergence(run))
 
 
 def show(runs: Sequence[Run]) -> None:
-    """Print the runs: number, network, seed, steps done, directory. scripts/*.sh read this."""
+    """Print the runs: number, network, seed, state, directory. scripts/*.sh read this."""
     for index, run in enumerate(runs):
-        lines = records.read(run.workdir / "metrics.jsonl")
-        done = max((record["step"] for record in lines), default=0)
-        state = "finished" if finished(run) else f"{done}/{run.config.steps}"
-        state = "diverged" if run.trained and results.divergence(run) else state
         seed = f"seed {run.seeds[0]}" + (f" to {run.seeds[-1]}" if len(run.seeds) > 1 else "")
-        print(f"{index:4}  {run.model:20} {seed}  {state:>12}  {run.workdir}")
+        print(f"{index:4}  {run.model:20} {seed}  {state(run):>12}  {run.workdir}")
+
+
+def state(run: Run) -> str:
+    """Return "diverged", "finished", or the number of steps done of all steps."""
+    if run.trained and results.divergence(run):
+        return "diverged"
+    if finished(run):
+        return "finished"
+    lines = records.read(run.workdir / "metrics.jsonl")
+    return f"{max((record['step'] for record in lines), default=0)}/{run.config.steps}"
 
 
 def chosen(runs: Sequence[Run], index: int) -> Run:
@@ -74,9 +81,12 @@ def execute_apart(runs: Sequence[Run], at_once: int, words: Sequence[str]) -> No
     `words` are the command, without the program: a process adds its --run=I. Status 1 if some of
     the processes failed.
     """
-    # Runs of one directory are one run.
-    last = {str(run.workdir): index for index, run in enumerate(runs) if not finished(run)}
-    missing: Mapping[int, str] = {index: runs[index].name for index in sorted(last.values())}
+    missing: dict[int, str] = {}
+    directories = set()
+    for index, run in enumerate(runs):
+        if run.workdir not in directories and not finished(run):
+            missing[index] = run.name
+            directories.add(run.workdir)  # another run of this directory is the same run
     if jax.process_count() > 1:
         command.fail(f"--jobs={at_once} is for one process; a cluster does one run after another")
     if missing:

@@ -19,9 +19,10 @@ fail() {
     exit 1
 }
 
-# Read the output of --list from stdin and print the numbers of the unfinished runs, with commas.
+# Read the output of --list from stdin and print the numbers of the runs to do, with commas. A run
+# that diverged would diverge again; runs that share a folder are one run.
 unfinished() {
-    awk '$1 ~ /^[0-9]+$/ && !/ finished  / { print $1 }' | paste -sd, -
+    awk '$1 ~ /^[0-9]+$/ && !/ (finished|diverged)  / && !seen[$NF]++ { print $1 }' | paste -sd, -
 }
 
 case "${1:-}" in

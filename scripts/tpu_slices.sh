@@ -108,9 +108,10 @@ delete() { # NAME
     gcloud compute tpus queued-resources delete "$1" --force --quiet
 }
 
-# Read the output of --list from stdin and print number and folder of each unfinished run.
+# Read the output of --list from stdin and print number and folder of each run to do. A run that
+# diverged would diverge again; runs that share a folder are one run.
 unfinished() {
-    awk '$1 ~ /^[0-9]+$/ && !/ finished  / { print $1, $NF }'
+    awk '$1 ~ /^[0-9]+$/ && !/ (finished|diverged)  / && !seen[$NF]++ { print $1, $NF }'
 }
 
 sweep_run() { # NUMBER COMMAND...: do one run of a sweep, on a slice of its own

@@ -22,8 +22,11 @@ for word; do
         --list)
             for run in 0 1 2; do
                 state="10/20"; [ ! -e "$STATE/done-$run" ] || state=finished
+                [ ! -e "$STATE/diverged-$run" ] || state=diverged
                 printf '%4d  plain-8  seed 0  %12s  %s\\n' $run "$state" "$WORKDIR/run-$run"
             done
+            [ -z "${SHARED:-}" ] ||
+                printf '%4d  again    seed 0  %12s  %s\\n' 3 "$state" "$WORKDIR/run-2"
             exit ;;
         --run=*) touch "$STATE/done-${word#--run=}"; exit ;;
     esac
@@ -180,6 +183,15 @@ def test_when_every_run_is_finished_only_the_report_is_submitted(machine):
     assert status == 0 and out.startswith("every run is finished")
     (report,) = machine.calls("sbatch")
     assert report[-2:] == ["report", "experiment"] and "--dependency" not in str(report)
+
+
+def test_what_diverged_is_not_submitted_again_and_runs_of_one_folder_are_one(machine):
+    (machine.state / "diverged-0").touch()
+    status, out, err = machine.run(SLURM, "--", "experiment", SHARED="1")
+    assert status == 0 and "runs 2, at most" in out, err
+    status, out, err = machine.run(TPU, "sweep", "experiment", SHARED="1", TPU_NAME="s", **SLICE)
+    assert status == 0 and out.endswith("the report\n"), err
+    assert {call[4] for call in machine.calls("gcloud") if call[3] == "create"} == {"s-2"}
 
 
 def test_a_task_is_one_run_by_srun_and_the_report_trains_nothing(machine):

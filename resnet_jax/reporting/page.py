@@ -122,12 +122,11 @@ def numbers_of(verdict: Mapping[str, Any]) -> str:
     if verdict["interval"] is None:
         return f"{verdict['effect']:.3g}, n = {verdict['n']}, too few seeds for a test"
     low, high = verdict["interval"]
+    name, p = "p", verdict["p"]
+    if verdict["holds"] is False:
+        name, p = "p of the opposite", verdict["p_opposite"]
     words = f"{verdict['effect']:.3g} (98 % interval {low:.3g} to {high:.3g})"
-    p = verdict["p"] if verdict["holds"] is not False else verdict["p_opposite"]
-    of = "of the opposite" if verdict["holds"] is False else ""
-    return f"{words}, p {of} = {p:.2g}, n = {verdict['n']}".replace("  ", " ").replace(
-        "p  =", "p ="
-    )
+    return f"{words}, {name} = {p:.2g}, n = {verdict['n']}"
 
 
 def _colours(means: list[dict[str, Any]], dark: bool) -> str:

@@ -1,6 +1,8 @@
 """A column of the rows against another: every seed is a point, and means have intervals."""
 
+import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import matplotlib
@@ -94,7 +96,7 @@ def by_group(
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and bool(np.isfinite(value))
+    return isinstance(value, Real) and math.isfinite(value)
 
 
 def _marker(row: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import degradation, jobs
+from experiments import jobs
 
 ROOT = Path(__file__).parent.parent.parent
 NAMES = {0: "plain-8, seed 0", 1: "resnet-8, seed 0", 2: "plain-14, seed 0", 4: "resnet-20, seed 0"}
@@ -118,18 +118,17 @@ def test_cores_are_not_divided_and_a_tpu_cannot_be():
         jobs.share(2, "tpu", 4, {})
 
 
-SMALL = "--config.model.width=2", "--config.model.stages=(1,)"
-
-
 def words(workdir, steps):
-    return [f"--workdir={workdir}", "--depths=4", f"--steps={steps}", *SMALL]
+    tiny = ("--seeds=1", "--depths=4", "--config.model.stages=(1,)")
+    return [f"--workdir={workdir}", f"--steps={steps}", *tiny]
 
 
-def sweep(workdir, steps):
+def sweep(small, workdir, steps):
+    """Start a small claim, two runs at a time."""
     return subprocess.Popen(
-        (sys.executable, "-m", "experiments.degradation", *words(workdir, steps), "--jobs=2"),
-        cwd=ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "TQDM_DISABLE": "1"},
+        (sys.executable, "-m", small.__name__, *words(workdir, steps), "--jobs=2"),
+        cwd=Path(small.__file__).parent,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "TQDM_DISABLE": "1", "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -142,34 +141,36 @@ def numbers(workdir):
     return [{k: v for k, v in run.items() if k not in ("seconds", "workdir")} for run in runs]
 
 
-def test_a_whole_sweep_of_two_at_a_time_has_the_numbers_of_one_by_one(tmp_path, capsys):
+def test_a_whole_sweep_of_two_at_a_time_has_the_numbers_of_one_by_one(small, tmp_path, capsys):
     together, alone = tmp_path / "together", tmp_path / "alone"
-    done = sweep(together, 4)
+    done = sweep(small, together, 4)
     said, _ = done.communicate()
     assert done.returncode == 0, said
     assert "run 0: devices: cpu" in said and "run 1: devices: cpu" in said
+    assert said.count("warning: 1 seed") == 1, "each run warns, too"
     assert {"results.json", "table.md", "figure.png", "report.html"} <= {
         path.name for path in together.iterdir()
     }
-    assert "python -m experiments.degradation" in (together / "report.html").read_text("utf-8")
+    assert f"python -m {small.__name__}" in (together / "report.html").read_text("utf-8")
 
-    degradation.main([*words(together, 4), "--list"])
+    small.main([*words(together, 4), "--list"])
     assert capsys.readouterr().out.count(" finished  ") == 2
-    degradation.main(words(alone, 4))
-    assert "[2/2] resnet-4, seed 0" in capsys.readouterr().out
+    small.main(words(alone, 4))
+    assert "[2/2] width-16, seed 0" in capsys.readouterr().out
     assert numbers(together) == numbers(alone)
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_stopped_goes_on(tmp_path):
-    with sweep(tmp_path, 20) as stopped:
+def test_a_sweep_that_is_stopped_goes_on(small, tmp_path):
+    workdir = tmp_path / "sweep"
+    with sweep(small, workdir, 20) as stopped:
         assert stopped.stdout is not None
         for line in stopped.stdout:
             if "starts at step 0" in line:
                 stopped.terminate()
                 break
         assert "error: stopped, and its runs with it" in stopped.stdout.read()
-    assert stopped.returncode == 128 + signal.SIGTERM and not (tmp_path / "report.html").exists()
-    done = sweep(tmp_path, 20)
+    assert stopped.returncode == 128 + signal.SIGTERM and not (workdir / "report.html").exists()
+    done = sweep(small, workdir, 20)
     said, _ = done.communicate()
-    assert done.returncode == 0 and (tmp_path / "report.html").exists(), said
+    assert done.returncode == 0 and (workdir / "report.html").exists(), said

@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from etils import epath
 
 from experiments import plan
 from experiments.flags import CONFIGS
+from resnet_jax import choices
 from resnet_jax import config as configs
+from resnet_jax.keys import ANY, Key, Part, Switch
 from resnet_jax.run import programs
 
 
@@ -59,7 +62,7 @@ def test_steps_scale_the_schedule(options):
 def test_a_claim_chooses_switches_and_values_for_a_run(options):
     wide = options(8)
     run = wide.run("wide", ("resnet", 8), 3, switches={"skip": "none"}, values={"model.width": 32})
-    assert (run.group, run.name, run.workdir.name) == ("resnet", "wide, seed 3", "wide-seed3")
+    assert (run.group, run.name) == ("resnet", "wide, seed 3")
     assert (run.config.seed, run.config.model.width, run.config.model.skip) == (3, 32, "none")
     assert run.changes == {"skip": "none", "model.width": 32}
     adam = wide.run("slow", ("resnet", 8), 0, switches={"schedule": "constant"})
@@ -166,3 +169,64 @@ def test_changes_are_what_differs_from_the_recipe(options):
         steps=40,
     )
     assert asked.changes() == ["block=preact_basic", "optimizer.learning_rate=0.05", "steps=40"]
+
+
+def folder(options, seed=0, overrides=None, **values):
+    asked = options(8, overrides=overrides or {})
+    return asked.run("net", ("resnet", 8), seed, **values).workdir.name
+
+
+def test_a_folder_tells_data_network_and_seed(options):
+    assert folder(options, 3).startswith("digits-resnet-8-A-")
+    assert folder(options, 3).endswith("-seed3")
+    plain = folder(options, switches={"skip": "none"})
+    assert plain.startswith("digits-resnet-8-none-") and plain.endswith("-seed0")
+
+
+def test_a_folder_follows_from_what_is_computed(options):
+    base = folder(options)
+    assert folder(options, 1) == base.removesuffix("0") + "1"
+    may_change = {"remat": "block", "checkpoint_every": "30", "data.dir": "elsewhere"}
+    assert folder(options, overrides=may_change) == base
+    assert folder(options, overrides={"optimizer.learning_rate": "0.01"}) == base, "the recipe's"
+    others = [
+        folder(options, values={"model.width": 32}),
+        folder(options, values={"model.width": 32, "optimizer.learning_rate": 0.5}),
+        folder(options, switches={"block": "preact_basic"}),
+        folder(options, overrides={"replicas": "2"}),
+        folder(options, overrides={"nonfinite": "skip"}),  # a run that diverged would go on
+        options(8, steps=40).run("net", ("resnet", 8), 0).workdir.name,
+    ]
+    assert len({base, *others}) == 1 + len(others)
+
+
+def test_a_folder_survives_new_keys_and_switches_at_their_defaults(options, monkeypatch):
+    base = folder(options)
+    monkeypatch.setitem(choices.COMMON, "warmth", Key(3, ANY, "a new key"))
+    parts = {"on": Part("on"), "off": Part("off")}
+    monkeypatch.setitem(choices.SWITCHES, "glow", Switch("glow.kind", parts, "off", "a new switch"))
+    assert folder(options) == base
+    assert folder(options, overrides={"warmth": "4"}) != base
+    assert folder(options, switches={"glow": "on"}) != base
+
+
+def test_a_folder_of_data_in_a_file_is_a_file_name(options, tmp_path):
+    names = [f"npz:{tmp_path}/{'long' * 60}/{name}.npz" for name in ("a", "b")]
+    first, second = (folder(options, overrides={"data.name": name}) for name in names)
+    assert first != second and "/" not in first and ":" not in first and len(first) < 100
+
+
+def test_claims_share_the_directory_of_the_runs(options, tmp_path):
+    shared = {"runs": epath.Path(tmp_path / "shared")}
+    first, second = (
+        options(8, workdir=epath.Path(tmp_path / name), **shared).run(name, ("resnet", 8), 0)
+        for name in ("one", "two")
+    )
+    assert first.workdir == second.workdir and first.workdir.parent == tmp_path / "shared"
+    assert options(8).run("net", ("resnet", 8), 0).workdir.parent == tmp_path / "sweep"
+
+
+def test_one_depth_of_a_family_is_refused(options):
+    options(8, 20).refuse_one_depth()
+    with pytest.raises(ValueError, match="vgg:11 is the only depth of family=vgg"):
+        options(networks=(("resnet", 8), ("vgg", 11), ("resnet", 20))).refuse_one_depth()

@@ -1,10 +1,11 @@
 """What a report says of finished runs: rows, versions, and what differs from the source."""
 
 import json
+import math
 
 import pytest
 
-from experiments import claim, report, results
+from experiments import claim, report, results, sweep
 from experiments.claim import Claim, Verdict
 from experiments.flags import CONFIGS
 
@@ -25,12 +26,9 @@ CLAIM = Claim(
 
 
 @pytest.fixture
-def reported(finish, monkeypatch):
+def reported(finish, monkeypatch, undrawn):
     """reported(options) -> the content of results.json, of finished runs of 8 and 14 layers."""
     monkeypatch.setattr(results, "examples", lambda config: 1500)
-    monkeypatch.setattr(
-        report.figures, "score_curves", lambda curves, path, *_: path.write_text("")
-    )
 
     def reported(options, **fields):
         runs = list(CLAIM.plan(options))
@@ -43,8 +41,13 @@ def reported(finish, monkeypatch):
 
 def test_a_row_has_the_names_that_others_rely_on(reported, options):
     content = reported(options(8, 14, overrides={"replicas": "2"}))
-    assert set(content) == {"claim", "source", "dataset", "verdict", "runs", "summary"}
-    assert set(content["verdict"]) == {"holds", "rule", "says"}
+    names = {"name", "kind", "claim", "source", "dataset", "verdict", "statements", "arms"}
+    assert set(content) == names | {"runs", "summary"}
+    names = {"holds", "rule", "says", "effect", "interval", "p", "n", "p_opposite"}
+    assert set(content["verdict"]) == names
+    names = {"name", "claim", "source", "verdict", "control", "rule_changed"}
+    assert [set(statement) for statement in content["statements"]] == [names]
+    assert content["statements"][0]["verdict"] == content["verdict"]
     names = {"model", "family", "depth", "skip", "merge", "seed", "parameters", "steps"}
     names |= {"train_loss", "train_error", "test_error", "seconds", "workdir"}
     assert all(names <= set(row) for row in content["runs"])
@@ -103,7 +106,7 @@ def test_what_the_claim_varies_is_named(options):
 
 
 def test_a_report_names_the_revisions_and_the_hardware_of_the_runs(options, finish):
-    runs = [options(8).run(name, ("resnet", 8), 0) for name in ("a", "b")]
+    runs = [options(8).run("net", ("resnet", 8), seed) for seed in (0, 1)]
     here = results.versions(runs[:0])
     assert here["hardware"].startswith("cpu, ") and "jax" in here
     finish(runs[0], revision="abc")
@@ -138,3 +141,31 @@ def test_curves_have_every_record_of_a_seed(options, finish):
         (0, "train"), (0, "test"), (1, "train"), (1, "test"),
     ]  # fmt: skip
     assert all(curve["step"] == [150, 300] and curve["error"] == [0.9, 0.25] for curve in curves)
+
+
+def test_a_run_that_diverged_counts_as_at_chance(options, training):
+    training.ends = training.diverge
+    run = options(8, overrides={"replicas": "2"}).run("resnet-8", ("resnet", 8), 0)
+    sweep.execute([run])
+    rows = results.scores(run)
+    assert [row["seed"] for row in rows] == [0, 1]
+    for row in rows:
+        assert (row["train_error"], row["test_error"], row["note"]) == (0.9, 0.9, "diverged")
+        assert row["train_loss"] == pytest.approx(math.log(10))
+    asked = options(networks=(("highway", 4),), recipe=CONFIGS / "reconstruction.py")
+    other = asked.run("highway-4", ("highway", 4), 0)
+    sweep.execute([other])
+    (row,) = results.scores(other)
+    assert (row["train_loss"], row["test_loss"], row["note"]) == (0.9, 0.9, "diverged")
+
+
+def test_a_report_of_runs_that_all_diverged_at_once_has_no_curves(options, training):
+    training.ends = training.diverge
+    asked = options(8, 14)
+    runs = list(CLAIM.plan(asked))
+    sweep.execute(runs)
+    content = claim.conclude(CLAIM, asked, runs)
+    assert [row["note"] for row in content["summary"]] == ["diverged", "diverged"]
+    files = {path.name for path in asked.workdir.iterdir() if path.is_file()}
+    assert files == {"results.json", "table.md", "report.html"}
+    assert "diverged" in (asked.workdir / "report.html").read_text("utf-8")

@@ -1,8 +1,10 @@
 """The runs of a plan: what --list prints, and which of them are trained."""
 
+import json
+
 import pytest
 
-from experiments import sweep
+from experiments import results, sweep
 
 
 @pytest.fixture
@@ -15,18 +17,20 @@ def runs(options):
     ]
 
 
-def test_a_list_has_number_network_seed_state_and_folder(runs, finish, capsys, tmp_path):
+def test_a_list_has_number_network_seed_state_and_folder(runs, finish, training, capsys):
     finish(runs[1])
-    (tmp_path / "sweep" / "resnet-8-seed1").mkdir()
+    runs[2].workdir.mkdir()
     lines = '{"step": 30, "split": "train"}\n{"step": 60, "split": "train"}\n'
-    (tmp_path / "sweep" / "resnet-8-seed1" / "metrics.jsonl").write_text(lines)
+    (runs[2].workdir / "metrics.jsonl").write_text(lines)
+    training.ends = training.diverge
+    sweep.execute(runs[3:])
+    capsys.readouterr()
     sweep.show(runs)
-    folder = tmp_path / "sweep"
     assert capsys.readouterr().out.splitlines() == [
-        f"   0  resnet-8             seed 0         0/300  {folder}/resnet-8-seed0",
-        f"   1  resnet-14            seed 0      finished  {folder}/resnet-14-seed0",
-        f"   2  resnet-8             seed 1        60/300  {folder}/resnet-8-seed1",
-        f"   3  resnet-14            seed 1         0/300  {folder}/resnet-14-seed1",
+        f"   0  resnet-8             seed 0         0/300  {runs[0].workdir}",
+        f"   1  resnet-14            seed 0      finished  {runs[1].workdir}",
+        f"   2  resnet-8             seed 1        60/300  {runs[2].workdir}",
+        f"   3  resnet-14            seed 1      diverged  {runs[3].workdir}",
     ]
 
 
@@ -40,32 +44,55 @@ def test_what_is_missing_is_trained_and_runs_that_diverge_stop_no_other(
     runs, finish, training, capsys
 ):
     finish(runs[0])
-    training["resnet-14-seed0"] = FloatingPointError("the training loss is nan")
-    training["resnet-8-seed1"] = FloatingPointError("the training loss is inf")
-    with pytest.raises(FloatingPointError) as failed:
-        sweep.execute(runs)
-    assert str(failed.value) == (
-        "2 of 4 runs diverged. resnet-14, seed 0: the training loss is nan"
-    )
+    training.ends = lambda config: training.diverge(config) if config.model.depth == 14 else 0.25
+    sweep.execute(runs)
     said = capsys.readouterr().out
-    assert "[1/4]" not in said and "[2/4] resnet-14, seed 0" in said
-    assert [sweep.finished(run) for run in runs] == [True, False, False, True]
+    assert "[1/4]" not in said and "[2/4] resnet-14, seed 0\n" in said
+    assert said.count("diverged: the training loss is nan at step 30\n") == 2
+    assert [sweep.state(run) for run in runs] == 2 * ["finished", "diverged"]
+    assert len(training.trained) == 3
+    sweep.execute(runs)
+    assert len(training.trained) == 3, "what diverged would diverge again"
 
 
-def test_one_run_has_no_number_and_its_own_error(runs, training, capsys):
-    training["resnet-8-seed0"] = FloatingPointError("the training loss is nan")
-    with pytest.raises(FloatingPointError, match="^resnet-8, seed 0: the training loss is nan$"):
-        sweep.execute(runs[:1])
-    assert capsys.readouterr().out.startswith("resnet-8, seed 0\n")
+def test_one_run_has_no_number(runs, training, capsys):
+    sweep.execute(runs[:1])
+    assert capsys.readouterr().out == "resnet-8, seed 0\n"
     with pytest.raises(ValueError, match="--run=4 is not one of --list's 0 to 3"):
         sweep.chosen(runs, 4)
 
 
-def test_a_folder_of_another_run_is_refused(runs, options, finish):
+def test_models_of_one_config_share_a_run(options, training, monkeypatch):
+    asked = options(8)
+    models = [asked.run(model, ("resnet", 8), 0) for model in ("base", "again")]
+    models += [asked.run("wide", ("resnet", 8), 0, values={"model.width": 32})]
+    assert models[0].workdir == models[1].workdir != models[2].workdir
+    asked = []
+    monkeypatch.setattr(sweep.jobs, "run", lambda missing, *_: asked.append(missing) or [])
+    sweep.execute_apart(models, 3, [])
+    assert asked == [{0: "base, seed 0", 2: "wide, seed 0"}]
+    sweep.execute(models)
+    assert [config.model.width for config in training.trained] == [16, 32]
+    assert {sweep.state(run) for run in models} == {"finished"}
+
+
+def test_each_start_records_the_rules(runs, training):
+    sweep.execute(runs[:1], {"depth": "a1", "loss": "b2"})
+    sweep.execute(runs[1:2])
+    assert [results.rules_of(run) for run in runs[:2]] == [[{"depth": "a1", "loss": "b2"}], [{}]]
+    assert not results.other_rules(runs, "depth", "a1")
+    assert results.other_rules(runs, "depth", "a2")
+    assert not results.other_rules(runs, "width", "c3"), "no run has been judged by it"
+
+
+def test_a_folder_of_another_run_is_refused(runs, finish):
     finish(runs[0])
-    asked = options(8, 14, overrides={"norm.momentum": "0.5"})
-    with pytest.raises(ValueError, match="norm.momentum is 0.9 in that run and 0.5 now"):
-        sweep.check([asked.run("resnet-8", ("resnet", 8), 0)])
+    path = runs[0].workdir / "config.json"
+    saved = json.loads(path.read_text("utf-8"))
+    saved["norm"]["momentum"] = 0.5
+    path.write_text(json.dumps(saved))
+    with pytest.raises(ValueError, match="norm.momentum is 0.5 in that run and 0.9 now"):
+        sweep.check(runs)
 
 
 def test_a_run_that_needs_no_training_is_finished(options, training, capsys):

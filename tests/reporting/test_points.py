@@ -1,0 +1,79 @@
+"""A figure whose points are the rows, with intervals of means."""
+
+import math
+
+import numpy as np
+import pytest
+from matplotlib.container import ErrorbarContainer
+
+from resnet_jax.reporting import figures, points
+
+
+def rows(values, family="plain", depth=8, **more):
+    own = {"family": family, "depth": depth} | more
+    return [own | {"seed": seed, "error": value} for seed, value in enumerate(values)]
+
+
+def drawn(figure):
+    """Return the axes, and what stands in them: {marker: [(x, y), ...]}."""
+    (axes,) = figure.axes
+    marks = {}
+    for line in axes.lines:
+        if line.get_linestyle() == "None" and line.get_marker() in ("o", "x"):
+            marks.setdefault(line.get_marker(), []).extend(line.get_xydata().tolist())
+    return axes, marks
+
+
+def intervals(axes):
+    """Return (x, low, high) of every error bar."""
+    bars = [item for item in axes.containers if isinstance(item, ErrorbarContainer)]
+    ends = [bar.lines[2][0].get_segments()[0] for bar in bars]
+    return [(low[0], low[1], high[1]) for low, high in ends]
+
+
+def test_each_row_is_a_point_and_each_group_a_line():
+    data = rows([0.1, 0.2]) + rows([0.3], depth=20) + rows([0.4, 0.5], "resnet")
+    axes, marks = drawn(points.figure(data, "depth", "error"))
+    assert sorted(marks["o"]) == [[8, 0.1], [8, 0.2], [8, 0.4], [8, 0.5], [20, 0.3]]
+    lines = {line.get_label(): line.get_xydata() for line in axes.lines}
+    np.testing.assert_allclose(lines["Plain networks"], [[8, 0.15], [20, 0.3]])
+    np.testing.assert_allclose(lines["Residual networks"], [[8, 0.45]])
+    assert axes.get_legend() is not None
+    assert axes.get_xscale() == "log" and list(axes.get_xticks()) == [8, 20]
+
+
+def test_a_mean_has_its_interval_with_three_seeds_or_more():
+    data = rows([0.1, 0.3]) + rows([0.2, 0.3, 0.4], depth=20)
+    axes, _ = drawn(points.figure(data, "depth", "error"))
+    ((x, low, high),) = intervals(axes)
+    reach = 9.925 * 0.1 / math.sqrt(3)  # Student's t of two degrees of freedom, at 99.5 %
+    assert x == 20 and (low, high) == pytest.approx((0.3 - reach, 0.3 + reach), abs=1e-4)
+
+
+def test_what_diverged_is_a_cross_and_counts_in_the_mean():
+    data = rows([0.1, 0.2]) + [rows([0.9], note="diverged")[0] | {"seed": 2}]
+    axes, marks = drawn(points.figure(data, "depth", "error"))
+    assert marks["x"] == [[8, 0.9]] and len(marks["o"]) == 2
+    assert axes.lines[0].get_ydata() == pytest.approx([0.4])
+
+
+def test_rows_without_a_number_are_left_out():
+    data = rows([0.1, None, math.nan, math.inf, "none", np.float32(0.5)])
+    data += [{"family": "plain", "depth": 20}, {"family": "plain", "error": 0.2}]
+    _, marks = drawn(points.figure(data, "depth", "error"))
+    assert marks == {"o": [[8, 0.1], [8, 0.5]]}
+
+
+def test_without_a_number_there_is_an_empty_figure():
+    axes, marks = drawn(points.figure(rows([None]), "depth", "error"))
+    assert not marks and axes.get_xlabel() == "depth"
+    assert figures.png(points.figure([], "depth", "error")).startswith(b"\x89PNG")
+
+
+def test_an_axis_is_logarithmic_only_if_its_values_are_positive():
+    data = rows([0.1, 0.2], share=0.0) + rows([0.0], depth=20, share=0.5)
+    axes, _ = drawn(points.figure(data, "share", "error", ".0%", log_y=True))
+    assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "linear")
+    assert axes.yaxis.get_major_formatter()(0.25) == "25%"
+    axes, _ = drawn(points.figure(data[:2], "depth", "error", log_y=True, log_x=False))
+    assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "log")
