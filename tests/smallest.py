@@ -35,7 +35,7 @@ SMALL = {
 }
 # Blocks in each stage, for the families that have the key model.stages.
 STAGES = ((2, 1), (3,))
-SIDES, DEPTHS = (8, 12, 16), range(1, 21)
+SIDES, DEPTHS = (8, 12, 16), range(1, 23)
 # The weighted layers of a network, for the families whose depth counts something else. The depth of
 # a small Wide ResNet counts two projections, that of a Vision Transformer its layers of four
 # matrices each, without those of the patches and the classifier.

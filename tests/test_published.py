@@ -8,7 +8,7 @@ from resnet_jax.models.family import SKIPS
 from resnet_jax.models.merges import RESIDUAL_MERGES, Gated, plain
 from resnet_jax.models.residual import Residual
 from resnet_jax.models.skips import identity
-from resnet_jax.models.stages import BLOCKS, SHAPES, form_and_shape
+from resnet_jax.models.stages import BLOCKS, SHAPES, form_and_shape, resnet_stages
 from tests.recipes import recipe
 from tests.smallest import parameters, shapes, weighted_layers
 
@@ -130,6 +130,15 @@ def test_a_plain_twin_has_the_parameters_of_option_a_in_every_form_and_shape(fam
     )
     assert twin[1]["params"] == option_a[1]["params"]
     assert measure.layers(option_a[0], option_a[1]["params"]) == layers + 2
+
+
+def test_blocks_of_one_to_four_convolutions_have_the_same_depths_and_parameters():
+    rows = ("single", "basic", "triple", "quadruple")
+    for depth in (38, 74, 110):
+        blocks = [sum(resnet_stages(depth, block, 32)) for block in rows]
+        assert blocks == [depth - 2, (depth - 2) // 2, (depth - 2) // 3, (depth - 2) // 4]
+    networks = [shapes(recipe("digits", f"depth=38,block={block}", **TINY))[1] for block in rows]
+    assert len({parameters(network) for network in networks}) == 1
 
 
 # He et al. 2016, Tables 1 and 2; each is one value beside the depth.

@@ -1,11 +1,11 @@
 """The bodies of residual blocks: f = body(z). He et al. 2015, Fig. 5; He et al. 2016, Fig. 4.
 
-A body has a shape and an order. The shape is a row of convolutions (`single`, `basic`,
-`bottleneck`). The order places norms and ReLUs among them (`PostActivation`, `PreActivation`,
-`Fixup`). `conv` and `norm` are constructors of the layers; a network binds its number type and
-constants to them. If `zero`, the body starts at zero, so that a block with an identity skip starts
-as the identity: the scale of the last norm starts at zero, or the kernel of the last convolution if
-the body ends with one.
+A body has a shape and an order. The shape is a row of convolutions (`single`, `basic`, `triple`,
+`quadruple`, `bottleneck`). The order places norms and ReLUs among them (`PostActivation`,
+`PreActivation`, `Fixup`). `conv` and `norm` are constructors of the layers; a network binds its
+number type and constants to them. If `zero`, the body starts at zero, so that a block with an
+identity skip starts as the identity: the scale of the last norm starts at zero, or the kernel of
+the last convolution if the body ends with one.
 
 Shapes: (b, h, w, c) -> (b, h / stride, w / stride, d), where d is the width of the last layer.
 """
@@ -46,6 +46,16 @@ def single(width: int, stride: int = 1) -> Layers:
 def basic(width: int, stride: int = 1) -> Layers:
     """Two 3x3 convolutions: He et al. 2015, Fig. 5 left."""
     return Layer(width, 3, stride), Layer(width)
+
+
+def triple(width: int, stride: int = 1) -> Layers:
+    """Three 3x3 convolutions: B(3,3,3) of Zagoruyko & Komodakis 2016, arXiv:1605.07146."""
+    return *basic(width, stride), Layer(width)
+
+
+def quadruple(width: int, stride: int = 1) -> Layers:
+    """Four 3x3 convolutions: B(3,3,3,3) of Zagoruyko & Komodakis 2016, arXiv:1605.07146."""
+    return *triple(width, stride), Layer(width)
 
 
 def bottleneck(

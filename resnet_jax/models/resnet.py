@@ -4,6 +4,8 @@
 |---|---|---|---|---|---|---|
 | CIFAR, 2015 sec. 4.2 | < 64 | n, n, n | 16 32 64 | 6n+2 | basic | A |
 | CIFAR, 2016 Table 3, one-layer skips | < 64 | n, n, n | 16 32 64 | 3n+2 | single | A |
+| CIFAR, three-layer skips (ours) | < 64 | n, n, n | 16 32 64 | 9n+2 | triple | A |
+| CIFAR, four-layer skips (ours) | < 64 | n, n, n | 16 32 64 | 12n+2 | quadruple | A |
 | CIFAR, 2016 Table 3 | < 64 | n, n, n | 16 32 64, x4 | 9n+2 | (pre-activation) bottleneck | B |
 | ImageNet, 2015 Table 1 | >= 64 | Table 1 | 64 128 256 512 | 18 34 | basic | B |
 | ImageNet, 2015 Table 1 | >= 64 | Table 1 | 64 128 256 512, x4 | 50 101 152 200 | bottleneck | B |
@@ -11,6 +13,10 @@
 The plain twin (`skip=none`) has the parameters of option A. Under option B it lacks those of the
 projections: 0.8 % of ResNet-34's parameters, 2.5 % of ResNet-164's and 10.9 % of ResNet-50's. He et
 al. 2015 compare plain and residual networks under option A (Table 2).
+
+Blocks of one to four 3x3 convolutions have networks of the same depths, 36n+2 = 38, 74, 110, ...,
+with the same parameters under option A. Zagoruyko & Komodakis 2016 (arXiv:1605.07146, sec. 2.2)
+write them B(3) to B(3,3,3,3).
 
 The stages of a depth are in stages.py. Wide ResNets (wide.py), ResNeXt (resnext.py) and the ladder
 (ladder.py) are built by the same function. A block is named by its form and its shape (bodies.py),

@@ -20,7 +20,7 @@ IMAGENET = {
 LADDER = (18, 1202)
 
 # The weighted layers of a block's body, by the block's shape.
-SHAPES = {"single": 1, "basic": 2, "bottleneck": 3}
+SHAPES = {"single": 1, "basic": 2, "triple": 3, "quadruple": 4, "bottleneck": 3}
 # The order of a block's layers. He et al. 2016, Fig. 4: (a) '', (b) norm_after, (c) relu_before,
 # (d) relu_preact, (e) preact; and Fixup.
 FORMS = ("", "norm_after", "relu_before", "relu_preact", "preact", "fixup")

@@ -14,7 +14,9 @@ from resnet_jax.models.bodies import (
     PreActivation,
     basic,
     bottleneck,
+    quadruple,
     single,
+    triple,
 )
 from resnet_jax.models.conv import Conv
 from resnet_jax.models.merges import Scaled
@@ -200,6 +202,8 @@ def test_rows_of_layers_are_the_papers():
     assert [layer.stride for layer in bottleneck(4, 2, "3x3")] == [1, 2, 1]
     assert [layer.stride for layer in basic(4, 2)] == [2, 1]
     assert single(4, 2) == basic(4, 2)[:1]
+    assert [layer.stride for layer in quadruple(4, 2)] == [2, 1, 1, 1]
+    assert triple(4, 2) == quadruple(4, 2)[:3] and {layer.size for layer in triple(4)} == {3}
 
 
 def separable(width, stride=1):
