@@ -105,6 +105,7 @@ def layers(config: Config, axis: str | None = None) -> Layers:
         bias=bare,
         fan=fan,
         kernel_start=config.model.get("kernel_start", "he"),
+        dirac=config.model.get("dirac", False),
         kernels=config.kernels,
     )
     # A gate starts by He's rule, however the kernels of bodies start.

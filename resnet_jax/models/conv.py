@@ -21,7 +21,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from resnet_jax.keys import nearest_divisor
-from resnet_jax.models.starts import KernelStart, kernel_start
+from resnet_jax.models.starts import KernelStart, identity_kernel, kernel_start
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 # How an operation is computed: as fast as may be, or so that JAX differentiates it in any mode.
@@ -199,7 +199,19 @@ class Conv(nn.Module):
     'in', n is size^2 times the input channels of a group, which keeps the scale of the signal in a
     network without norms (eq. 10).
     The kernel starts at zero if `gain` is 0. `kernel_start` names another start (starts.py), whose
-    orthogonal matrix `gain` multiplies, too. If `bias`, a bias is added that starts at `start`.
+    orthogonal matrix `gain` multiplies, too.
+
+    If `dirac`, a convolution that keeps the shape has the kernel W of DiracNet, with an identity in
+    the place of a skip connection: output channel k is
+
+        W[..., k] = a[k] I[..., k] + b[k] V[..., k] / |V[..., k]|
+
+    V is the parameter `kernel`, which then starts at N(0, 1), and I the kernel of the identity. The
+    parameters a = `identity_gain` and b = `kernel_gain` start at 1 and 0.1; they are no kernels and
+    do not decay. Source: Zagoruyko & Komodakis 2017, arXiv:1706.00388, sec. 3 (from memory; the
+    authors' code has one a, of 5, and one b, of 0.001, for all channels).
+
+    If `bias`, a bias is added that starts at `start`.
     `kernels` chooses how the convolution is computed (`conv`).
 
     Shapes: (b, h, w, c) -> (b, ceil(h / stride), ceil(w / stride), width) with the default padding.
@@ -217,6 +229,7 @@ class Conv(nn.Module):
     start: float = 0.0
     kernel_start: KernelStart = "he"
     variance: float = 2.0
+    dirac: bool = False
     dtype: Any = jnp.float32
     kernels: Kernels = "auto"
 
@@ -236,7 +249,10 @@ class Conv(nn.Module):
             variance = self.variance * self.gain**2
             begin = kernel_start(self.kernel_start, self.fan, variance, self.groups)
         shape = (self.size, self.size, channels // self.groups, self.width)
+        identity = self.dirac and (self.stride, channels) == (1, self.width)
+        begin = nn.initializers.normal(1.0) if identity else begin
         kernel = self.param("kernel", begin, shape)
+        kernel = self._with_identity(kernel) if identity else kernel
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         ends = ((self.size - 1) // 2, self.size // 2)
         if self.padding is not None:
@@ -246,3 +262,12 @@ class Conv(nn.Module):
             bias = self.param("bias", nn.initializers.constant(self.start), (self.width,))
             y = y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
         return y
+
+    def _with_identity(self, kernel: Float[Array, "i j e d"]) -> Float[Array, "i j e d"]:
+        """Return DiracNet's W of the kernel V."""
+        gain = lambda name, start: self.param(
+            name, nn.initializers.constant(start), (self.width,)
+        ).reshape(1, 1, 1, -1)
+        length = jnp.sqrt(jnp.square(kernel).sum((0, 1, 2), keepdims=True))
+        identity = identity_kernel(kernel.shape, kernel.dtype)
+        return gain("identity_gain", 1.0) * identity + gain("kernel_gain", 0.1) * kernel / length

@@ -248,6 +248,11 @@ _NORMED = {
         "kernels start with variance 2 / fan-in or fan-out; auto: in without norms, else out",
     ),
     "model.zero_init": Key(default(resnet, "zero"), ANY, "whether bodies start at zero"),
+    "model.dirac": Key(
+        Conv.dirac,
+        ANY,
+        "whether kernels that keep the shape are W = a I + b V / |V| (DiracNet), in plain networks",
+    ),
 } | (START_KEYS | activations.KEYS)
 
 
@@ -257,6 +262,16 @@ def _check_normed(config: Config) -> None:
         raise ValueError(
             f"model.fan={model.fan} with model.kernel_start={model.kernel_start}, which has no "
             "choice of fan; use --config.model.fan=auto"
+        )
+    if model.dirac and model.skip != "none":
+        raise ValueError(
+            f"model.dirac=True with skip={model.skip}: the identity in a kernel takes the place of "
+            "a skip connection; choose skip=none"
+        )
+    if model.dirac and model.kernel_start == "dirac":
+        raise ValueError(
+            "model.dirac=True with model.kernel_start=dirac: the kernels have an identity already; "
+            "use --config.model.kernel_start=he"
         )
     activations.check(config)
     if config.model.zero_init and config.norm.kind == "none":
