@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from resnet_jax.keys import Config, Key, choice
 
-# The cosine that a TAT network gives two orthogonal inputs: Zhang et al. 2022, sec. 4.2.
+# The cosine that a TAT network gives two orthogonal inputs: Zhang et al. 2022, arXiv:2203.08120.
 ETA = 0.9
 
 KEYS = {
@@ -81,7 +81,7 @@ class LeakyReLU:
 
         f(x) = sqrt(2 / (1 + slope^2)) (max(x, 0) + slope min(x, 0))
 
-    Shapes: any. Source: Zhang et al. 2022, arXiv:2203.08120, sec. 4.2.
+    Shapes: any. Source: Zhang et al. 2022, arXiv:2203.08120 (tailored leaky ReLUs).
     """
 
     slope: float
@@ -96,7 +96,7 @@ def cosine(c: float, slope: float) -> float:
 
         C(c) = c + (1 - slope)^2 / (pi (1 + slope^2)) (sqrt(1 - c^2) - c arccos c)
 
-    Source: Zhang et al. 2022, arXiv:2203.08120, sec. 4.2 (the local C map).
+    Source: Zhang et al. 2022, arXiv:2203.08120 (the local C map); it equals that of their code.
     """
     c = min(c, 1.0)
     curved = math.sqrt(1 - c * c) - c * math.acos(c)
@@ -111,7 +111,8 @@ def tailored_slope(layers: int, eta: float = ETA) -> float:
     1, so that halving an interval finds it. The slope is 0 if the ReLU itself stays below `eta`,
     which it does in a network of few layers.
 
-    Source: Zhang et al. 2022, arXiv:2203.08120, sec. 4.2. Pooling and padding are left out.
+    Source: Zhang et al. 2022, arXiv:2203.08120, with the eta of their experiments, from memory.
+    Differs: pooling and padding are left out.
     """
     low, high = 0.0, 1.0
     if _cosine_behind(layers, low, eta) < eta:

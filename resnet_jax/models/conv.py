@@ -207,9 +207,11 @@ class Conv(nn.Module):
         W[..., k] = a[k] I[..., k] + b[k] V[..., k] / |V[..., k]|
 
     V is the parameter `kernel`, which then starts at N(0, 1), and I the kernel of the identity. The
-    parameters a = `identity_gain` and b = `kernel_gain` start at 1 and 0.1; they are no kernels and
-    do not decay. Source: Zagoruyko & Komodakis 2017, arXiv:1706.00388, sec. 3 (from memory; the
-    authors' code has one a, of 5, and one b, of 0.001, for all channels).
+    parameters a = `identity_gain` and b = `kernel_gain` start at 1 and 0.1; they are no kernels, so
+    that they do not decay with `optimizer.decay=kernels`. Source: Zagoruyko & Komodakis 2017,
+    arXiv:1706.00388, sec. 3, from memory. Differs: an earlier form of the authors' code has one a
+    and one b for all channels of a layer, which start at 5 and 0.001, and a negative concatenated
+    ReLU.
 
     If `bias`, a bias is added that starts at `start`.
     `kernels` chooses how the convolution is computed (`conv`).

@@ -274,6 +274,11 @@ def _check_normed(config: Config) -> None:
             "use --config.model.kernel_start=he"
         )
     activations.check(config)
+    if model.activation == "tat" and form_and_shape(model.block)[0] == "relu_preact":
+        raise ValueError(
+            f"model.activation=tat with block={model.block}, which applies it twice behind the "
+            f"stem; choose block={form_and_shape(model.block)[1]}"
+        )
     if config.model.zero_init and config.norm.kind == "none":
         raise ValueError(
             "model.zero_init zeroes a norm's scale and norm=none has none; choose merge=rezero"

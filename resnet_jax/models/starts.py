@@ -9,7 +9,8 @@ v is 1 over the mean square of the activation on N(0, 1): 2 for the ReLU. Xavier
 activation that is about the identity, and has no v. The matrix of a dense layer is all centre.
 
 Sources: He et al. 2015, arXiv:1502.01852, eq. 10 and 14; Glorot & Bengio 2010, eq. 16; Xiao et al.
-2018, arXiv:1806.05393, sec. 2.4; Zagoruyko & Komodakis 2017, arXiv:1706.00388, sec. 3.
+2018, arXiv:1806.05393 (delta-orthogonal kernels); Zagoruyko & Komodakis 2017, arXiv:1706.00388
+(the Dirac delta).
 """
 
 import functools
@@ -47,11 +48,11 @@ def kernel_start(
     Shapes: (i, j, e, d) for a convolution of d channels whose groups see e channels each, (e, d)
     for a dense layer. `variance` is the v above, and `fan` chooses n.
 
-    If a layer narrows (e > d), a delta-orthogonal kernel has Q^T Q = 1 instead: the gradient keeps
-    its length on its way back, and the mean square of a channel is kept for inputs without a
-    preferred direction. If a layer changes the number of channels, 'dirac' starts it by He's rule:
-    channels that start at zero behind a ReLU would have no gradient and stay there, as they do with
-    torch.nn.init.dirac_.
+    If a layer narrows (e > d), a delta-orthogonal kernel has Q^T Q = 1 instead: on its way back the
+    gradient's length changes by sqrt(v) alone, and on the way forward the mean square of a channel
+    by v, for inputs without a preferred direction. If a layer changes the number of channels,
+    'dirac' starts it by He's rule: channels that start at zero behind a ReLU would have no gradient
+    and stay there, as they do with torch.nn.init.dirac_.
     """
     he = nn.initializers.variance_scaling(
         variance, "fan_in" if fan == "in" else "fan_out", "normal"

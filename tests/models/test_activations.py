@@ -117,6 +117,7 @@ def test_kernels_start_with_the_variance_of_their_activation():
         ("depth=8,skip=none", "model.activation=tat with norm=batch: its slope is that of a plain"),
         ("depth=8,norm=none", "model.activation=tat with skip=A: its slope is that of a plain"),
         ("family=vgg,skip=B", "without norms; choose skip=none"),
+        ("depth=8,skip=none,norm=none,block=relu_preact_basic", "the stem; choose block=basic"),
     ],
 )
 def test_tat_is_refused_with_norms_and_skips(argument, says):
