@@ -186,7 +186,7 @@ MISTAKES = [
     ({"model__cardinality": 2}, "model.cardinality is a key of block=bottleneck"),
     (
         {"model__family": "highway", "model__zero_init": True},
-        "and 10 more; this config has family=highway and block=single",
+        "and 20 more; this config has family=highway and block=single",
     ),
     ({"model__family": "densenet", "model__growth": 0}, "model.growth=0 must be positive"),
     ({"model__growth": 4}, "model.growth is a key of family=densenet; this config has family=resn"),
