@@ -1,0 +1,150 @@
+"""Four forms of stochastic depth have the same mean, and different distributions.
+
+Huang et al. 2016 (arXiv:1603.09382), eq. 2 and 5, drops a body for a whole batch and scales it in
+evaluation; DropPath as most code has it drops it for each example and scales it in training. Both
+choices are free of each other, which gives four forms. In each of them a block in evaluation gives
+the mean of what it gives in training; a batch has one draw or as many draws as examples, and what a
+kept body gives is f or f / p.
+
+In a plain network a dropped body leaves nothing of its input: all images give the same output.
+
+    python -m experiments.drop_forms --workdir=runs/drop_forms
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import claim
+from experiments.claim import Claim, Statement, Verdict
+from experiments.network import opened
+from experiments.plan import Options, Run
+from experiments.results import Row
+from experiments.rows import relabelled, where
+from resnet_jax import command
+from resnet_jax.analysis.lesions import lesions
+from resnet_jax.analysis.observe import blocks_of
+from resnet_jax.models.stochastic_depth import DROPS
+
+TOLERANCE = 1e-10
+SURVIVAL, EXAMPLES, DRAWS = 0.75, 8, 64
+SKIPS = {"plain": {"skip": "none"}, "resnet": {"skip": "A"}}
+
+
+def plan(options: Options) -> list[Run]:
+    """Return the four forms, and a plain and a residual network, as they start."""
+    forms = {name: {"skip": "A", "merge": name} for name in DROPS}
+    return options.arms(forms | SKIPS, 1, trained=False)
+
+
+def measure(run: Run) -> list[Row]:
+    """Return what the merge of a run does, or what a plain or residual network does in a lesion."""
+    return [of_network(run) if run.group in SKIPS else of_merge(run.group)]
+
+
+def of_merge(form: str) -> Row:
+    """Return the error of the mean, the scale of a kept body, and whether examples share draws.
+
+    The mean is over the two values of a draw, weighted by their probabilities, which are counted
+    from what the merge gives under DRAWS keys, and not from its code.
+    """
+    with jax.enable_x64(True):
+        merge = DROPS[form](survival=SURVIVAL)
+        f = jnp.arange(1.0, 4.0, dtype=jnp.float64) * jnp.ones((EXAMPLES, 1), jnp.float64)
+        s = jnp.full_like(f, 0.5)
+        keys = jax.random.split(jax.random.key(0), DRAWS)
+        rows = {"batch": {"row": jnp.arange(EXAMPLES)}}
+        one = lambda key: merge.apply(rows, s, f, s, rngs={"drop": key})
+        drawn = np.asarray(jax.vmap(one)(keys), np.float64)
+        evaluated = np.asarray(merge.apply(rows, s, f, s), np.float64)
+    gains = (drawn - np.asarray(s)) / np.asarray(f)  # 0 where the body is dropped
+    values = np.unique(gains.round(12))
+    kept = float(values.max())
+    mean = SURVIVAL * (np.asarray(s) + kept * np.asarray(f)) + (1 - SURVIVAL) * np.asarray(s)
+    return {
+        "mean_error": float(np.abs(mean - evaluated).max()),
+        "values": len(values),
+        "kept": kept,
+        "shared": bool((np.ptp(gains, axis=(1, 2)) < TOLERANCE).all()),
+    }
+
+
+def of_network(run: Run) -> Row:
+    """Return the largest difference between the outputs of two images without one body."""
+    network = opened(run, examples=EXAMPLES)
+    blocks = len(blocks_of(network.net.apply, network.variables, network.x))
+    masks = jnp.ones((1, blocks)).at[0, blocks // 2].set(0.0)
+    # The outputs of a plain network may all be 0.
+    spread: Any = lambda y: jnp.abs(y - y[:1]).max() / jnp.maximum(jnp.abs(y).max(), 1e-30)
+    found = lesions(network.net.apply, network.variables, network.x, spread, masks)
+    return {"spread": float(found[0])}
+
+
+def alike(rows: list[Row]) -> Verdict:
+    """Ask for equal means, and for four different distributions."""
+    forms = [row for row in rows if row["family"] in DROPS]
+    worst = max(row["mean_error"] for row in forms)
+    different = {(round(row["kept"], 9), row["shared"]) for row in forms}
+    said = (
+        f"Evaluation differs from the mean of training by at most {worst:.1g}; there are "
+        f"{len(different)} different distributions."
+    )
+    return Verdict(worst <= TOLERANCE and len(different) == len(DROPS) == len(forms), said)
+
+
+def one_form(rows: list[Row]) -> list[Row]:
+    """Return one form in the place of all four."""
+    own = where(rows, family="drop_path")
+    return [row for name in DROPS for row in relabelled(own, family=name)]
+
+
+def needs_skip(rows: list[Row]) -> Verdict:
+    """Ask whether a plain network without a body forgets its input, and a residual one does not."""
+    plain, residual = (where(rows, family=name)[0]["spread"] for name in SKIPS)
+    said = (
+        "Without one body, outputs of different images differ by at most "
+        f"{plain:.1g} of the largest in a plain network and {residual:.2g} in a residual one."
+    )
+    return Verdict(plain < 1e-6 < residual, said)
+
+
+def residual_twice(rows: list[Row]) -> list[Row]:
+    """Return the residual network in the place of the plain one."""
+    own = where(rows, family="resnet")
+    return own + relabelled(own, family="plain")
+
+
+CLAIM = Claim(
+    name="drop_forms",
+    says="The four forms of stochastic depth have the same mean and different distributions.",
+    source="Huang et al. 2016, arXiv:1603.09382, eq. 2 and 5; DropPath as in timm",
+    rule=f"in float64 a block in evaluation differs from the mean of what it gives in training by "
+    f"at most {TOLERANCE:g}, in all four forms; and the forms differ in the factor of a kept body "
+    "or in whether the examples of a batch share their draw",
+    plan=plan,
+    measure=measure,
+    judge=alike,
+    kind="exact",
+    columns={"mean_error": ".1g", "kept": ".3f", "spread": ".2g"},
+    control=one_form,
+    against="one form in the place of all four",
+    further=(
+        Statement(
+            "stochastic_depth_needs_skips",
+            "Stochastic depth needs the skip connection: a plain network without one of its bodies "
+            "gives the same output for all images.",
+            "Huang et al. 2016, arXiv:1603.09382, sec. 3",
+            "at the start and without one body, the outputs of different images differ by less "
+            "than 1e-6 of the largest in the plain network, and by more in the residual network",
+            needs_skip,
+            residual_twice,
+            "the residual network in the place of the plain one",
+        ),
+    ),
+)
+main = claim.command(CLAIM)
+
+if __name__ == "__main__":
+    command.run(main)
