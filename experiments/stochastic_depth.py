@@ -81,7 +81,9 @@ def compiled(network: Network) -> Callable[[], Any]:
     def loss(params: Any, key: Any) -> Any:
         variables = {**network.variables, "params": params}
         options = {"mutable": ["batch_stats"], "rngs": {"drop": key}}
-        return network.loss(network.net.apply(variables, network.x, **options)[0])
+        # In another order for each draw: the compiler would compute equal batches once.
+        x = jax.random.permutation(key, network.x)
+        return network.loss(network.net.apply(variables, x, **options)[0])
 
     step = jax.jit(lambda params, keys: jax.lax.map(lambda k: jax.grad(loss)(params, k), keys))
     keys = jax.random.split(jax.random.key(0), DRAWS)
