@@ -221,8 +221,9 @@ def conclude(claim: Claim, options: Options, runs: Sequence[Run]) -> dict[str, A
     from experiments import report  # late: the import of matplotlib takes a second
     from resnet_jax.reporting import tables
 
+    common = options.changes()
     rows = [
-        results.named(run) | row | {"changes": report.changes(options, run)}
+        results.named(run) | row | {"changes": [*common, *run.chosen]}
         for run in runs
         for row in claim.measure(run)
     ]
@@ -241,7 +242,7 @@ def conclude(claim: Claim, options: Options, runs: Sequence[Run]) -> dict[str, A
         "dataset": dataset,
         "verdict": statements[0]["verdict"],
         "statements": statements,
-        "arms": {run.model: [f"{k}={v}" for k, v in run.changes.items()] for run in runs},
+        "arms": {run.model: run.chosen for run in runs},
         "runs": rows,
         "summary": summary,
     }

@@ -50,6 +50,11 @@ class Run(NamedTuple):
         return f"{self.model}, seed {self.config.seed}"
 
     @property
+    def chosen(self) -> list[str]:
+        """What the claim chose for this run, as `key=value`."""
+        return [f"{name}={value}" for name, value in self.changes.items()]
+
+    @property
     def seeds(self) -> range:
         """The seeds of the run, one for each replica."""
         return configs.seeds(self.config)

@@ -31,11 +31,6 @@ def published(options: Options, recipe: str) -> bool:
     return bool(recipe) and options.recipe.resolve() == own and not options.changes()
 
 
-def changes(options: Options, run: Run) -> list[str]:
-    """Return what differs from the recipe in a run, beside family, depth and seed."""
-    return [*options.changes(), *(f"{name}={value}" for name, value in run.changes.items())]
-
-
 def caption(options: Options, runs: Sequence[Run]) -> str:
     """Return how the networks were trained, and what the claim itself varies."""
     common = options.changes()
