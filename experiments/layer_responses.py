@@ -30,6 +30,7 @@ ARMS = {"plain": {"skip": "none"}, "resnet": {"skip": "A"}}
 def plan(options: Options) -> list[Run]:
     """Return a plain and a residual network of every depth. Raises: ValueError for one depth."""
     options.refuse_one_depth()
+    options.refuse_replicas()
     return options.arms(ARMS)
 
 

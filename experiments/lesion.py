@@ -36,8 +36,8 @@ SETS = 16  # random sets of blocks for each number of deleted blocks
 
 def plan(options: Options) -> list[Run]:
     """Return a plain and a residual network. Raises: ValueError for several, and for few blocks."""
-    if len(options.networks) > 1:
-        raise ValueError("the claim deletes blocks of one network; give one depth")
+    options.refuse_several()
+    options.refuse_replicas()
     runs = options.arms(ARMS)
     for run in runs[: len(ARMS)]:
         network = opened(run._replace(trained=False), examples=1)

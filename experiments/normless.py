@@ -36,8 +36,7 @@ ARMS = {
 
 def plan(options: Options) -> list[Run]:
     """Return every arm. Raises: ValueError for several networks."""
-    if len(options.networks) > 1:
-        raise ValueError("the claim compares arms at one depth; give one network")
+    options.refuse_several()
     named = {name.replace(" ", "-"): arm for name, arm in ARMS.items()}
     return options.arms(named)
 

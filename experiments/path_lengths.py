@@ -33,8 +33,8 @@ PATHS = 16  # random paths of each length
 
 def plan(options: Options) -> list[Run]:
     """Return a residual and a plain network. Raises: ValueError for several networks."""
-    if len(options.networks) > 1:
-        raise ValueError("the claim follows the paths of one network; give one depth")
+    options.refuse_several()
+    options.refuse_replicas()
     return options.arms(ARMS)
 
 

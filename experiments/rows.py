@@ -40,6 +40,14 @@ def relabelled(rows: Sequence[Row], **values: object) -> list[Row]:
     return [row | values for row in rows]
 
 
+def lacking(rows: Sequence[Row], column: str) -> str:
+    """Return the first network of which some seed has no number in a column, in words, or ""."""
+    for row in rows:
+        if row.get(column) is None:
+            return f"{row['model']} has no {column.replace('_', ' ')} for seed {row['seed']}."
+    return ""
+
+
 def learned_nothing(rows: Sequence[Row]) -> str:
     """Return the first network whose mean training error is that of chance, in words, or ""."""
     for model in dict.fromkeys(row["model"] for row in rows):

@@ -33,9 +33,8 @@ ARMS |= {name: {"skip": "A", **arm} for name, arm in TABLE_1.items()}
 
 
 def plan(options: Options) -> list[Run]:
-    """Return every arm at every depth. Raises: ValueError if the command line chooses an arm."""
-    if len(options.networks) > 1:
-        raise ValueError("the claim compares shortcuts at one depth; give one network")
+    """Return every arm. Raises: ValueError for several networks."""
+    options.refuse_several()
     return options.arms(ARMS)
 
 
