@@ -65,11 +65,10 @@ def saturates(rows: list[Row]) -> Verdict:
     best = min(shallower, key=lambda depth: fmean(errors[depth]))
     as_good = lambda depth: no_worse(errors[deepest], errors[depth], 0.0, paired=True)
     test = opposite(every(*map(as_good, shallower)))
-    said = f"{fmean(errors[deepest]):.2%}; the best of the shallower ones, with {best} layers, has "
-    return Verdict.of(
-        test,
-        f"The network of {deepest} layers has a mean test error of {said}{fmean(errors[best]):.2%}.",
+    said = (
+        f"{fmean(errors[deepest]):.2%} with {deepest} layers, and {fmean(errors[best]):.2%} with "
     )
+    return Verdict.of(test, f"The test error is {said}{best}, the best shallower depth.")
 
 
 def same(rows: list[Row]) -> list[Row]:

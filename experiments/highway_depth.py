@@ -115,8 +115,8 @@ CLAIM = Claim(
             "Srivastava et al. 2015, arXiv:1505.00387, Fig. 1 (the best of a search for each)",
             "the plain networks' training loss exceeds the highway networks' by more than 0.01 "
             "nats with 50 and with 100 layers, and by less than 0.01 nats with 20: one-sided Welch "
-            "tests over seeds, p < 0.01 for each of the three. One recipe trains all networks here. "
-            "Not decided if a network of 20 layers is at chance",
+            "tests over seeds, p < 0.01 for each of the three. One recipe trains all networks. Not "
+            "decided if a network of 20 layers is at chance",
             below,
             control,
             AGAINST,

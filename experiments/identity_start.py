@@ -69,7 +69,8 @@ CLAIM = Claim(
     source="ours, after He et al. 2015, arXiv:1512.03385, sec. 1",
     rule="the training error of plain networks without norms and with Dirac kernels, as a line in "
     "log2(depth) through all depths for each seed, rises by less than 5 points from the shallowest "
-    "to the deepest: one-sided t test over seeds, p < 0.01. Not decided if the shallowest is at chance",
+    "to the deepest: one-sided t test over seeds, p < 0.01. Not decided if the "
+    "shallowest is at chance",
     plan=plan,
     judge=kept,
     depths=lambda dataset, full: (8, 20, 56, 110) if full else (8, 20, 56),
@@ -82,7 +83,8 @@ CLAIM = Claim(
             "A plain network whose layers start at random trains worse as it gets deeper.",
             "He et al. 2015, arXiv:1512.03385, sec. 1",
             "the same of He's start, without norms: the training error rises by more than 5 "
-            "points: one-sided t test over seeds, p < 0.01. Not decided if the shallowest is at chance",
+            "points: one-sided t test over seeds, p < 0.01. Not decided if the "
+            "shallowest is at chance",
             lost,
             swapped,
             "the identity in the place of the random start",

@@ -21,9 +21,9 @@ from resnet_jax.analysis.statistics import every, larger, no_worse
 from resnet_jax.reporting import points
 
 MARGIN = 0.02
-# He et al. 2016, Table 1: what stands on the shortcut instead of the identity. The exclusive gate has
-# the best bias of the table. The shortcut-only gate has 0 (12.86 %) and not -6 (6.91 %), with which
-# the shortcut starts as nearly the identity.
+# He et al. 2016, Table 1: what stands on the shortcut instead of the identity. The exclusive gate
+# has the best bias of the table. The shortcut-only gate has 0 (12.86 %) and not -6 (6.91 %), with
+# which the shortcut starts as nearly the identity.
 TABLE_1 = {
     "scaled-0.5": {"merge": "add", "model.gains": (0.5, 0.5)},
     "exclusive-gate": {"merge": "exclusive_gate", "model.gate_bias": -6.0},
@@ -100,7 +100,8 @@ CLAIM = Claim(
     further=(
         Statement(
             "shortcuts_multiplied",
-            "A shortcut that is scaled, gated or dropped gives a higher test error than the identity.",
+            "A shortcut that is scaled, gated or dropped ends with a higher test error than the "
+            "identity.",
             "He et al. 2016, arXiv:1603.05027, Table 1",
             "the test error with gains of 0.5 and 0.5, with the exclusive gate, with the "
             "shortcut-only gate and with dropout on the shortcut each exceeds that with the "
