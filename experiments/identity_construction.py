@@ -34,9 +34,16 @@ ARMS = {
 def plan(options: Options) -> list[Run]:
     """Return the shallow network, and deeper ones whose layers are the identity, or random.
 
-    Raises: ValueError for one depth.
+    Raises: ValueError for one depth, and for networks without basic blocks.
     """
     options.refuse_one_depth()
+    for family, depth in options.networks:
+        block = options.config((family, depth)).model.get("block")
+        if (family, block) != ("resnet", "basic"):
+            raise ValueError(
+                f"{family}:{depth} with block={block}: the claim deepens a ResNet of basic blocks; "
+                "use --models=resnet:20,resnet:56"
+            )
     return options.arms(ARMS, 1, trained=False)
 
 

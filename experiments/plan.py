@@ -113,6 +113,23 @@ class Options(NamedTuple):
                     f"depths; give two or more, such as --models={family}:{depth},{family}:N"
                 )
 
+    def refuse_several(self) -> None:
+        """Raise a ValueError if more than one network is to be trained."""
+        if len(self.networks) > 1:
+            names = [f"{family}:{depth}" for family, depth in self.networks]
+            raise ValueError(
+                f"{', '.join(names)} are {len(names)} networks: the claim compares the arms of "
+                f"one; give one, such as --models={names[-1]}"
+            )
+
+    def refuse_replicas(self) -> None:
+        """Raise a ValueError if a run has several seeds, for a claim that opens each network."""
+        if (replicas := self.config(self.networks[0]).replicas) > 1:
+            raise ValueError(
+                f"replicas={replicas}: the claim opens the network of each run, which must have "
+                "one seed; use replicas=1"
+            )
+
     def run(
         self,
         model: str,

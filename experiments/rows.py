@@ -46,6 +46,14 @@ def noted(rows: Sequence[Row]) -> list[Row]:
     return [row | note if at_chance(row) and not row.get("note") else row for row in rows]
 
 
+def lacking(rows: Sequence[Row], column: str) -> str:
+    """Return the first network of which some seed has no number in a column, in words, or ""."""
+    for row in rows:
+        if row.get(column) is None:
+            return f"{row['model']} has no {column.replace('_', ' ')} for seed {row['seed']}."
+    return ""
+
+
 def learned_nothing(rows: Sequence[Row]) -> str:
     """Return which network's mean training error is that of chance, in words; "" if none's is."""
     for model in dict.fromkeys(row["model"] for row in rows):

@@ -123,8 +123,10 @@ def by_block(
 ) -> Figure:
     """Return a figure with a line for each row: the list in column `y` against its index.
 
-    Lines have the names of the models. Several seeds of a model have the same colour.
+    Lines have the names of the models. Several seeds of a model have the same colour. Rows without
+    a list, as of a run that diverged, are left out.
     """
+    rows = [row for row in rows if row.get(y)]
     names = list(dict.fromkeys(row["model"] for row in rows))
     colour = colours(names)
     with matplotlib.rc_context(STYLE):
