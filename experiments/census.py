@@ -111,10 +111,12 @@ def forms(width: int = 32) -> Row:
     """Return how far an MLP block is from two 1x1 convolutions in float64, and its widening."""
     with jax.enable_x64(True):
         x = jax.random.normal(jax.random.key(0), (2, 9, width), jnp.float64)
-        y, variables = Mlp().init_with_output(jax.random.key(1), x)
+        mlp, key = Mlp(), jax.random.key(1)
+        variables: Any = mlp.init(key, x)
+        y: Any = mlp.apply(variables, x)
         one, two = (variables["params"][name] for name in ("dense1", "dense2"))
 
-        def conv(x, dense):
+        def conv(x: Any, dense: Any) -> Any:
             kernel, bias = dense["kernel"], dense["bias"]
             layer = Conv(len(bias), 1, bias=True, dtype=jnp.float64)
             return layer.apply({"params": {"kernel": kernel[None, None], "bias": bias}}, x)

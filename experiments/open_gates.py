@@ -16,6 +16,7 @@ the residual network's curve is not tested here.
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -78,13 +79,13 @@ def measure(run: Run) -> list[Row]:
 
 def without_gates(params):
     """Return the parameters without those of merges."""
-    flat = flatten_dict(params)
+    flat: dict[Any, Any] = dict(flatten_dict(params))
     return unflatten_dict({path: a for path, a in flat.items() if "merge" not in path})
 
 
 def biased(params, bias):
     """Return the parameters with all biases of the gates at `bias`."""
-    flat = flatten_dict(params)
+    flat: dict[Any, Any] = dict(flatten_dict(params))
     of_gate = lambda path: "merge" in path and path[-1] == "bias"
     full = {path: jnp.full(a.shape, bias, a.dtype) for path, a in flat.items() if of_gate(path)}
     return unflatten_dict(flat | full)

@@ -9,7 +9,9 @@ and with a factor on each skip, x_L has the share prod_i lambda_i of x_l (eq. 7)
 exponentially with depth if the factors are below 1. Both equations are looked at term by term in
 float64, in every run of blocks that keep the shape, as the network starts and after training. The
 control is the original block (2015), whose ReLU follows the sum. A gate counts with its mean over
-units, places and examples. Running statistics are used.
+units, places and examples; its bias is 0 here, so that it is half open. (With a bias of -6, the
+best of Table 1, the exclusive gate keeps 0.998 of the skip, and little vanishes in 54 blocks.)
+Running statistics are used.
 
     python -m experiments.signal --workdir=runs/signal
 """
