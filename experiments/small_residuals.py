@@ -97,11 +97,13 @@ def residual(rows: list[Row]) -> list[Row]:
 def ratio(rows: list[Row]):
     """Draw the ratio of the gradients against the scale of the bodies."""
     shown = [
-        row | {"scale of the bodies": scale, "|dE/dx_l| / |dE/dx_L|": value}
+        row | {"scale of the bodies": scale, "gradient, first over last block": value}
         for row in where(rows, depth=max(row["depth"] for row in rows))
         for scale, value in zip(SCALES, row["ratios"], strict=True)
     ]
-    return points.figure(shown, "scale of the bodies", "|dE/dx_l| / |dE/dx_L|", log_y=True)
+    return points.figure(
+        shown, "scale of the bodies", "gradient, first over last block", log_y=True
+    )
 
 
 SOURCE = "He et al. 2016, arXiv:1603.05027, sec. 2"
