@@ -105,8 +105,7 @@ def control(rows: list[Row]) -> list[Row]:
 
 def shares(rows: list[Row]) -> Figure:
     """Draw each length's share of the gradient and of the paths, for the first seed."""
-    measured = [row for row in where(rows, family="resnet") if "shares" in row]
-    own = measured[:1]
+    own = [row for row in where(rows, family="resnet") if "shares" in row][:1]
     every_path = [
         row | {"model": "all paths", "shares": path_lengths(row["blocks"]).tolist()} for row in own
     ]

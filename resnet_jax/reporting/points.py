@@ -142,5 +142,6 @@ def by_block(
         axes.set_xlabel(x)
         axes.set_ylabel(label)
         axes.grid(axis="y")
-        axes.legend(frameon=False, fontsize=8.5)
+        if rows:
+            axes.legend(frameon=False, fontsize=8.5)
     return drawn
