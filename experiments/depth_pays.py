@@ -88,7 +88,7 @@ def test_error(rows: list[Row]):
 
 CLAIM = Claim(
     name="depth_pays",
-    says="The test error of residual networks falls with depth.",
+    says="The test error falls with depth.",
     source="He et al. 2015, arXiv:1512.03385, Table 6",
     rule="the test error, as a line in log2(depth) through all depths for each seed, falls by more "
     "than 1 point from the shallowest to the deepest network: one-sided t test over seeds, "

@@ -29,7 +29,7 @@ from resnet_jax.analysis.observe import blocks_of
 from resnet_jax.models.stochastic_depth import DROPS
 
 TOLERANCE = 1e-10
-SURVIVAL, EXAMPLES, DRAWS = 0.75, 8, 64
+SURVIVAL, EXAMPLES, DRAWS = 0.75, 8, 4096
 SKIPS = {"plain": {"skip": "none"}, "resnet": {"skip": "A"}}
 
 
@@ -47,8 +47,9 @@ def measure(run: Run) -> list[Row]:
 def of_merge(form: str) -> Row:
     """Return the error of the mean, the scale of a kept body, and whether examples share draws.
 
-    The mean is over the two values of a draw, weighted by their probabilities, which are counted
-    from what the merge gives under DRAWS keys, and not from its code.
+    The mean is over the two values that a draw gives, with the survival as the probability of the
+    kept body. `share_error` is how far the share of kept bodies under DRAWS keys is from the
+    survival, in standard deviations of a binomial share.
     """
     with jax.enable_x64(True):
         merge = DROPS[form](survival=SURVIVAL)
@@ -62,12 +63,16 @@ def of_merge(form: str) -> Row:
     gains = (drawn - np.asarray(s)) / np.asarray(f)  # 0 where the body is dropped
     values = np.unique(gains.round(12))
     kept = float(values.max())
+    shared = bool((np.ptp(gains, axis=(1, 2)) < TOLERANCE).all())
+    draws = DRAWS * (1 if shared else EXAMPLES)
+    deviation = (SURVIVAL * (1 - SURVIVAL) / draws) ** 0.5
     mean = SURVIVAL * (np.asarray(s) + kept * np.asarray(f)) + (1 - SURVIVAL) * np.asarray(s)
     return {
         "mean_error": float(np.abs(mean - evaluated).max()),
         "values": len(values),
         "kept": kept,
-        "shared": bool((np.ptp(gains, axis=(1, 2)) < TOLERANCE).all()),
+        "shared": shared,
+        "share_error": float(abs((gains > kept / 2).mean() - SURVIVAL) / deviation),
     }
 
 
@@ -86,12 +91,15 @@ def alike(rows: list[Row]) -> Verdict:
     """Ask for equal means, and for four different distributions."""
     forms = [row for row in rows if row["family"] in DROPS]
     worst = max(row["mean_error"] for row in forms)
+    off = max(row["share_error"] for row in forms)
     different = {(round(row["kept"], 9), row["shared"]) for row in forms}
     said = (
-        f"Evaluation differs from the mean of training by at most {worst:.1g}; there are "
+        f"Evaluation differs from the mean of training by at most {worst:.1g}, shares of kept "
+        f"bodies from the survival by at most {off:.1f} standard deviations; there are "
         f"{len(different)} different distributions."
     )
-    return Verdict(worst <= TOLERANCE and len(different) == len(DROPS) == len(forms), said)
+    all_differ = len(different) == len(DROPS) == len(forms)
+    return Verdict(worst <= TOLERANCE and off < 5 and all_differ, said)
 
 
 def one_form(rows: list[Row]) -> list[Row]:
@@ -121,13 +129,14 @@ CLAIM = Claim(
     says="The four forms of stochastic depth have the same mean and different distributions.",
     source="Huang et al. 2016, arXiv:1603.09382, eq. 2 and 5; DropPath as in timm",
     rule=f"in float64 a block in evaluation differs from the mean of what it gives in training by "
-    f"at most {TOLERANCE:g}, in all four forms; and the forms differ in the factor of a kept body "
-    "or in whether the examples of a batch share their draw",
+    f"at most {TOLERANCE:g}, in all four forms; the share of kept bodies under {DRAWS:,} keys is "
+    "within five standard deviations of the survival; and the forms differ in the factor of a kept "
+    "body or in whether the examples of a batch share their draw",
     plan=plan,
     measure=measure,
     judge=alike,
     kind="exact",
-    columns={"mean_error": ".1g", "kept": ".3f", "spread": ".2g"},
+    columns={"mean_error": ".1g", "kept": ".3f", "share_error": ".1f", "spread": ".2g"},
     control=one_form,
     against="one form in the place of all four",
     further=(

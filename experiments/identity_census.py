@@ -38,7 +38,10 @@ def identities(rows: list[Row]) -> Verdict:
         return Verdict(False, "No network has a skip connection.")
     cut = [row for row in rows if row["pass"] < row["keep"]]
     said = ", ".join(f"{row['family']} {row['pass']} of {row['keep']}" for row in rows)
-    return Verdict(not cut, f"Blocks with a skip that hand on every input unchanged: {said}.")
+    why = " Where some do not, an activation follows the sum or is shared with the skip." * bool(
+        cut
+    )
+    return Verdict(not cut, f"Blocks with a skip that hand on every input unchanged: {said}.{why}")
 
 
 def sizes(rows: list[Row]) -> Verdict:

@@ -79,9 +79,9 @@ CLAIM = Claim(
     against="the random start in the place of the identity",
     further=(
         Statement(
-            "random_start",
+            "plain_random_start",
             "A plain network whose layers start at random trains worse as it gets deeper.",
-            "He et al. 2015, arXiv:1512.03385, sec. 1",
+            "ours, after He et al. 2015, arXiv:1512.03385, sec. 1 (there with batch norm)",
             "the same of He's start, without norms: the training error rises by more than 5 "
             "points: one-sided t test over seeds, p < 0.01. Not decided if the "
             "shallowest is at chance",

@@ -1,6 +1,6 @@
 """The short paths of a residual network carry its gradient.
 
-Veit et al. 2016 (arXiv:1605.06431), sec. 4.4 and Fig. 6: of the 2^54 paths of a trained ResNet-110
+Veit et al. 2016 (arXiv:1605.06431), Fig. 6: of the 2^54 paths of a trained ResNet-110
 of 54 blocks, the lengths are binomial around 27; the gradient along a path falls exponentially with
 its length, and almost all of the gradient comes from paths of 5 to 17 blocks.
 

@@ -39,6 +39,22 @@ def relabelled(rows: Sequence[Row], **values: object) -> list[Row]:
     return [row | values for row in rows]
 
 
+def with_other_seeds(rows: Sequence[Row], **values: object) -> list[Row]:
+    """Return copies of the rows with these values, each seed's measurements under the next seed.
+
+    In a control that pairs by seed, a network is then compared with itself from another seed, and
+    not with itself.
+    """
+    models: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row["seed"]):
+        models.setdefault(row["model"], []).append(row)
+    return [
+        row | {"seed": taken["seed"]} | values
+        for own in models.values()
+        for row, taken in zip(own, [*own[1:], own[0]], strict=True)
+    ]
+
+
 def noted(rows: Sequence[Row]) -> list[Row]:
     """Return the rows, with the note "did not train" on those that are at chance and have none."""
     at_chance = lambda row: row["train_error"] >= row["chance_error"] - NEAR_CHANCE

@@ -3,8 +3,9 @@
 He et al. 2015 (arXiv:1512.03385), Table 3: ResNet-34 has a top-1 error of 25.03, 24.52 and 24.19 %
 with the options A (zeros for new channels), B (projections where the shape changes) and C (all
 projections); the plain network has 28.54 %. He et al. 2016 (arXiv:1603.05027), Table 1: in
-ResNet-110 whatever multiplies the shortcut raises the test error. It is the test error that is
-judged here, too: with dropout on the shortcut, the training error is that of a damaged network.
+ResNet-110 whatever multiplies the shortcut raises the test error, and so does option C (12.22 %
+against 6.61 %), which contradicts the first statement for deep networks. It is the test error that
+is judged here, too: with dropout on the shortcut, the training error is that of a damaged network.
 
     python -m experiments.shortcuts --workdir=runs/shortcuts
 """
@@ -26,6 +27,7 @@ MARGIN = 0.02
 # which the shortcut starts as nearly the identity.
 TABLE_1 = {
     "scaled-0.5": {"merge": "add", "model.gains": (0.5, 0.5)},
+    "shortcut-0.5": {"merge": "add", "model.gains": (0.5, 1.0)},
     "exclusive-gate": {"merge": "exclusive_gate", "model.gate_bias": -6.0},
     "shortcut-gate": {"merge": "shortcut_gate", "model.gate_bias": 0.0},
     "dropout": {"model.skip_dropout": 0.5},
@@ -41,14 +43,14 @@ def plan(options: Options) -> list[Run]:
 
 
 def alike(rows: list[Row]) -> Verdict:
-    """Test whether options A, B and C end with training errors within the margin."""
+    """Test whether options A, B and C end with test errors within the margin."""
     if idle := learned_nothing([row for row in rows if row["family"] in "ABC"]):
         return Verdict(None, idle)
-    errors = {name: sample(rows, "train_error", family=name) for name in "ABC"}
+    errors = {name: sample(rows, "test_error", family=name) for name in "ABC"}
     pairs = [(a, b) for a in "ABC" for b in "ABC" if a != b]
     test = every(*(no_worse(errors[a], errors[b], MARGIN) for a, b in pairs))
     said = ", ".join(f"{name} {fmean(of):.1%}" for name, of in errors.items())
-    return Verdict.of(test, f"Training errors: {said}.")
+    return Verdict.of(test, f"Test errors: {said}.")
 
 
 def harder(rows: list[Row]) -> Verdict:
@@ -87,9 +89,9 @@ def test_error(rows: list[Row]):
 
 CLAIM = Claim(
     name="shortcuts",
-    says="Identity and projection shortcuts train alike: projections hardly matter.",
+    says="Identity and projection shortcuts are alike: projections hardly matter.",
     source="He et al. 2015, arXiv:1512.03385, Table 3",
-    rule="no training error of the options A, B and C exceeds another's by 2 points or more: six "
+    rule="no test error of the options A, B and C exceeds another's by 2 points or more: six "
     "non-inferiority tests over seeds, p < 0.01 for each. Not decided if one is at chance",
     plan=plan,
     judge=alike,
@@ -103,13 +105,13 @@ CLAIM = Claim(
             "A shortcut that is scaled, gated or dropped ends with a higher test error than the "
             "identity.",
             "He et al. 2016, arXiv:1603.05027, Table 1",
-            "the test error with gains of 0.5 and 0.5, with the exclusive gate, with the "
-            "shortcut-only gate and with dropout on the shortcut each exceeds that with the "
-            "identity: one-sided Welch tests, p < 0.01 for each of the four. Not decided if the "
-            "identity is at chance",
+            "the test error with gains of 0.5 and 0.5, with a gain of 0.5 on the shortcut alone, "
+            "with the exclusive gate, with the shortcut-only gate and with dropout on the shortcut "
+            "each exceeds that with the identity: one-sided Welch tests, p < 0.01 for each of the "
+            "five. Not decided if the identity is at chance",
             harder,
             identities,
-            "the identity in the place of all four",
+            "the identity in the place of all five",
         ),
     ),
 )

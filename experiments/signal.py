@@ -161,8 +161,8 @@ CLAIM = Claim(
         ),
         Statement(
             "signal_vanishes_behind_gates",
-            "Factors and gates on the skips make the direct signal vanish exponentially with depth "
-            "in both directions.",
+            "Factors of 0.5 and half-open gates on the skips make the direct signal vanish "
+            "exponentially with the number of blocks, in both directions.",
             SOURCE.format("7 and Table 1"),
             f"every factor of the scaled and the two gated skips (initial bias 0) is at most "
             f"{BOUND}, so that n blocks leave at most {BOUND}^n of the signal and of the gradient "

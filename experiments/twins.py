@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from experiments.plan import Options, Run
 from experiments.results import Row
-from experiments.rows import relabelled, where
+from experiments.rows import where, with_other_seeds
 from resnet_jax.families import FAMILIES
 
 # What `residual_for_plain` makes, in words.
@@ -52,13 +52,15 @@ def pairs(rows: Sequence[Row]) -> list[tuple[str, str]]:
 
 
 def residual_for_plain(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows of the residual networks, and the same rows again as the plain twins'.
+    """Return the rows of the residual networks, and those of other seeds as the plain twins'.
 
     In this control the skip connection has no effect, because both arms have it.
     """
     return [
         row
         for plain, residual in pairs(rows)
-        for family in (plain, residual)
-        for row in relabelled(where(rows, family=residual), family=family)
+        for row in (
+            *with_other_seeds(where(rows, family=residual), family=plain),
+            *where(rows, family=residual),
+        )
     ]
