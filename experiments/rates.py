@@ -23,7 +23,7 @@ def arms(
     number of steps if the claim chooses it.
     """
     with_rate = {
-        f"{name}-{rate:g}": arm | {"optimizer.learning_rate": rate}
+        f"{name}-{rate:g}": {**arm, "optimizer.learning_rate": rate}
         for name, arm in chosen.items()
         for rate in rates
     }
