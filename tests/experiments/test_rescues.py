@@ -54,6 +54,7 @@ def controls(claim, given):
         (0.1, 0.1, 0.14, [False, False]),
         (0.12, 0.1, 0.12, [None, None]),
         (0.16, 0.89, 0.105, [None, None]),
+        (0.005, 0.005, 0.005, [None, None]),
     ],
 )
 def test_lengths_of_blocks(one, two, three, expected):
