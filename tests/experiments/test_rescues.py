@@ -73,6 +73,9 @@ def test_lengths_differ_in_the_block_alone_and_have_common_depths(options):
     models = [dict(run.config.model.items()) for run in runs]
     assert [model.pop("block") for model in models] == ["single", "basic", "triple", "quadruple"]
     assert all(model == models[0] for model in models)
+    assert {run.config.steps for run in runs} == {run.changes["steps"] for run in runs} == {90}
+    asked = block_length.plan(options(38, seeds_per_model=1, steps=300))
+    assert {run.config.steps for run in asked} == {300}
     for depth, near in ((20, 38), (50, 38), (114, 110)):
         with pytest.raises(ValueError, match=rf"resnet:{depth} .* nearest --depths={near}"):
             block_length.plan(options(depth))
