@@ -1,0 +1,144 @@
+"""Without norms, plain networks of some 20 to 30 layers were the deepest that trained.
+
+He et al. 2015 (arXiv:1502.01852), sec. 2.2 and Fig. 2 and 3, from memory: networks of 22 layers
+without norms train with Xavier's start and with He's; of 30 layers only with He's. Batch norm
+(Ioffe & Szegedy 2015, arXiv:1502.03167) was the next trick. The third, to grow a trained shallow
+network (VGG's A to E), is not tested here: nothing in the codebase grows a network.
+
+A network trains if its training error is below half that of chance. All have plain 3x3 layers, the
+same budget of steps, and the best of two learning rates.
+
+    python -m experiments.no_norm_depth --workdir=runs/no_norm_depth
+"""
+
+import math
+from statistics import fmean
+
+from experiments import claim, rates
+from experiments.claim import Claim, Statement, Verdict
+from experiments.plan import Options, Run
+from experiments.results import Row
+from experiments.rows import relabelled, sample, where
+from resnet_jax import command
+from resnet_jax.analysis.statistics import larger
+from resnet_jax.reporting import points
+
+RATES = (0.01, 0.03)
+MARGIN, OCTAVES = 0.05, 0.3
+BARE = {"skip": "none", "norm": "none"}
+ARMS = {"xavier": {**BARE, "model.kernel_start": "xavier"}, "he": BARE}
+NORM = {"batch-norm": {"skip": "none"}}
+
+
+def depths(dataset: str, full: bool) -> tuple[int, ...]:
+    """Return depths around the published limits."""
+    return (8, 14, 20, 26, 32, 38, 44, 56) if full else (8, 20, 32, 56)
+
+
+def plan(options: Options) -> list[Run]:
+    """Return both starts at all depths, and the deepest network with batch norm.
+
+    Raises: ValueError for one depth.
+    """
+    options.refuse_one_depth()
+    deepest = options._replace(networks=(max(options.networks, key=lambda network: network[1]),))
+    return [
+        *rates.arms(options, ARMS, RATES, 5),
+        *rates.arms(deepest, NORM, RATES, 5),
+    ]
+
+
+def trains(row: Row) -> bool:
+    """Return whether a network has learned half of what there is to learn."""
+    return row["train_error"] < row["chance_error"] / 2
+
+
+def deepest(rows: list[Row]) -> list[float]:
+    """Return log2 of the deepest network that trains, for each seed.
+
+    If none trains, it is half the depth of the shallowest.
+    """
+    seeds = sorted({row["seed"] for row in rows})
+    fewest = min(row["depth"] for row in rows) / 2
+    trained = {
+        seed: [row["depth"] for row in where(rows, seed=seed) if trains(row)] for seed in seeds
+    }
+    return [math.log2(max(trained[seed], default=fewest)) for seed in seeds]
+
+
+def start(rows: list[Row]) -> Verdict:
+    """Test whether He's start trains deeper networks than Xavier's."""
+    chosen = rates.best(rows)
+    he, xavier = (deepest(where(chosen, family=name)) for name in ("he", "xavier"))
+    most = max(row["depth"] for row in rows)
+    says = (
+        f"The deepest network without norm that trains has {2 ** fmean(he):.0f} layers with He's "
+        f"start and {2 ** fmean(xavier):.0f} with Xavier's (geometric means; {most} is the most)."
+    )
+    if fmean(xavier) == math.log2(most):
+        return Verdict(None, f"{says} Nothing deeper was trained.")
+    return Verdict.of(larger(he, xavier, OCTAVES), says)
+
+
+def norm(rows: list[Row]) -> Verdict:
+    """Test whether batch norm lowers the training error of the deepest plain network."""
+    most = max(row["depth"] for row in rows)
+    chosen = rates.best(where(rows, depth=most))
+    of = {name: sample(chosen, "train_error", family=name) for name in (*ARMS, *NORM)}
+    said = ", ".join(f"{name.replace('-', ' ')} {fmean(own):.1%}" for name, own in of.items())
+    test = larger(of["he"], of["batch-norm"], MARGIN)
+    return Verdict.of(test, f"Training errors of plain networks of {most} layers: {said}.")
+
+
+def same_start(rows: list[Row]) -> list[Row]:
+    """Return Xavier's start in the place of He's."""
+    xavier = where(rows, family="xavier")
+    return xavier + relabelled(xavier, family="he")
+
+
+def without_norm(rows: list[Row]) -> list[Row]:
+    """Return the networks without norm in the place of those with batch norm."""
+    he = where(rows, family="he")
+    return where(rows, family="xavier") + he + relabelled(he, family="batch-norm")
+
+
+def training_error(rows: list[Row]):
+    """Draw the training error against the depth, at the best rates."""
+    return points.figure(rates.best(rows), "depth", "train_error", ".0%")
+
+
+BEST = "each arm and depth at the rate, 0.01 or 0.03, with the least mean training loss"
+CLAIM = Claim(
+    name="no_norm_depth",
+    says="Without norms, He's start trains deeper plain networks than Xavier's.",
+    source="He et al. 2015, arXiv:1502.01852, Fig. 2 and 3 (22 and 30 layers)",
+    rule=f"{BEST}: the deepest network without norm whose training error is below half of chance. "
+    "The logarithm of its depth with He's start exceeds that with Xavier's by more than 0.3 "
+    "octaves (1.23 times as deep): one-sided Welch test over seeds, p < 0.01. If none trains, half "
+    "of the least depth counts. Not decided if Xavier's start trains the deepest network that was "
+    "tried, with every seed",
+    plan=plan,
+    measure=rates.measured,
+    judge=start,
+    depths=depths,
+    figures=(training_error,),
+    control=same_start,
+    against="Xavier's start in the place of He's",
+    further=(
+        Statement(
+            "batch_norm_trains_plain",
+            "Batch norm lets a plain network train that is too deep to train with He's start.",
+            "Ioffe & Szegedy 2015, arXiv:1502.03167 (they show shallower networks)",
+            f"{BEST}: the training error of the deepest plain network without norm exceeds that of "
+            "the same network with batch norm by more than 5 points: one-sided Welch test over "
+            "seeds, p < 0.01",
+            norm,
+            without_norm,
+            "the network without norm in the place of the network with batch norm",
+        ),
+    ),
+)
+main = claim.command(CLAIM)
+
+if __name__ == "__main__":
+    command.run(main)
