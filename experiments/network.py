@@ -35,20 +35,41 @@ class Network(NamedTuple):
         return sums["loss"] / sums["examples"]
 
 
-def opened(run: Run, examples: int = 64, split: str = "train", seed: int | None = None) -> Network:
+def opened(
+    run: Run,
+    examples: int = 64,
+    split: str = "train",
+    seed: int | None = None,
+    wide: bool = False,
+) -> Network:
     """Return the network of a run: as it was trained, or as `seed` starts it.
 
     A run that is not trained, and a run for which a `seed` is given, gives a network at its start;
     the seed is the run's own if it is None. The batch is the first `examples` examples of a split,
-    which every run of the data set shares.
+    which every run of the data set shares. If `wide`, the same weights and images are float64, and
+    so is all that is computed from them; call this and the instruments under jax.enable_x64(True).
     Raises: ValueError if the split has fewer examples, and for data that is read while it is used.
     """
     config = run.config
+    if wide:
+        with jax.enable_x64(False):
+            network = opened(run, examples, split, seed)
+        return widened(network)
     if run.trained and seed is None:
         variables = trained.load(run.workdir).variables
     else:
         variables = trained.init(config, config.seed if seed is None else seed)
     return Network(config, families.build(config), variables, batch(config, examples, split))
+
+
+def widened(network: Network) -> Network:
+    """Return the network with its variables, its images and its computation in float64."""
+    config = network.config.copy_and_resolve_references()
+    with config.unlocked():
+        config.dtype = "float64"
+    wider = lambda a: a.astype(jnp.float64) if a.dtype == jnp.float32 else a
+    variables, batch = jax.tree.map(wider, (network.variables, network.batch))
+    return Network(config.lock(), families.build(config), variables, batch)
 
 
 def batch(config: Config, examples: int, split: str = "train") -> Batch:
@@ -58,7 +79,6 @@ def batch(config: Config, examples: int, split: str = "train") -> Batch:
     """
     task = TASKS[config.task]
     dataset = task.build(config)
-    whole = getattr(dataset, split)
     whole = getattr(dataset, split)
     if not isinstance(whole, Arrays):
         raise ValueError(f"{config.data.name} is streamed; use --config.data.stream=never")
