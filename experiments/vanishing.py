@@ -126,7 +126,7 @@ def control(rows: list[Row]) -> list[Row]:
 
 def by_start(start: str, rows: list[Row]) -> Figure:
     """Draw the decades of a start against the depth."""
-    return points.figure(rows, "depth", f"decades_{start}", "+.0f")
+    return points.figure(rows, "depth", f"decades_{start}", "+.1f")
 
 
 def he(rows: list[Row]) -> Figure:
