@@ -1,5 +1,7 @@
 """The network of a run, as instruments take it: apply, variables, and a batch of its data."""
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -7,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.plan import Run
+from resnet_jax import config as configs
 from resnet_jax import families, trained
 from resnet_jax.keys import Config
 from resnet_jax.tasks import TASKS
@@ -31,8 +34,40 @@ class Network(NamedTuple):
 
     def loss(self, output: Any) -> Any:
         """Return the mean loss of an output over the batch."""
-        sums = TASKS[self.config.task].measure(output, self.batch)
-        return sums["loss"] / sums["examples"]
+        return _loss(self.config.task, output, self.batch)
+
+    def measured(self, measure: Callable[..., Any], **arguments: Any) -> Any:
+        """Return measure(apply, variables, x, loss, **arguments), compiled once for all seeds.
+
+        `measure` must be a function of a module, because the compiled one is found by it.
+        """
+        parts = measure, self.net, self.config.task, self.variables, self.batch
+        return _measured(*parts, arguments)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _measured(measure, net, task, variables, batch, arguments):
+    loss = functools.partial(_loss, task, batch=batch)
+    return measure(net.apply, variables, batch.input, loss, **arguments)
+
+
+def _loss(task: str, output: Any, batch: Batch) -> Any:
+    sums = TASKS[task].measure(output, batch)
+    return sums["loss"] / sums["examples"]
+
+
+def _net(config: Config) -> Any:
+    """Return the network of a config; configs that differ in the seed share one object."""
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.seed = 0
+    text = configs.to_json(config)
+    if text not in _nets:
+        _nets[text] = families.build(config)
+    return _nets[text]
+
+
+_nets: dict[str, Any] = {}
 
 
 def opened(
@@ -59,7 +94,7 @@ def opened(
         variables = trained.load(run.workdir).variables
     else:
         variables = trained.init(config, config.seed if seed is None else seed)
-    return Network(config, families.build(config), variables, batch(config, examples, split))
+    return Network(config, _net(config), variables, batch(config, examples, split))
 
 
 def widened(network: Network) -> Network:
@@ -69,7 +104,7 @@ def widened(network: Network) -> Network:
         config.dtype = "float64"
     wider = lambda a: a.astype(jnp.float64) if a.dtype == jnp.float32 else a
     variables, batch = jax.tree.map(wider, (network.variables, network.batch))
-    return Network(config.lock(), families.build(config), variables, batch)
+    return Network(config.lock(), _net(config), variables, batch)
 
 
 def batch(config: Config, examples: int, split: str = "train") -> Batch:
