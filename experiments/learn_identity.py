@@ -44,7 +44,9 @@ def arms(depth: int, optimizer: str) -> dict[str, Values]:
         "residual": residual | {"model.gains": (1.0, 1 / depth)},
         "dirac": PLAIN | {"model.kernel_start": "dirac"},
     }
-    return {name: arm | {"optimizer": optimizer} for name, arm in own.items()}
+    # Decay would pull the kernels of a plain network away from the identity.
+    of_all = {"optimizer": optimizer, "optimizer.weight_decay": 0.0}
+    return {name: arm | of_all for name, arm in own.items()}
 
 
 def plan(options: Options) -> list[Run]:
@@ -128,7 +130,10 @@ RULE = (
     "first rise exceeds the second of the same seed by more than 0.25: one-sided t tests over "
     "seeds, p < 0.01 for each of the three. {}: rates {}"
 )
-SAYS = "{} has trouble finding the identity in deep plain networks, and not in residual ones."
+SAYS = (
+    "{} has trouble finding the identity in deep plain networks, and not in residual ones whose "
+    "bodies are scaled by 1 / depth."
+)
 SOURCE = "He et al. 2015, arXiv:1512.03385, sec. 3.1 (a conjecture)"
 AGAINST = "plain networks that start as the identity in the place of those with the usual start"
 TRIED = {name: ", ".join(map(str, tried)) for name, tried in RATES.items()}

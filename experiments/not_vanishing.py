@@ -43,8 +43,7 @@ def plan(options: Options) -> list[Run]:
     Raises: ValueError for one depth.
     """
     options.refuse_one_depth()
-    seeds = 5 if options.full else 3
-    return options.arms(ARMS, seeds) + options.arms(NORMLESS, seeds, trained=False)
+    return options.arms(ARMS) + options.arms(NORMLESS, trained=False)
 
 
 def measure(run: Run) -> list[Row]:
