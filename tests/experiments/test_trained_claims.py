@@ -78,13 +78,13 @@ class Case(NamedTuple):
 
 
 MULTIPLIED = dict(exclusive_gate=0.08, shortcut_gate=0.09, dropout=0.3)
-SCALED = {("scaled-0.5", 56): {"test_error": 0.07}}
+SCALED = {(f"{name}-0.5", 56): {"test_error": 0.07} for name in ("scaled", "shortcut")}
 WITHOUT = {f"without_{count}": 0.1 + 0.05 * count for count in (1, 2, 4, 8)}
 FALLING = trend("resnet", "test_error", d8=0.06, d20=0.045, d56=0.03, d110=0.025)
 PLAIN_RISES = trend("plain", "train_error", d20=0.1, d50=0.2, d100=0.4, d200=0.85)
 HIGHWAY_STAYS = trend("highway", "train_error", d20=0.1, d50=0.11, d100=0.1, d200=0.12)
 LOSSES = trend("highway", "train_loss", d20=0.1, d50=0.1, d100=0.12)
-PRE = trend("preactivation", "train_error", d20=0.05, d56=0.05, d110=0.05)
+PRE = trend("preactivation", "test_error", d20=0.05, d56=0.05, d110=0.05)
 RESPONSES = trend("resnet", "response", d8=0.6, d20=0.4, d56=0.3)
 RANDOM = trend("random", "train_error", d8=0.1, d20=0.3, d56=0.85)
 IDENTITY = trend("identity", "train_error", d8=0.1, d20=0.1, d56=0.11)
@@ -103,8 +103,8 @@ CASES = {
         ("resnet", 110),
     ),
     "shortcuts": Case(
-        arms("train_error", A=0.03, B=0.031, C=0.029, plain=0.3),
-        arms("train_error", A=0.1, B=0.03, C=0.03, plain=0.3),
+        arms("test_error", A=0.03, B=0.031, C=0.029, plain=0.3),
+        arms("test_error", A=0.1, B=0.03, C=0.03, plain=0.3),
         False,
         ("A", 56),
     ),
@@ -123,10 +123,18 @@ CASES = {
         ("skip-and-norm", 56),
     ),
     "preactivation": Case(
-        PRE | trend("original", "train_error", d20=0.05, d56=0.08, d110=0.12),
-        PRE | trend("original", "train_error", d20=0.05, d56=0.05, d110=0.05),
+        PRE | trend("original", "test_error", d20=0.05, d56=0.08, d110=0.12),
+        PRE | trend("original", "test_error", d20=0.05, d56=0.05, d110=0.05),
         False,
         ("original", 20),
+    ),
+    "preactivation_starts_faster": Case(
+        trend("preactivation", "early_loss", d20=1.0, d110=1.0)
+        | trend("original", "early_loss", d20=1.0, d110=1.5),
+        trend("preactivation", "early_loss", d20=1.0, d110=1.0)
+        | trend("original", "early_loss", d20=1.5, d110=1.0),
+        False,
+        None,
     ),
     "activations": Case(
         arms("test_error", original=0.03, norm_after=0.05, relu_before=0.06, preactivation=0.03)
@@ -151,7 +159,7 @@ CASES = {
     "layer_responses": Case(
         RESPONSES | trend("plain", "response", d8=0.9, d20=0.9, d56=1.0),
         RESPONSES | trend("plain", "response", d8=0.9, d20=0.3, d56=1.0),
-        None,
+        False,
         ("plain", 56),
     ),
     "corrections_shrink": Case(
@@ -176,7 +184,7 @@ CASES = {
     "identity_start": Case(
         IDENTITY | RANDOM, trend("identity", "train_error", d8=0.1, d56=0.4), False, ("identity", 8)
     ),
-    "random_start": Case(
+    "plain_random_start": Case(
         IDENTITY | RANDOM, trend("random", "train_error", d8=0.1, d56=0.1), False, ("random", 8)
     ),
 }
@@ -219,13 +227,15 @@ def test_a_network_at_chance_leaves_the_statement_open(name):
 
 def test_networks_that_all_learn_nothing_decide_nothing():
     for name, case in CASES.items():
+        if case.idle is None:
+            continue
         idle = {network: {**columns, "train_error": 0.9} for network, columns in case.yes.items()}
         assert STATEMENTS[name].judge(rows(idle)).holds is None, name
 
 
 def test_deep_networks_at_chance_count_if_the_claim_is_that_they_fail():
     deep = {("plain", 200): {"train_error": 0.9}, ("random", 56): {"train_error": 0.9}}
-    for name in ("highway_depth", "random_start"):
+    for name in ("highway_depth", "plain_random_start"):
         assert STATEMENTS[name].judge(rows(CASES[name].yes | deep)).holds is True
     alone = arms("train_error", norm_alone=0.9)
     assert STATEMENTS["normless"].judge(rows(CASES["normless"].yes | alone)).holds is True
@@ -277,7 +287,8 @@ DIFFER = {
     "depth_pays": {"resnet": set()},
     "shortcuts": {
         "A": set(), "plain": {"model.skip"}, "B": {"model.skip"}, "C": {"model.skip"},
-        "scaled-0.5": {"model.gains"}, "exclusive-gate": GATED, "shortcut-gate": GATED,
+        "scaled-0.5": {"model.gains"}, "shortcut-0.5": {"model.gains"},
+        "exclusive-gate": GATED, "shortcut-gate": GATED,
         "dropout": {"model.skip_dropout"},
     },
     "normless": {
