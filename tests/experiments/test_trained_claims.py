@@ -33,7 +33,7 @@ def rows(means: Means, spread=0.001, seeds=5):
 
     return [
         {"model": f"{family}-{depth}", "family": family, "depth": depth, "seed": seed}
-        | {"train_error": 0.05, "test_error": 0.05}
+        | {"train_error": 0.05, "test_error": 0.05, "train_loss": 0.1, "rate": 0.1}
         | {column: moved(column, value) for column, value in columns.items()}
         | {"chance_error": 0.9}
         for seed in range(seeds)
@@ -302,7 +302,7 @@ DIFFER = {
         "original": set(), "preactivation": PRE_BLOCK,
         **dict.fromkeys(("norm-after", "relu-before", "relu-preactivation"), {"model.block"}),
     },
-    "highway_depth": {"highway": set(), "plain": {"model.skip"}},
+    "highway_depth": {"highway": set(), "plain": {"model.skip", "model.gate_bias"}},
     "layer_responses": TWINS,
     "lesion": TWINS,
     "path_lengths": TWINS,
@@ -320,7 +320,8 @@ def test_arms_differ_in_what_they_should_and_in_nothing_else(name, options):
     assert {run.group for run in runs} == DIFFER[name].keys()
     assert {run.config.model.depth for run in runs} == set(depths)
     seeds = 1 if claim.kind == "exact" else 5
-    assert len(runs) == len(depths) * len(DIFFER[name]) * seeds
+    tried = len({run.config.optimizer.learning_rate for run in runs})
+    assert len(runs) == len(depths) * len(DIFFER[name]) * seeds * tried
     assert len({run.config.seed for run in runs}) == seeds
     base = next(iter(DIFFER[name]))
     flat = {
