@@ -23,7 +23,7 @@ from experiments import claim
 from experiments.claim import Claim, Statement, Verdict
 from experiments.network import Network, opened
 from experiments.plan import Options, Run
-from experiments.results import Row, scores
+from experiments.results import Row, parameters, scores
 from experiments.rows import by_depth, learned_nothing, where
 from resnet_jax import command
 from resnet_jax.analysis.norms import gradient_norms
@@ -48,7 +48,8 @@ def plan(options: Options) -> list[Run]:
 
 def measure(run: Run) -> list[Row]:
     """Return the scores, if the run was trained, and the decades at the start and at the end."""
-    (row,) = scores(run) if run.trained else [{"seed": run.config.seed}]
+    start = {"seed": run.config.seed, "parameters": parameters(run.config)}
+    (row,) = scores(run) if run.trained else [start]
     networks = {"start": opened(run, seed=run.config.seed)}
     if run.trained:
         networks["end"] = opened(run)

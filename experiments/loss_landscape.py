@@ -1,0 +1,229 @@
+"""Skip connections smooth the loss surface of deep networks.
+
+Li et al. 2018 (arXiv:1712.09913), Fig. 1, 5 and 6: without skip connections the loss of ResNet-56
+and ResNet-110 along random directions, scaled filter by filter to the weights, becomes sharp and
+chaotic; with them, or with 20 layers, it is a wide bowl. Here the loss of trained networks on 128
+training images is taken along 4 such directions to both sides. The measures are the mean rise at a
+distance of 0.25 (each filter is moved by a quarter of its norm), and the largest eigenvalue of the
+Hessian. A plain network that has learned less stands at a higher loss, from which less rise is
+possible: at a distance of 0.5, with the batch's statistics, a plain network of 56 layers was near
+chance and had risen less than a residual one. So the bias is against the statement, and grows with
+the distance, which was chosen before any loss was seen.
+
+With running statistics, as in the authors' code, weights move away from the statistics, which alone
+raises the loss of deep networks; with the batch's statistics, as in training, they do not. The rule
+asks for both. The Hessian is that of the loss with the batch's statistics, by Lanczos' method of
+the library matfree (`pip install matfree`).
+
+    python -m experiments.loss_landscape --workdir=runs/loss_landscape --runs=runs/shared
+"""
+
+import importlib.util
+import math
+from functools import partial
+from statistics import fmean
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from matplotlib.figure import Figure
+
+from experiments import claim
+from experiments.claim import Claim, Statement, Verdict
+from experiments.network import opened
+from experiments.plan import Options, Run
+from experiments.results import Row, scores
+from experiments.rows import by_depth, learned_nothing, relabelled, where
+from resnet_jax import command
+from resnet_jax.analysis.landscape import random_direction, slice_1d
+from resnet_jax.analysis.sharpness import largest_eigenvalues
+from resnet_jax.analysis.statistics import every, interaction, larger
+from resnet_jax.models.residual import stacked_axes
+from resnet_jax.reporting import points
+
+FACTOR = math.log10(2)  # the margin: twice as large
+LEAST = 1e-4  # nats, and of an eigenvalue: smaller rises count as this
+NUMBERS = (-0.5, -0.25, -0.1, 0.0, 0.1, 0.25, 0.5)
+DISTANCE = 0.25
+DIRECTIONS, EXAMPLES = 4, 128
+PRODUCTS, BATCH = 8, 50  # with the Hessian of the loss of as many images as a step has
+STATISTICS = ("running", "batch")
+ARMS = {"plain": {"skip": "none"}, "resnet": {"skip": "A"}}
+
+
+def plan(options: Options) -> list[Run]:
+    """Return a plain and a residual network of every depth.
+
+    Raises: ValueError for one depth, and without the library matfree.
+    """
+    options.refuse_one_depth()
+    if importlib.util.find_spec("matfree") is None:
+        raise ValueError("the claim needs the library matfree for the Hessian: pip install matfree")
+    return options.arms(ARMS, 5 if options.full else 3)
+
+
+def measure(run: Run) -> list[Row]:
+    """Return the loss along directions, the rises at the distance, and the largest eigenvalue."""
+    network = opened(run, examples=EXAMPLES)
+    params = network.variables["params"]
+    axes = stacked_axes(network.net, params)
+    keys = jax.random.split(jax.random.key(run.config.seed), DIRECTIONS)
+    drawn = [random_direction(key, params, axes) for key in keys]
+    directions = jax.tree.map(lambda *leaves: jnp.stack(leaves), *drawn)
+    losses = network.measured(slices, directions=directions, numbers=jnp.array(NUMBERS))
+    sharpest = float(opened(run, examples=BATCH).measured(sharpness, key=keys[0]))
+    (row,) = scores(run)
+    row |= {"eigenvalue": sharpest, "log_eigenvalue": math.log10(max(sharpest, LEAST))}
+    for name, of in zip(STATISTICS, np.asarray(losses, np.float64), strict=True):
+        rise = float(rises_of(of).mean())
+        row |= {f"rise_{name}": rise, f"log_rise_{name}": math.log10(max(rise, LEAST))}
+        row |= {f"losses_{name}": of.mean(0).tolist()}
+    return [row]
+
+
+def rises_of(losses: np.ndarray) -> np.ndarray:
+    """Return the rise of the loss at the distance to both sides, for each direction."""
+    sides = [NUMBERS.index(-DISTANCE), NUMBERS.index(DISTANCE)]
+    return losses[:, sides].mean(1) - losses[:, NUMBERS.index(0.0)]
+
+
+def slices(apply, variables, x, loss, directions, numbers):
+    """Return the loss for each kind of statistics, direction and number."""
+    one = lambda of, direction: slice_1d(of, variables["params"], direction, numbers)
+    kinds = [objective(apply, variables, x, loss, kind) for kind in STATISTICS]
+    return jnp.stack([lax.map(partial(one, of), directions) for of in kinds])
+
+
+def sharpness(apply, variables, x, loss, key):
+    """Return the largest eigenvalue of the Hessian, with the batch's statistics."""
+    of = objective(apply, variables, x, loss, "batch")
+    return largest_eigenvalues(of, variables["params"], key, steps=PRODUCTS)[0]
+
+
+def objective(apply, variables, x, loss, statistics):
+    """Return the function from parameters to the loss."""
+    mutable = ["batch_stats"] if statistics == "batch" else []
+
+    def of(params):
+        return loss(apply({**variables, "params": params}, x, mutable=mutable)[0])
+
+    return of
+
+
+def compared(columns: tuple[str, ...], rows: list[Row]) -> Verdict:
+    """Test whether the columns of the deepest plain networks exceed twice the residual ones'."""
+    deepest = max(row["depth"] for row in rows)
+    if idle := learned_nothing(where(rows, depth=deepest)):
+        return Verdict(None, idle)
+    of = lambda column, name: [row[column] for row in where(rows, depth=deepest, family=name)]
+    test = every(
+        *(larger(of(f"log_{c}", "plain"), of(f"log_{c}", "resnet"), FACTOR) for c in columns)
+    )
+    said = "; ".join(
+        f"{c.replace('_', ' with ')} plain {fmean(of(c, 'plain')):.3g}, residual "
+        f"{fmean(of(c, 'resnet')):.3g}"
+        for c in columns
+    )
+    return Verdict.of(test, f"Means with {deepest} layers: {said}.")
+
+
+def grows(rows: list[Row]) -> Verdict:
+    """Test whether depth roughens the surface of plain networks more than of residual ones."""
+    deepest = max(row["depth"] for row in rows)
+    if idle := learned_nothing(where(rows, depth=deepest)):
+        return Verdict(None, idle)
+    plain, residual = (by_depth(rows, "log_rise_batch", family=name) for name in ARMS)
+    ends = [
+        f"{10 ** (fmean(arm[deepest]) - fmean(arm[min(arm)])):.2g} in {name} networks"
+        for name, arm in (("plain", plain), ("residual", residual))
+    ]
+    return Verdict.of(
+        interaction(plain, residual, FACTOR),
+        f"From the shallowest to the deepest the rise of the loss is multiplied by {ends[0]} and "
+        f"by {ends[1]}.",
+    )
+
+
+def control(rows: list[Row]) -> list[Row]:
+    """Return the plain networks in the place of the residual ones."""
+    plain = where(rows, family="plain")
+    return plain + relabelled(plain, family="resnet")
+
+
+def slice_of(statistics: str, rows: list[Row]) -> Figure:
+    """Draw the mean loss along the directions, for the first seed."""
+    first = where(rows, seed=min(row["seed"] for row in rows))
+    label = f"loss, {statistics} statistics"
+    # With running statistics losses reach hundreds of nats.
+    log_y = statistics == "running"
+    drawn = points.by_block(first, f"losses_{statistics}", label, log_y=log_y)
+    axes = drawn.axes[0]
+    axes.set_xticks(range(len(NUMBERS)), [f"{number:g}" for number in NUMBERS])
+    axes.set_xlabel("distance along filter-normalised directions")
+    return drawn
+
+
+def batch(rows: list[Row]) -> Figure:
+    """Draw the loss with the batch's statistics."""
+    return slice_of("batch", rows)
+
+
+def running(rows: list[Row]) -> Figure:
+    """Draw the loss with running statistics."""
+    return slice_of("running", rows)
+
+
+def eigenvalue(rows: list[Row]) -> Figure:
+    """Draw the largest eigenvalue against the depth."""
+    return points.figure(rows, "depth", "eigenvalue", log_y=True)
+
+
+AGAINST = "the plain networks in the place of the residual ones"
+LI = "Li et al. 2018, arXiv:1712.09913, "
+TESTS = "on a log scale: one-sided {} over seeds, p < 0.01{}. Not decided if a network is at chance"
+CLAIM = Claim(
+    name="loss_landscape",
+    says="Skip connections smooth the loss surface: along random directions, the loss of deep "
+    "trained networks rises more without them.",
+    source=LI + "Fig. 5",
+    rule="the mean rise of the loss at a distance of 0.25 along filter-normalised random "
+    "directions is more than twice as large in the deepest plain as in the deepest residual "
+    "networks, with running statistics and with the batch's, "
+    + TESTS.format("Welch tests", " for both"),
+    plan=plan,
+    measure=measure,
+    judge=partial(compared, ("rise_running", "rise_batch")),
+    columns={"rise_running": ".3g", "rise_batch": ".3g", "eigenvalue": ".3g", "train_error": ".2%"},
+    depths=lambda dataset, full: (20, 56, 110) if full else (20, 56),
+    figures=(batch, running, eigenvalue),
+    control=control,
+    against=AGAINST,
+    further=(
+        Statement(
+            "sharpness",
+            "Deep trained networks without skip connections are sharper.",
+            LI + "sec. 6 and Fig. 7",
+            "the largest eigenvalue of the Hessian is more than twice as large in the deepest "
+            "plain as in the deepest residual networks, " + TESTS.format("Welch test", ""),
+            partial(compared, ("eigenvalue",)),
+            control,
+            AGAINST,
+        ),
+        Statement(
+            "depth_roughens",
+            "Depth makes the loss surface rougher without skip connections, and not with them.",
+            LI + "Fig. 5",
+            "the rise of the loss at a distance of 0.25, with the batch's statistics, as a line in "
+            "log2(depth), is multiplied by more than twice as much over the depths in plain as in "
+            "residual networks of the same seed, " + TESTS.format("t test", ""),
+            grows,
+            control,
+            AGAINST,
+        ),
+    ),
+)
+main = claim.command(CLAIM)
+
+if __name__ == "__main__":
+    command.run(main)

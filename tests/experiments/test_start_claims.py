@@ -1,0 +1,209 @@
+"""Claims on signals and gradients: what the rules say of invented rows, the plans, and one network.
+
+The claims are vanishing, not_vanishing, dilution, shattered_gradients and loss_landscape.
+"""
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+from experiments import dilution, loss_landscape, not_vanishing, shattered_gradients, vanishing
+from experiments.network import opened
+
+CLAIMS = [m.CLAIM for m in (vanishing, not_vanishing, dilution, shattered_gradients)]
+SPREAD = {0: -0.02, 1: 0.0, 2: 0.02}
+DEPTHS = (20, 56, 110)
+
+
+def made(arms, depths=DEPTHS, seeds=3, **common):
+    """Return rows; arms = {family: {column: a value for each depth}}."""
+    return [
+        {"model": f"{family}-{depth}", "family": family, "depth": depth, "seed": seed}
+        | {"chance_error": 0.9, **common}
+        | {column: values[i] + SPREAD[seed] for column, values in columns.items()}
+        for seed in range(seeds)
+        for i, depth in enumerate(depths)
+        for family, columns in arms.items()
+    ]
+
+
+def verdicts(claim, rows):
+    return {of.name: of.judge(rows).holds for of in claim.statements}
+
+
+def of_controls(claim, rows):
+    return [of.judge(of.control(rows)).holds for of in claim.statements]
+
+
+FLAT, FALLS, GROWS = (0.0, 0.0, 0.0), (-1.0, -3.0, -6.0), (1.0, 3.0, 6.0)
+
+
+def signs(plain_bare, residual_bare, plain, residual, **fields):
+    both = lambda of: {"decades_he": of, "decades_glorot": of}
+    arms = {"plain-no-norm": plain_bare, "resnet-no-norm": residual_bare}
+    arms |= {"plain": plain, "resnet": residual}
+    return made({name: both(of) for name, of in arms.items()}, **fields)
+
+
+@pytest.mark.parametrize(
+    "rows,helped,kept,exploding",
+    [
+        (signs(FALLS, FLAT, GROWS, FLAT), True, True, True),
+        (signs(FALLS, GROWS, GROWS, FLAT), True, False, True),
+        (signs(FALLS, FALLS, GROWS, GROWS), False, False, False),
+        (signs(FLAT, FLAT, FLAT, FLAT), False, True, False),
+        (signs(FALLS, FLAT, GROWS, FLAT, seeds=2), None, None, None),
+    ],
+)
+def test_vanishing(rows, helped, kept, exploding):
+    names = "vanishing", "skips_keep_gradients", "exploding"
+    assert verdicts(vanishing.CLAIM, rows) == dict(
+        zip(names, (helped, kept, exploding), strict=True)
+    )
+    assert True not in of_controls(vanishing.CLAIM, signs(FALLS, FLAT, GROWS, FLAT))
+
+
+def degrading(start=GROWS, end=FLAT, errors=(0.0, 0.1, 0.3), **fields):
+    plain = {"decades_start": start, "decades_end": end, "train_error": errors}
+    return made({"plain": plain, "plain-no-norm": {"decades_start": FALLS}}, **fields)
+
+
+@pytest.mark.parametrize(
+    "rows,holds",
+    [
+        (degrading(), (True, False, True)),
+        (degrading(start=FLAT), (True, True, True)),
+        (degrading(start=FALLS), (False, False, True)),
+        (degrading(end=FALLS), (False, False, False)),
+        (degrading(errors=FLAT), (False, False, True)),
+        (degrading(errors=(0.9, 0.9, 0.9)), (None, False, True)),
+        (degrading(seeds=2), (None, None, None)),
+    ],
+)
+def test_not_vanishing(rows, holds):
+    assert list(verdicts(not_vanishing.CLAIM, rows).values()) == list(holds)
+    assert True not in of_controls(not_vanishing.CLAIM, rows)
+
+
+def shares(identity, gained, **fields):
+    equal = [((depth - 2) / 6) ** -0.5 for depth in DEPTHS]
+    columns = lambda log2: {
+        "share": [2**v for v in log2],
+        "of_equal_share": [2**v / e for v, e in zip(log2, equal, strict=True)],
+        "log2_share": log2,
+    }
+    return made({"identity": columns(identity), "gains-0.5": columns(gained)}, **fields)
+
+
+def test_dilution():
+    power, fast = [-0.8, -1.6, -2.1], [-2.0, -8.0, -17.0]
+    holds = lambda rows: list(verdicts(dilution.CLAIM, rows).values())
+    assert holds(shares(power, fast)) == [True, True]
+    assert holds(shares(fast, fast)) == [False, False]
+    assert holds(shares(power, power)) == [True, False]
+    assert holds(shares(power, fast, seeds=2)) == [None, None]
+    assert of_controls(dilution.CLAIM, shares(power, fast)) == [False, False]
+
+
+def test_shattered_gradients():
+    claim = shattered_gradients.CLAIM
+    arms = lambda *values: dict(
+        zip(shattered_gradients.ARMS, ({"autocorrelation": of} for of in values), strict=True)
+    )
+    falls, less, flat = (0.6, 0.3, 0.0), (0.8, 0.65, 0.5), (0.8, 0.8, 0.8)
+    holds = lambda *values, **fields: list(verdicts(claim, made(arms(*values), **fields)).values())
+    assert holds(falls, less, flat) == [True, False, False]
+    assert holds(falls, flat, falls) == [True, True, True]
+    assert holds(falls, falls, falls) == [False, False, False]
+    assert holds(falls, flat, falls, seeds=2) == [None, None, None]
+    assert True not in of_controls(claim, made(arms(falls, flat, falls)))
+
+
+def surfaces(plain, residual, error=0.1, **fields):
+    columns = lambda of: {
+        **{name: [10**v for v in of] for name in ("rise_running", "rise_batch", "eigenvalue")},
+        **{f"log_{name}": of for name in ("rise_running", "rise_batch", "eigenvalue")},
+        "train_error": (error,) * 3,
+    }
+    return made({"plain": columns(plain), "resnet": columns(residual)}, **fields)
+
+
+def test_loss_landscape():
+    claim = loss_landscape.CLAIM
+    holds = lambda *arms, **fields: list(verdicts(claim, surfaces(*arms, **fields)).values())
+    rough, smooth, steep = (-1.0, 0.0, 1.0), (-1.0, -1.0, -1.0), (1.0, 1.0, 1.0)
+    assert holds(rough, smooth) == [True, True, True]
+    assert holds(steep, smooth) == [True, True, False]
+    assert holds(smooth, smooth) == [False, False, False]
+    assert holds(rough, smooth, seeds=2) == [None, None, None]
+    assert holds(rough, smooth, error=0.9) == [None, None, None]
+    assert of_controls(claim, surfaces(rough, smooth)) == [False, False, False]
+
+
+def test_the_arms_differ_in_what_is_compared(options):
+    def keys(run):
+        config = run.config
+        norm, gains = config.norm.kind, config.model.get("gains")
+        return config.model.skip, norm, gains and gains[0], run.trained
+
+    plans = {claim.name: claim.plan(options(20, 56, seeds_per_model=1)) for claim in CLAIMS}
+    told = {name: [keys(run) for run in runs if run.config.model.depth == 20]
+            for name, runs in plans.items()}  # fmt: skip
+    assert told["vanishing"] == [
+        ("none", "none", 1, False), ("A", "none", 1, False),
+        ("none", "batch", 1, False), ("A", "batch", 1, False),
+    ]  # fmt: skip
+    assert told["not_vanishing"] == [
+        ("none", "batch", 1, True), ("A", "batch", 1, True), ("none", "none", 1, False),
+    ]  # fmt: skip
+    assert [of[2] for of in told["dilution"]] == [1, 0.5]
+    assert told["shattered_gradients"] == [
+        ("none", "batch", 1, False), ("A", "batch", 1, False), ("none", "none", 1, False),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("claim", [*CLAIMS, loss_landscape.CLAIM], ids=lambda claim: claim.name)
+def test_one_depth_is_refused(claim, options):
+    with pytest.raises(ValueError, match="only depth"):
+        claim.plan(options(20))
+
+
+def test_dilution_needs_two_blocks_of_a_shape(options):
+    with pytest.raises(ValueError, match=r"resnet:8 .* use --depths=20,56"):
+        dilution.plan(options(8, 20))
+
+
+def test_the_hessian_needs_matfree(options, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="pip install matfree"):
+        loss_landscape.plan(options(8, 20))
+
+
+def test_seeds_share_a_network_and_what_is_compiled(options):
+    first, second = options(8, 14).arms({"plain": {"skip": "none"}}, 2, trained=False)[::2]
+    networks = [opened(run, examples=4) for run in (first, second)]
+    assert networks[0].net is networks[1].net
+    traced = []
+    count = lambda apply, variables, x, loss, factor: (
+        traced.append(0) or factor * loss(apply(variables, x))
+    )
+    losses = [float(network.measured(count, factor=2.0)) for network in networks]
+    own = [float(2 * n.loss(n.net.apply(n.variables, n.x))) for n in networks]
+    assert len(traced) == 1 and losses[0] != losses[1]
+    np.testing.assert_allclose(losses, own, rtol=1e-5)
+
+
+def test_a_network_measured_by_the_claims_of_the_start(options):
+    """Eight layers: three blocks, whose last one has the ratio 1 in every claim."""
+    (run, *_) = vanishing.plan(options(8, 14, seeds_per_model=1))
+    (row,) = vanishing.measure(run)
+    assert len(row["ratios_he"]) == 3 and row["ratios_he"][-1] == row["ratios_glorot"][-1] == 1
+    assert row["decades_glorot"] < row["decades_he"]
+    # Of four layers between the blocks' inputs each halves the square of a gradient.
+    assert row["decades_glorot"] - row["decades_he"] == pytest.approx(-2 * np.log10(2), abs=1e-3)
+
+
+def test_rises_are_those_at_the_distance_on_both_sides():
+    losses = np.array([[9.0, 3.0, 9.0, 1.0, 9.0, 2.0, 9.0], [0, 1, 0, 1, 0, 1, 0]])
+    assert loss_landscape.rises_of(losses).tolist() == [1.5, 0.0]
