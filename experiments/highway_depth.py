@@ -108,8 +108,9 @@ CLAIM = Claim(
     "not.",
     source="Srivastava et al. 2015, arXiv:1505.00387 and 1507.06228, Fig. 1",
     rule=f"{BEST}: the training error, as a line in log2(depth) through all depths for each seed, "
-    "rises by less than 5 points for highway networks and by more than 5 points for plain ones: one-sided t "
-    "tests over seeds, p < 0.01 for both. Not decided if a network of the least depth is at chance",
+    "rises by less than 5 points for highway networks and by more than 5 points for plain ones: "
+    "one-sided t tests over seeds, p < 0.01 for both. Not decided if a network of the least depth "
+    "is at chance",
     plan=plan,
     measure=rates.measured,
     judge=trains,
@@ -124,9 +125,9 @@ CLAIM = Claim(
             "networks; those of 20 layers do not.",
             "Srivastava et al. 2015, arXiv:1505.00387, Fig. 1 (the best of a search for each)",
             f"{BEST}: the plain networks' training loss exceeds the highway networks' by more than "
-            "0.01 nats with 50 and with 100 layers, and by less than 0.01 nats with 20: one-sided Welch "
-            "tests over seeds, p < 0.01 for each of the three. Not "
-            "decided if a network of 20 layers is at chance",
+            "0.01 nats with 50 and with 100 layers, and by less than 0.01 nats with 20: one-sided "
+            "Welch tests over seeds, p < 0.01 for each of the three. Not decided if a network of "
+            "20 layers is at chance",
             below,
             control,
             AGAINST,

@@ -18,7 +18,6 @@ the library matfree (`pip install matfree`).
     python -m experiments.loss_landscape --workdir=runs/loss_landscape --runs=runs/shared
 """
 
-import importlib.util
 import math
 from functools import partial
 from statistics import fmean
@@ -55,12 +54,10 @@ ARMS = {"plain": {"skip": "none"}, "resnet": {"skip": "A"}}
 def plan(options: Options) -> list[Run]:
     """Return a plain and a residual network of every depth.
 
-    Raises: ValueError for one depth, and without the library matfree.
+    Raises: ValueError for one depth.
     """
     options.refuse_one_depth()
-    if importlib.util.find_spec("matfree") is None:
-        raise ValueError("the claim needs the library matfree for the Hessian: pip install matfree")
-    return options.arms(ARMS, 5 if options.full else 3)
+    return options.arms(ARMS)
 
 
 def measure(run: Run) -> list[Row]:
