@@ -45,7 +45,8 @@ def figure(
             style: dict[str, Any] = {"color": colour[name]}
             axes.plot(places, means, linewidth=1.6, label=panel_title(name), **style)
             for place, value, mean in zip(places, values, means, strict=True):
-                axes.errorbar(place, mean, _reach(value), capsize=3, linewidth=1, **style)
+                if (reach := _reach(value)) is not None:
+                    axes.errorbar(place, mean, reach, capsize=3, linewidth=1, **style)
             for row in own:
                 axes.plot(row[x], row[y], _marker(row), markersize=4, alpha=0.65, **style)
         if log_x and all(row[x] > 0 for row in rows):

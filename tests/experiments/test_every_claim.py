@@ -53,7 +53,7 @@ def test_a_claim_is_a_short_file_that_names_its_source_and_its_command(name):
 @pytest.mark.parametrize("name", CLAIMS)
 def test_the_default_plan_is_accepted_and_gives_each_config_its_folder(name, tmp_path):
     claim = CLAIMS[name]
-    arguments = flags.parser(name, "").read([f"--workdir={tmp_path}"])
+    arguments = flags.parser(name, "").read([f"--workdir={tmp_path}", "--seeds=1"])
     options = flags.options(arguments, claim.dataset, claim.depths, claim.models)
     runs = list(claim.plan(options))
     plan.check(runs, options, claim.task)

@@ -3,8 +3,6 @@
 The claims are vanishing, not_vanishing, dilution, shattered_gradients and loss_landscape.
 """
 
-import importlib.util
-
 import numpy as np
 import pytest
 
@@ -172,12 +170,6 @@ def test_one_depth_is_refused(claim, options):
 def test_dilution_needs_two_blocks_of_a_shape(options):
     with pytest.raises(ValueError, match=r"resnet:8 .* use --depths=20,56"):
         dilution.plan(options(8, 20))
-
-
-def test_the_hessian_needs_matfree(options, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="pip install matfree"):
-        loss_landscape.plan(options(8, 20))
 
 
 def test_seeds_share_a_network_and_what_is_compiled(options):
