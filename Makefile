@@ -17,11 +17,11 @@ $(STAMP): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[dev,$(ACCELERATOR)]"
 	@touch $@
 
-# Two virtual devices of the CPU train a seed each: half as long as one seed after the other.
+# Four virtual devices of the CPU train a seed each: faster than one seed after the other.
 demo: setup
-	JAX_PLATFORMS=cpu XLA_FLAGS="$$XLA_FLAGS --xla_force_host_platform_device_count=2" \
-	    $(BIN)/python -m experiments.degradation --dataset=digits --depths=8,20,56,110 --seeds=2 \
-	    --config.replicas=2 --workdir=runs/demo
+	JAX_PLATFORMS=cpu XLA_FLAGS="$$XLA_FLAGS --xla_force_host_platform_device_count=4" \
+	    $(BIN)/python -m experiments.degradation --dataset=digits --depths=8,20,56 --seeds=4 \
+	    --config.replicas=4 --workdir=runs/demo
 
 test: setup
 	$(BIN)/ruff check .
