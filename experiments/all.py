@@ -178,8 +178,7 @@ def planned(claim: Claim, workdir: Path, options: Sequence[str]) -> list[str]:
     """
     words = [*command_words(claim, workdir)[2:], *options]
     arguments = flags.parser(claim.name, claim.says).read(words)
-    asked = flags.options(arguments, claim.dataset, claim.depths, claim.models)
-    return sorted({run.workdir.name for run in claim.plan(asked)})
+    return sorted({run.workdir.name for run in claim.plan(claim.options(arguments))})
 
 
 def complete(own: Path, state: Mapping[str, Any]) -> bool:
@@ -228,12 +227,12 @@ def done(claim: Claim, workdir: Path) -> index.Done | None:
 
 def write(claims: Mapping[str, Claim], workdir: Path) -> dict[str, Any]:
     """Write index.json and index.html of all claims that were done; return the content."""
-    found = {name: done(claim, workdir) for name, claim in claims.items()}
-    rows = index.entries([each for each in found.values() if each])
+    states = {name: done(claim, workdir) for name, claim in claims.items()}
+    rows = index.entries([state for state in states.values() if state])
     hardware = dict.fromkeys(row["hardware"] for row in rows if row["hardware"])
     content = {
         "claims": rows,
-        "missing": [name for name, each in found.items() if each is None],
+        "missing": [name for name, state in states.items() if state is None],
         "untested": untested.rows(claims),
         "tests": index.counted(rows),
         "level": index.LEVEL,

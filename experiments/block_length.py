@@ -18,7 +18,7 @@ from statistics import fmean
 
 from experiments import claim
 from experiments.claim import Claim, Statement, Verdict
-from experiments.plan import Options, Run, dataset_name
+from experiments.plan import Options, Run
 from experiments.results import Row
 from experiments.rows import learned_nothing, relabelled, sample, where
 from resnet_jax import command
@@ -26,7 +26,6 @@ from resnet_jax.analysis.statistics import every, larger, no_worse
 from resnet_jax.reporting import points
 
 MARGIN, FLOOR = 0.02, 0.01
-STEPS = {"digits": 90}
 LENGTHS = {"one": "single", "two": "basic", "three": "triple", "four": "quadruple"}
 STEP = 36  # the smallest number of convolutions that bodies of all lengths fill in three stages
 
@@ -43,11 +42,7 @@ def plan(options: Options) -> list[Run]:
             f"are 36n+2, nearest --depths={near}"
         )
     arms = {name: {"block": block, "skip": "A"} for name, block in LENGTHS.items()}
-    steps = STEPS.get(dataset_name(options.config(options.networks[0])))
-    if options.steps or not steps:
-        return options.arms(arms, 5)
-    runs = options._replace(steps=steps).arms(arms, 5)
-    return [run._replace(changes={**run.changes, "steps": steps}) for run in runs]
+    return options.arms(arms)
 
 
 def errors(rows: list[Row]) -> dict[str, list[float]]:
@@ -111,6 +106,7 @@ CLAIM = Claim(
     "convolution exceeds that with bodies of two by more than 2 points: one-sided Welch test over "
     f"seeds, p < 0.01. {UNDECIDED}",
     plan=plan,
+    steps=90,
     judge=one_is_worse,
     depths=lambda dataset, full: (110,),
     figures=(training_error,),

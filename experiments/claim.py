@@ -117,6 +117,7 @@ class Claim(NamedTuple):
         depths: (data set, full) -> the depths without --depths and --models.
         models: the networks without --depths and --models, if they are not those of one family.
         dataset: the data set without --dataset.
+        steps: the steps of a run on that data set; None stands for the recipe's.
         task: the task whose columns `judge` reads.
         recipe: the config file that trains as the source does, without .py; "" if there is none.
         published: {model: value of the last column} of the source, shown beside runs by `recipe`.
@@ -137,6 +138,7 @@ class Claim(NamedTuple):
     depths: Callable[[str, bool], Sequence[int]] = lambda dataset, full: (20,)
     models: Sequence[Network] = ()
     dataset: str = "digits"
+    steps: int | None = None
     task: str = "classification"
     recipe: str = ""
     published: Mapping[str, float] = NONE
@@ -149,6 +151,10 @@ class Claim(NamedTuple):
         """The claim's own statement, and the further ones."""
         own = (self.name, self.says, self.source, self.rule, self.judge, self.control, self.against)
         return Statement(*own), *self.further
+
+    def options(self, arguments: commands.Arguments) -> Options:
+        """Return what the flags ask for. Raises: ValueError in one line, as `flags.options`."""
+        return flags.options(arguments, self.dataset, self.depths, self.models, self.steps)
 
     @property
     def rules(self) -> dict[str, str]:
@@ -170,7 +176,7 @@ def command(claim: Claim) -> Callable[..., None]:
             jax.config.update("jax_platforms", "cpu")
         with contextlib.ExitStack() as stack:
             with commands.refusals():
-                options = flags.options(arguments, claim.dataset, claim.depths, claim.models)
+                options = claim.options(arguments)
                 runs = list(claim.plan(options))
                 if not arguments.list:  # before the checks, which ask JAX for its devices
                     stack.enter_context(cluster.join(arguments))

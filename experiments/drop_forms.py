@@ -53,7 +53,7 @@ def of_merge(form: str) -> Row:
     """
     with jax.enable_x64(True):
         merge = DROPS[form](survival=SURVIVAL)
-        f = jnp.arange(1.0, 4.0, dtype=jnp.float64) * jnp.ones((EXAMPLES, 1), jnp.float64)
+        f = jnp.broadcast_to(jnp.arange(1.0, 4.0, dtype=jnp.float64), (EXAMPLES, 3))
         s = jnp.full_like(f, 0.5)
         keys = jax.random.split(jax.random.key(0), DRAWS)
         rows = {"batch": {"row": jnp.arange(EXAMPLES)}}
@@ -83,8 +83,8 @@ def of_network(run: Run) -> Row:
     masks = jnp.ones((1, blocks)).at[0, blocks // 2].set(0.0)
     # The outputs of a plain network may all be 0.
     spread: Any = lambda y: jnp.abs(y - y[:1]).max() / jnp.maximum(jnp.abs(y).max(), 1e-30)
-    found = lesions(network.net.apply, network.variables, network.x, spread, masks)
-    return {"spread": float(found[0])}
+    (without,) = lesions(network.net.apply, network.variables, network.x, spread, masks)
+    return {"spread": float(without)}
 
 
 def alike(rows: list[Row]) -> Verdict:

@@ -64,10 +64,12 @@ def options(
     dataset: str,
     depths: Callable[[str, bool], Sequence[int]],
     models: Sequence[Network] = (),
+    steps: int | None = None,
 ) -> Options:
-    """Return what the flags ask for; the claim says what is meant if they do not.
+    """Return what the flags ask for, and what the claim asks for if they are not given.
 
-    That are its `dataset`, and its `models` or else its `depths(dataset, full)`.
+    The claim has a `dataset`, on which its runs have `steps` steps, or the recipe's if it is None,
+    and LONGER times as many with --full; and it has `models`, or else `depths(dataset, full)`.
     Raises: ValueError in one line, for example if a flag sets what another flag sets.
     """
     recipe, replaced = _recipe(arguments, dataset)
@@ -101,11 +103,12 @@ def options(
         arguments.full,
         directory.at(arguments.runs) if arguments.runs else None,
     )
-    embedded = not (arguments.config or arguments.dataset or arguments.steps)
-    if not (arguments.full and embedded):
+    own_data = not arguments.config and arguments.dataset in (None, dataset)
+    if arguments.steps or not own_data or not (steps or arguments.full):
         return asked
     # No paper has the claim's own data set: what may be lacking there is steps.
-    return asked._replace(steps=LONGER * asked.config(asked.networks[0]).steps)
+    own: int = steps or asked.config(asked.networks[0]).steps
+    return asked._replace(steps=LONGER * own if arguments.full else own)
 
 
 def _recipe(arguments: command.Arguments, default: str) -> tuple[Path, str | None]:

@@ -26,7 +26,7 @@ from resnet_jax.analysis.statistics import every, larger, no_rise, no_worse, ris
 from resnet_jax.reporting import points
 
 MARGIN = 0.05
-RATES, STEPS = (0.01, 0.1, 0.3), 900
+RATES = (0.01, 0.1, 0.3)
 ARMS = {
     "plain": {"block": "dense", "skip": "none"},
     "highway": {
@@ -52,7 +52,7 @@ def plan(options: Options) -> list[Run]:
     highways = [("highway", depth) for _, depth in options.networks]
     options = options._replace(networks=tuple(highways))
     options.refuse_one_depth()
-    return rates.arms(options, ARMS, RATES, 5, options.steps or STEPS)
+    return rates.arms(options, ARMS, RATES, 5)
 
 
 def trains(rows: list[Row]) -> Verdict:
@@ -115,6 +115,7 @@ CLAIM = Claim(
     measure=rates.measured,
     judge=trains,
     depths=depths,
+    steps=900,
     figures=(training_error,),
     control=control,
     against=AGAINST,

@@ -10,6 +10,7 @@ norm it is mostly the norm's scale, which starts at 1 and moves little in a few 
 """
 
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -40,10 +41,14 @@ def measure(run: Run) -> list[Row]:
     """Return the standard deviation of each body's output, and their mean over the blocks."""
     if divergence(run):
         return scores(run)
-    network = opened(run)
-    of_blocks = np.asarray(responses(network.net.apply, network.variables, network.x, train=True))
+    of_blocks = np.asarray(opened(run).measured(of_bodies))
     (row,) = scores(run)
     return [row | {"response": float(of_blocks.mean()), "responses": of_blocks.tolist()}]
+
+
+def of_bodies(apply: Any, variables: Any, x: Any, loss: Any) -> Any:
+    """Return the responses with the statistics of the batch."""
+    return responses(apply, variables, x, train=True)
 
 
 def smaller(rows: list[Row]) -> Verdict:

@@ -28,7 +28,7 @@ from resnet_jax.models.highway import plain_width
 from resnet_jax.reporting import points
 
 MARGIN = 0.25
-STEPS, SEEDS = 1_500, 5
+SEEDS = 5
 ARMS = ("plain", "residual", "dirac")
 RATES = {"sgd": (0.005, 0.02, 0.1), "adamw": (0.0003, 0.001, 0.003)}
 # The plain twin of a highway network of 35 units has 50, as many as the residual network.
@@ -66,7 +66,6 @@ def plan(options: Options) -> list[Run]:
             {f"{arm}-{optimizer}": of for arm, of in arms(network[1], optimizer).items()},
             tried,
             SEEDS,
-            options.steps or STEPS,
         )
     ]
 
@@ -148,6 +147,7 @@ CLAIM = Claim(
     columns={"rate": ".3g", "unexplained": ".2g"},
     depths=lambda dataset, full: (2, 4, 8, 16, 32, 64) if full else (4, 16, 64),
     dataset="reconstruction",
+    steps=1_500,
     task="reconstruction",
     figures=tuple(loss_with(optimizer) for optimizer in RATES),
     control=control,

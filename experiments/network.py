@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import FrozenConfigDict
 
 from experiments.plan import Run
-from resnet_jax import config as configs
 from resnet_jax import families, trained
 from resnet_jax.keys import Config
 from resnet_jax.tasks import TASKS
@@ -39,7 +39,8 @@ class Network(NamedTuple):
     def measured(self, measure: Callable[..., Any], **arguments: Any) -> Any:
         """Return measure(apply, variables, x, loss, **arguments), compiled once for all seeds.
 
-        `measure` must be a function of a module, because the compiled one is found by it.
+        `measure` must be defined at the top of a module: a function that is made anew in each call
+        is compiled anew.
         """
         parts = measure, self.net, self.config.task, self.variables, self.batch
         return _measured(*parts, arguments)
@@ -61,13 +62,10 @@ def _net(config: Config) -> Any:
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.seed = 0
-    text = configs.to_json(config)
-    if text not in _nets:
-        _nets[text] = families.build(config)
-    return _nets[text]
+    return _built(FrozenConfigDict(config))
 
 
-_nets: dict[str, Any] = {}
+_built = functools.lru_cache(families.build)
 
 
 def opened(

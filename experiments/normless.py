@@ -28,11 +28,11 @@ NORMLESS = {
     "skipinit": {**BARE, "merge": "rezero"},
 }
 ARMS = {
-    "skip and norm": {"skip": "A"},
-    "norm alone": {"skip": "none"},
-    "skip alone": BARE,
+    "skip-and-norm": {"skip": "A"},
+    "norm-alone": {"skip": "none"},
+    "skip-alone": BARE,
     "neither": {"skip": "none", "norm": "none"},
-    "rezero with norm": {"skip": "A", "merge": "rezero"},
+    "rezero-with-norm": {"skip": "A", "merge": "rezero"},
     **NORMLESS,
 }
 
@@ -40,8 +40,7 @@ ARMS = {
 def plan(options: Options) -> list[Run]:
     """Return every arm. Raises: ValueError for several networks."""
     options.refuse_several()
-    named = {name.replace(" ", "-"): arm for name, arm in ARMS.items()}
-    return rates.arms(options, named, RATES, 5)
+    return rates.arms(options, ARMS, RATES, 5)
 
 
 def judge(rows: list[Row]) -> Verdict:
@@ -80,10 +79,10 @@ CLAIM = Claim(
     "at zero train better than a plain network with batch norm, and as well as a residual one.",
     source="Zhang et al. 2019, arXiv:1901.09321; De & Smith 2020, arXiv:2002.10444",
     rule="each arm at the rate, 0.01 or 0.1, with the least mean training loss: the training error "
-    "of the plain network with batch norm exceeds that of the residual "
-    "networks without norm, Fixup and SkipInit, by more than 5 points each, and these exceed that "
-    "of the residual network with norm by less than 5 points: one-sided Welch tests over seeds, "
-    "p < 0.01 for each of the four. Not decided if the residual network with norm is at chance",
+    "of the plain network with batch norm exceeds that of the residual networks without norm, "
+    "Fixup and SkipInit, by more than 5 points each, and these exceed that of the residual network "
+    "with norm by less than 5 points: one-sided Welch tests over seeds, p < 0.01 for each of the "
+    "four. Not decided if the residual network with norm is at chance",
     plan=plan,
     measure=rates.measured,
     judge=judge,

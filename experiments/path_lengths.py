@@ -1,8 +1,8 @@
 """The short paths of a residual network carry its gradient.
 
-Veit et al. 2016 (arXiv:1605.06431), Fig. 6: of the 2^54 paths of a trained ResNet-110
-of 54 blocks, the lengths are binomial around 27; the gradient along a path falls exponentially with
-its length, and almost all of the gradient comes from paths of 5 to 17 blocks.
+Veit et al. 2016 (arXiv:1605.06431), Fig. 6: of the 2^54 paths of a trained ResNet-110 of 54 blocks,
+the lengths are binomial around 27; the gradient along a path falls exponentially with its length,
+and almost all of the gradient comes from paths of 5 to 17 blocks.
 
     python -m experiments.path_lengths --workdir=runs/path_lengths
 """
@@ -42,13 +42,12 @@ def measure(run: Run) -> list[Row]:
     if divergence(run):
         return scores(run)
     network = opened(run)
-    apply, variables, x = network.net.apply, network.variables, network.x
-    blocks = len(blocks_of(apply, variables, x))
+    blocks = len(blocks_of(network.net.apply, network.variables, network.x))
     keys = jax.random.split(jax.random.key(0), blocks + 1)
     paths = np.concatenate(
         [np.asarray(random_paths(keys[k], blocks, k, PATHS)) for k in range(blocks + 1)]
     )
-    norms = jax.jit(lambda paths: path_gradients(apply, variables, x, network.loss, paths))(paths)
+    norms = network.measured(path_gradients, paths=paths)
     by_length = np.asarray(norms, np.float64).reshape(blocks + 1, PATHS).mean(1)
     total = by_length.sum()
     share = contributions(by_length) if total > 0 else path_lengths(blocks)

@@ -15,22 +15,18 @@ def arms(
     chosen: Mapping[str, Values],
     rates: Sequence[float],
     seeds: int,
-    steps: int | None = None,
 ) -> list[Run]:
     """Return every arm of `Options.arms` at every rate; the model is ARM-RATE-DEPTH.
 
-    The group is the arm, so that the curves of all its rates are drawn in one panel. `steps` is the
-    number of steps if the claim chooses it.
+    The group is the arm, so that the curves of all its rates are drawn in one panel.
     """
     with_rate = {
         f"{name}-{rate:g}": {**arm, "optimizer.learning_rate": rate}
         for name, arm in chosen.items()
         for rate in rates
     }
-    own = {} if steps is None else {"steps": steps}
-    runs = options._replace(**own).arms(with_rate, seeds)
-    named = lambda run: {"group": run.group.rpartition("-")[0], "changes": run.changes | own}
-    return [run._replace(**named(run)) for run in runs]
+    runs = options.arms(with_rate, seeds)
+    return [run._replace(group=run.group.rpartition("-")[0]) for run in runs]
 
 
 def measured(run: Run) -> list[Row]:

@@ -35,7 +35,7 @@ def lesions(
     part='body' multiplies the bodies' outputs by the mask; skips stay, as in Veit et al.
     part='block' leaves out whole blocks, so that the output is the input: the way to delete a layer
     of a plain network. It has no effect on a block that changes the shape. The network is compiled
-    once, whatever the masks are.
+    once for all masks, because the masks are arguments of the compiled program.
     Raises: ValueError unless `masks` has a column for each block.
     """
     blocks = blocks_of(apply, variables, x, train=train)

@@ -102,7 +102,8 @@ def test_every_says_yes_and_no_at_its_level():
 
 
 def test_verdicts_that_are_corrected_together_are_rarely_wrong_at_all():
-    # Twenty statements at the margin: a yes is wrong of the first ten, a no of the others.
+    # All twenty effects are equal to the margin. For the first ten a yes is counted as a mistake,
+    # and for the other ten a no.
     mistakes = [True] * 10 + [False] * 10
     wrong = lambda tests: any(t.holds is m for t, m in zip(tests, mistakes, strict=False))
     times, times_alone = 0, 0
@@ -378,7 +379,8 @@ def test_a_verdict_stays_if_it_survives_the_others():
     after = corrected(tests)
     assert [test.holds for test in after] == [True, False, None, None]
     assert [test.p for test in after] == ps
-    few = larger([0.9], [0.1], 0)  # could never say anything, so costs the others nothing
+    # A test of one seed can decide nothing, so that it does not count as one of the tests.
+    few = larger([0.9], [0.1], 0)
     assert corrected([*tests[2:3], *[few] * 9])[0].holds is True
     assert corrected([*tests[2:3], tests[3]])[0].holds is None
     assert corrected([few])[0].holds is None and corrected([]) == []

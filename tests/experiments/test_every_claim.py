@@ -54,7 +54,7 @@ def test_a_claim_is_a_short_file_that_names_its_source_and_its_command(name):
 def test_the_default_plan_is_accepted_and_gives_each_config_its_folder(name, tmp_path):
     claim = CLAIMS[name]
     arguments = flags.parser(name, "").read([f"--workdir={tmp_path}", "--seeds=1"])
-    options = flags.options(arguments, claim.dataset, claim.depths, claim.models)
+    options = claim.options(arguments)
     runs = list(claim.plan(options))
     plan.check(runs, options, claim.task)
     assert len({run.workdir for run in runs}) == len({str(run.config) for run in runs})

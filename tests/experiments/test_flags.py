@@ -25,6 +25,21 @@ def test_without_flags_the_claims_own_data_set_and_depths_are_taken(read, tmp_pa
     assert read("--full").networks == (("resnet", 8),)
 
 
+def test_a_claims_steps_are_those_of_its_own_data_and_three_times_as_many_are_the_full_scale(
+    tmp_path,
+):
+    def steps(*words, own=None):
+        arguments = flags.parser("test", "A test.").read([f"--workdir={tmp_path}", *words])
+        return flags.options(arguments, "digits", lambda *_: (8,), steps=own).steps
+
+    assert steps() is None and steps("--full") == 900  # the recipe has 300
+    assert steps(own=90) == steps("--dataset=digits", own=90) == 90
+    assert steps("--full", own=90) == 270
+    assert steps("--steps=40", "--full", own=90) == 40
+    assert steps("--dataset=reconstruction", "--full", own=90) is None
+    assert steps("--config=configs/digits.py", "--full", own=90) is None
+
+
 def test_flags_choose_networks_seeds_and_steps(read):
     assert read("--depths=8,14,8").networks == (("resnet", 8), ("resnet", 14))
     options = read("--models=vgg:11,resnet:8", "--seeds=2", "--steps=40")

@@ -69,11 +69,12 @@ def test_controls_of_lengths_say_no():
 
 
 def test_lengths_differ_in_the_block_alone_and_have_common_depths(options):
-    runs = block_length.plan(options(38, seeds_per_model=1))
+    own = block_length.CLAIM.steps
+    runs = block_length.plan(options(38, seeds_per_model=1, steps=own))
     models = [dict(run.config.model.items()) for run in runs]
     assert [model.pop("block") for model in models] == ["single", "basic", "triple", "quadruple"]
     assert all(model == models[0] for model in models)
-    assert {run.config.steps for run in runs} == {run.changes["steps"] for run in runs} == {90}
+    assert {run.config.steps for run in runs} == {own} == {90}
     asked = block_length.plan(options(38, seeds_per_model=1, steps=300))
     assert {run.config.steps for run in asked} == {300}
     for depth, near in ((20, 38), (50, 38), (114, 110)):
@@ -221,8 +222,8 @@ def test_plain_networks_have_trouble_with_the_identity(plain, residual, dirac, e
 
 def test_networks_that_learn_the_identity_have_as_many_units(options):
     networks = (("highway", 4), ("highway", 6))
-    given = options(networks=networks, recipe=CONFIGS / "reconstruction.py", seeds_per_model=2)
-    runs = learn_identity.plan(given)
+    given = {"recipe": CONFIGS / "reconstruction.py", "steps": learn_identity.CLAIM.steps}
+    runs = learn_identity.plan(options(networks=networks, seeds_per_model=2, **given))
     assert len(runs) == 2 * 3 * 6 and {run.config.steps for run in runs} == {1500}
     assert {run.config.replicas for run in runs} == {2}
     count = {
