@@ -4,7 +4,8 @@ He et al. 2015 (arXiv:1512.03385), Fig. 1 and Fig. 6, left and middle: on CIFAR-
 error of plain networks rises from 20 to 56 layers, and with 110 layers their error ends above 60 %;
 that of residual networks falls. All networks are trained by one recipe, the deepest network's, so
 that the verdict is about this rate: configs/digits.py has one at which plain networks of 56 layers
-no longer fit. `--config.optimizer.learning_rate` asks for another.
+no longer fit. `best_rates` gives each network the best of three rates, and
+`--config.optimizer.learning_rate` gives all networks another.
 
     python -m experiments.degradation --dataset=digits --workdir=runs/degradation      minutes
     python -m experiments.degradation --dataset=cifar10 --data_dir=DIR --full --workdir=DIR

@@ -2,7 +2,7 @@
 
 He et al. 2015 (arXiv:1512.03385), Table 6: on CIFAR-10 the test error falls from 8.75 % with 20
 layers to 6.61 % with 110, and is 7.93 % again with 1202. Networks of several families are compared
-by their depths alone, under one recipe.
+by their depths alone, under one recipe; `best_rates` gives each the best of three rates.
 
     python -m experiments.depth_pays --workdir=runs/depth_pays
     python -m experiments.depth_pays --models=alexnet:8,vgg:11,vgg:16 --dataset=cifar10 \

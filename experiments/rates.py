@@ -1,13 +1,18 @@
 """The best of several learning rates for each arm: a comparison that is fair to arms that differ.
 
-A claim plans its arms with `arms`, measures with `measured`, and judges what `best` returns.
+A claim plans its arms with `arms`, or plans as if there were one rate and repeats that plan with
+`repeated`. It measures with `measured`, and judges what `best` returns.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 
 from experiments.plan import Options, Run, Values
 from experiments.results import Row, scores
+
+FACTORS = (0.3, 1.0, 3.0)  # of the recipe's rate
+BEST = "each network at the rate with its least mean training loss"
+IF_FULL = f"at the recipe's rate; with --full {BEST}, of 0.3, 1 and 3 times the recipe's"
 
 
 def arms(
@@ -29,6 +34,37 @@ def arms(
     return [run._replace(group=run.group.rpartition("-")[0]) for run in runs]
 
 
+def repeated(
+    options: Options, plan: Callable[[Options], Sequence[Run]], factors: Sequence[float] = FACTORS
+) -> list[Run]:
+    """Return the runs of a plan at several rates: the recipe's rate times each factor.
+
+    The model of a run at another rate than the recipe's is GROUP-RATE-DEPTH.
+    Raises: ValueError as the plan does.
+    """
+    recipe = options.config(options.networks[0]).optimizer.learning_rate
+    runs = []
+    for factor in factors:
+        rate = float(f"{factor * recipe:.6g}")  # 0.03, and not 0.03 plus a rounding error
+        key = "optimizer.learning_rate"
+        own = plan(options._replace(overrides={**options.overrides, key: f"{rate:g}"}))
+        if factor != 1:
+            own = [
+                run._replace(
+                    model=f"{run.group}-{rate:g}-{run.config.model.depth}",
+                    changes={**run.changes, key: rate},
+                )
+                for run in own
+            ]
+        runs += own
+    return runs
+
+
+def repeated_if_full(options: Options, plan: Callable[[Options], Sequence[Run]]) -> list[Run]:
+    """Return the runs of a plan at all FACTORS with --full, and at the recipe's rate without."""
+    return repeated(options, plan, FACTORS if options.full else (1.0,))
+
+
 def measured(run: Run) -> list[Row]:
     """Return the scores of a run with its learning rate, as the column `rate`."""
     return [row | {"rate": run.config.optimizer.learning_rate} for row in scores(run)]
@@ -45,3 +81,9 @@ def best(rows: Sequence[Row], column: str = "train_loss") -> list[Row]:
         rates.setdefault(row["rate"], []).append(row)
     mean = lambda own: fmean(row[column] for row in own)
     return [row for rates in by_arm.values() for row in min(rates.values(), key=mean)]
+
+
+def told(rows: Sequence[Row]) -> str:
+    """Return the rate of each network among rows that `best` chose, in words."""
+    chosen = {f"{row['family']}-{row['depth']}": row["rate"] for row in rows}
+    return ", ".join(f"{name} {rate:g}" for name, rate in chosen.items())

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from experiments.clean import clean
 from experiments.plan import Run
 from resnet_jax import families, provenance
 from resnet_jax.data import sources
@@ -63,11 +64,13 @@ def record_rules(runs: Sequence[Run], rules: Mapping[str, str]) -> None:
 def scores(run: Run) -> list[Row]:
     """Return a row for each seed of a finished run, with the loss and the score of its task.
 
-    `train_*` are means over the last epoch, as seen in training (records.last_epoch); `test_*` are
-    those of the last evaluation. `chance_*` is the score of the best constant prediction. `seconds`
-    is the time of all starts of the run, `revision` the last start's git revision. Errors are
-    fractions. A run that diverged counts as one that has learned nothing: its scores are those of
-    chance, its loss is that of equal probabilities, and its note says "diverged".
+    `train_*` are means over the last epoch, as seen in training (records.last_epoch); `clean_*` are
+    those of the finished network on the training split, as in evaluation (experiments/clean.py);
+    `test_*` are those of the last evaluation. `chance_*` is the score of the best constant
+    prediction. `seconds` is the time of all starts of the run, `revision` the last start's git
+    revision. Errors are fractions. A run that diverged counts as one that has learned nothing: its
+    scores are those of chance, its loss is that of equal probabilities, and its note says
+    "diverged".
     """
     config, score = run.config, score_of(run.config).name
     lines = records.read(run.workdir / "metrics.jsonl")
@@ -86,16 +89,17 @@ def scores(run: Run) -> list[Row]:
     if divergence(run):
         chance = common[f"chance_{score}"]
         loss = math.log(config.model.num_classes) if "num_classes" in config.model else chance
-        of_chance = {f"train_{score}": chance, f"test_{score}": chance}
+        of_chance = {f"{when}_{score}": chance for when in ("train", "clean", "test")}
         learned_nothing = {"train_loss": loss, **of_chance, "note": DIVERGED}
         return [common | {"seed": seed} | learned_nothing for seed in run.seeds]
     rows = []
-    for seed in run.seeds:
+    for seed, after in zip(run.seeds, clean(run), strict=True):
         train = records.last_epoch(lines, examples(config), seed, score)
         tests = (line for line in lines if line["split"] == "test" and line["seed"] == seed)
         test = max(tests, key=lambda line: line["step"])
         row = {"seed": seed, "train_loss": train["loss"]}
-        row |= {f"train_{score}": train[score], f"test_{score}": test[score]}
+        row |= {f"train_{score}": train[score], f"clean_{score}": after.get(score)}
+        row |= {f"test_{score}": test[score]}
         rows.append(common | row)
     return rows
 

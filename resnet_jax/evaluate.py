@@ -50,21 +50,23 @@ def main(words: Sequence[str] | None = None) -> None:
             arguments.json.write_text(json.dumps(written, indent=2) + "\n", "utf-8")
 
 
-def evaluate(run: trained.Trained, dataset: Dataset, statistics: dict[str, Any]) -> dict[str, Any]:
-    """Return the means over the test split, with every example seen once.
+def evaluate(
+    run: trained.Trained, dataset: Dataset, statistics: dict[str, Any], split: str = "test"
+) -> dict[str, Any]:
+    """Return the means over a split, with every example seen once.
 
-    The task's protocol says how an example is shown to the network.
+    The task's protocol says how an example is shown to the network, also if `split` is "train".
     Raises: FloatingPointError if the loss is not finite.
     """
     task, mesh = TASKS[run.config.task], shard.mesh(devices=1)
     prepare = task.prepare(run.config, statistics)
-    with feeds.feed(mesh, dataset, "test", run.config) as feed:
+    with feeds.feed(mesh, dataset, split, run.config) as feed:
         measure = evaluator(run.net.apply, prepare, task.evaluation, run.state, feed, mesh)
         (means,) = measure(run.state)
-    split = dataset.test_split
+    name = dataset.test_split if split == "test" else split
     if not math.isfinite(means["loss"]):
-        raise FloatingPointError(f"{run.workdir}: the {split} loss is {means['loss']}")
-    return {"split": split, "examples": means.pop("examples"), **means, "protocol": task.protocol}
+        raise FloatingPointError(f"{run.workdir}: the {name} loss is {means['loss']}")
+    return {"split": name, "examples": means.pop("examples"), **means, "protocol": task.protocol}
 
 
 def words_of(measured: dict[str, Any], shown: str) -> str:

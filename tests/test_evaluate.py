@@ -15,21 +15,21 @@ from resnet_jax.tasks.task import Batch
 from tests.in_process import command
 
 
-def measured(run):
+def measured(run, split="test"):
     """Return what `evaluate` measures of an opened run."""
-    return evaluate.evaluate(run, TASKS[run.config.task].build(run.config), trained.statistics(run))
+    dataset = TASKS[run.config.task].build(run.config)
+    return evaluate.evaluate(run, dataset, trained.statistics(run), split)
 
 
-def test_it_counts_what_the_networks_logits_say(imported):
-    workdir, config, _ = imported
-    run = trained.load(workdir)
-    means, digits = measured(run), sources.load("digits", "")
-    assert len(digits.test) % config.batch_size  # the last batch is padded
+@pytest.mark.parametrize(("split", "examples"), [("test", 297), ("train", 1500)])
+def test_it_counts_what_the_networks_logits_say(imported, split, examples):
+    run = trained.load(imported[0])
+    means, images = measured(run, split), getattr(sources.load("digits", ""), split)
     normalisation = Normalisation.from_json(trained.statistics(run), run.config.data.shape)
-    image = normalise.apply(normalisation, jnp.asarray(digits.test.images))
+    image = normalise.apply(normalisation, jnp.asarray(images.images))
     ranks = np.argsort(-np.asarray(jax.jit(run.net.apply)(run.variables, image)), axis=1)
-    right = ranks == digits.test.labels[:, None]
-    assert means["examples"] == 297 and means["split"] == "test"
+    right = ranks == images.labels[:, None]
+    assert means["examples"] == examples and means["split"] == split
     assert means["protocol"] == "center"
     assert means["error"] == pytest.approx(1 - right[:, 0].mean())
     assert means["error_top5"] == pytest.approx(1 - right[:, :5].any(1).mean())

@@ -32,8 +32,8 @@ class Score(NamedTuple):
 
     @property
     def columns(self) -> Columns:
-        """The columns that a finished run has of the score."""
-        return {f"train_{self.name}": self.shown, f"test_{self.name}": self.shown}
+        """The columns of a finished run: in training, of the training split, of the test."""
+        return {f"{when}_{self.name}": self.shown for when in ("train", "clean", "test")}
 
 
 ERROR = Score()

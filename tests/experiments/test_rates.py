@@ -1,6 +1,6 @@
 """Arms at several learning rates, and the best rate of each."""
 
-from experiments import rates
+from experiments import best_rates, rates, twins
 
 
 def test_every_arm_has_every_rate_and_one_group(options):
@@ -17,6 +17,48 @@ def test_a_row_has_its_rate(options, finish):
     (run,) = rates.arms(options(8), {"plain": {"skip": "none"}}, (0.1,), 1)
     finish(run, 0.25)
     assert [(row["rate"], row["train_error"]) for row in rates.measured(run)] == [(0.1, 0.25)]
+
+
+def test_a_plan_is_repeated_at_multiples_of_the_recipes_rate(options):
+    plan = lambda options: twins.runs(options, 1)
+    runs = rates.repeated(options(8), plan)
+    assert [run.model for run in runs] == [
+        "plain-0.003-8", "resnet-0.003-8", "plain-8", "resnet-8", "plain-0.03-8", "resnet-0.03-8",
+    ]  # fmt: skip
+    assert [run.group for run in runs] == ["plain", "resnet"] * 3
+    tried = [run.config.optimizer.learning_rate for run in runs]
+    assert tried == [0.003, 0.003, 0.01, 0.01, 0.03, 0.03]
+    assert [run.workdir for run in runs[2:4]] == [run.workdir for run in plan(options(8))]
+    assert runs[0].chosen[-1] == "optimizer.learning_rate=0.003"
+    asked = options(8, overrides={"optimizer.learning_rate": "0.2"})
+    assert {run.config.optimizer.learning_rate for run in rates.repeated(asked, plan)} == {
+        0.06, 0.2, 0.6,
+    }  # fmt: skip
+    assert rates.repeated_if_full(options(8), plan) == plan(options(8))
+    assert len(rates.repeated_if_full(options(8, full=True), plan)) == 6
+
+
+def test_degradation_at_one_rate_may_be_none_at_the_best_rates():
+    def of(family, depth, rate, error, seed):
+        common = {"model": f"{family}-{rate}-{depth}", "chance_error": 0.9, "test_error": error}
+        own = row(family, depth, rate, error) | common
+        return own | {"seed": seed, "train_error": error + 0.001 * seed}
+
+    def rows(of_plain):
+        return [
+            of(family, depth, rate, error, seed)
+            for seed in range(5)
+            for rate, plain_56 in of_plain.items()
+            for family, depth, error in [
+                ("plain", 8, 0.1), ("plain", 56, plain_56), ("resnet", 8, 0.1), ("resnet", 56, 0.1),
+            ]
+        ]  # fmt: skip
+
+    judge, control = best_rates.CLAIM.judge, best_rates.CLAIM.control
+    degraded = rows({0.01: 0.7, 0.03: 0.8})
+    assert judge(degraded).holds is True and "plain-56 0.01" in judge(degraded).says
+    assert judge(rows({0.01: 0.7, 0.03: 0.1})).holds is False
+    assert control is not None and judge(control(degraded)).holds is False
 
 
 def row(family, depth, rate, loss):

