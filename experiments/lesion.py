@@ -10,6 +10,7 @@ that change the shape cannot be left out of a plain network, and are kept in bot
     python -m experiments.lesion --workdir=runs/lesion
 """
 
+import functools
 from statistics import fmean
 
 import jax
@@ -82,31 +83,43 @@ def measure(run: Run) -> list[Row]:
 
 def errors_of(network: Network, masks: jax.Array) -> jax.Array:
     """Return the error of the batch under each mask of kept blocks."""
-    wrong = lambda output: (output.argmax(-1) != network.batch.target).mean()
+    wrong = functools.partial(error_of, network)
     part = "block" if network.config.model.skip == "none" else "body"
     return lesions(network.net.apply, network.variables, network.x, wrong, masks, part=part)
 
 
+def error_of(network: Network, output: jax.Array) -> jax.Array:
+    """Return the share of the batch that an output has wrong."""
+    return (output.argmax(-1) != network.batch.target).mean()
+
+
 def judge(rows: list[Row]) -> Verdict:
     """Test whether one lesion costs the residual network little, and the plain one much."""
+    return costs(rows, "lesion_error", SMALL, "Without one block")
+
+
+def costs(rows: list[Row], column: str, small: float, when: str) -> Verdict:
+    """Test whether the error of a damaged network exceeds the whole network's by less than `small`
+    in residual networks, and by more than LARGE in plain ones.
+    """
     own = where(rows, family="resnet")
-    if idle := lacking(rows, "lesion_error") or learned_nothing(own):
+    if idle := lacking(rows, column) or learned_nothing(own):
         return Verdict(None, idle)
     of = lambda column, family: sample(rows, column, family=family)
     plain = of("whole_error", "plain")
     if fmean(plain) > own[0]["chance_error"] - LARGE:
         return Verdict(None, f"A plain error of {fmean(plain):.1%} cannot rise by {LARGE:.0%}.")
     test = every(
-        no_worse(of("lesion_error", "resnet"), of("whole_error", "resnet"), SMALL, paired=True),
-        larger(of("lesion_error", "plain"), plain, LARGE, paired=True),
+        no_worse(of(column, "resnet"), of("whole_error", "resnet"), small, paired=True),
+        larger(of(column, "plain"), plain, LARGE, paired=True),
     )
-    cost = lambda name: (
-        f"from {fmean(of('whole_error', name)):.1%} to {fmean(of('lesion_error', name)):.1%}"
+    ends = lambda name: (
+        f"from {fmean(of('whole_error', name)):.1%} to {fmean(of(column, name)):.1%}"
     )
     return Verdict.of(
         test,
-        f"Without one block the test error goes {cost('resnet')} in residual networks and "
-        f"{cost('plain')} in plain ones, on average over the blocks.",
+        f"{when} the test error goes {ends('resnet')} in residual networks and {ends('plain')} in "
+        "plain ones, on average over the blocks.",
     )
 
 

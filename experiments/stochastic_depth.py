@@ -42,8 +42,7 @@ def plan(options: Options) -> list[Run]:
 
     Raises: ValueError for several networks.
     """
-    if len(options.networks) > 1:
-        raise ValueError("the claim compares arms at one depth; give one network")
+    options.refuse_several()
     return options.arms(ARMS)
 
 

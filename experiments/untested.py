@@ -34,6 +34,11 @@ UNTESTED = (
         "A server that held the labels measured them. The servers are closed or limit submissions.",
     ),
     Untested(
+        "Very deep plain networks train if they are grown from a shallower trained network (VGG).",
+        "The runs of a sweep are independent of each other: none starts from the weights of "
+        "another. `identity_start` grows an untrained network by exact identities.",
+    ),
+    Untested(
         "AlphaStar and AlphaFold have identity skips.",
         "The networks are parts of large systems, whose inputs, losses and training data are not "
         "here. A trunk that was rebuilt without them would be our network, not theirs.",

@@ -9,13 +9,13 @@ run: if one run in ten fails, five seeds show no failure in 59 % of cases.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import special
 
 Sample = Sequence[float | int] | np.ndarray
-ByDepth = Mapping[int, Sample]
+ByDepth = Mapping[Any, Sample]  # of depths, or of other positive numbers
 
 FEWEST = 3  # seeds
 ROUND_OFF = 1e-12  # of the largest value: smaller differences are taken to be rounding

@@ -38,9 +38,13 @@ Layers = tuple[Layer, ...]
 Row = Layers | Callable[[int], Layers]
 
 
-def single(width: int, stride: int = 1) -> Layers:
-    """One 3x3 convolution: VGG, highway networks, and the one-layer skips of He et al. 2016."""
-    return (Layer(width, 3, stride),)
+def single(width: int, stride: int = 1, size: int = 3) -> Layers:
+    """One convolution: VGG, highway networks, and the one-layer skips of He et al. 2016.
+
+    It is 3x3 unless `size` is another odd number, as in the comparison with 5x5 kernels of Simonyan
+    & Zisserman 2014, arXiv:1409.1556, sec. 2.3.
+    """
+    return (Layer(width, size, stride),)
 
 
 def basic(width: int, stride: int = 1) -> Layers:

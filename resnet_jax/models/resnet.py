@@ -30,7 +30,19 @@ from typing import Any, Literal
 
 import flax.linen as nn
 
-from resnet_jax.keys import ANY, FRACTION, POSITIVE, SIZES, Config, Key, Keys, Part, choice, default
+from resnet_jax.keys import (
+    ANY,
+    FRACTION,
+    POSITIVE,
+    SIZES,
+    Config,
+    Key,
+    Keys,
+    Part,
+    Rule,
+    choice,
+    default,
+)
 from resnet_jax.models import activations, bodies, resnet_layouts, stages
 from resnet_jax.models.activations import RELU, Activation
 from resnet_jax.models.conv import Conv
@@ -65,6 +77,7 @@ def resnet(
     groups: int = 1,
     stem: StemKind = "3x3",
     stride_at: Literal["1x1", "3x3"] = "1x1",
+    kernel_size: int = 3,
     merge: Callable = add,
     per_layer: Mapping[str, Sequence[float]] | None = None,
     skip_dropout: float = 0.0,
@@ -81,12 +94,13 @@ def resnet(
 
     `skip='none'` is the plain twin: the same bodies, and nothing is added to them. `widen`
     multiplies the width of a bottleneck's inner layers, or of all layers of another block; `groups`
-    are those of a bottleneck's 3x3 convolution. `per_layer` has the merge's inputs that differ from
-    block to block, by name: a number for each block (stochastic_depth.py). `skip_dropout` is the
-    rate of dropout on every skip, and `dropout` that before every convolution of a pre-activation
-    body but its first. If `first` is 'own', a first unit that does not change the shape keeps the
-    raw x, and its first norm and ReLU are its body's own. Bodies start at zero if `zero`.
-    `activation` stands in the place of every ReLU, but in Fixup.
+    are those of a bottleneck's 3x3 convolution, and `kernel_size` is that of a single one.
+    `per_layer` has the merge's inputs that differ from block to block, by name: a number for each
+    block (stochastic_depth.py). `skip_dropout` is the rate of dropout on every skip, and `dropout`
+    that before every convolution of a pre-activation body but its first. If `first` is 'own', a
+    first unit that does not change the shape keeps the raw x, and its first norm and ReLU are its
+    body's own. Bodies start at zero if `zero`. `activation` stands in the place of every ReLU, but
+    in Fixup.
 
     The equal blocks of a stage are one Stack. A first block that differs from them stands before
     the Stack: it changes the shape, or it is the first block of a pre-activation stage, whose
@@ -98,7 +112,12 @@ def resnet(
         # Fixup has its own scale and its own biases, whatever stands in the place of a norm.
         conv, norm, activation = functools.partial(conv, bias=False, fan="out"), Shift, RELU
     conv, norm, act = activation.kernels(conv), activation.behind(norm), activation.function
-    make = _body(form, shape, sum(stages), stride_at, widen, groups, zero, dropout, conv, norm, act)
+    row = getattr(bodies, shape)
+    if shape == "single":
+        row = functools.partial(row, size=kernel_size)
+    if wide:
+        row = functools.partial(row, stride_at=stride_at, widen=widen, groups=groups)
+    make = _body(form, row, sum(stages), zero, dropout, conv, norm, act)
     normed = form in ("", "relu_before", "relu_preact")
     pick = functools.partial(
         _skip, skip, conv=conv, norm=norm if normed else None, dropout=skip_dropout
@@ -135,15 +154,10 @@ def resnet(
     return Chain(blocks)
 
 
-def _body(
-    form, shape, blocks, stride_at, widen, groups, zero, dropout, conv, norm, act
-) -> Callable:
-    """Return the function (width, stride, ...) -> body of this form and shape."""
+def _body(form, row, blocks, zero, dropout, conv, norm, act) -> Callable:
+    """Return the function (width, stride, ...) -> body of this form, of such a row of layers."""
 
     def make(width, stride, **order):
-        row = getattr(bodies, shape)
-        if shape == "bottleneck":
-            row = functools.partial(row, stride_at=stride_at, widen=widen, groups=groups)
         layers = row(width, stride)
         if form == "fixup":
             return bodies.Fixup(layers, blocks, conv)
@@ -188,7 +202,7 @@ def build(
     counts = counts or published(model.depth, model.block, image)
     check_strides(layers.shape, len(counts), model.stem)
     arguments = {"stride_at": "stride_at", "cardinality": "groups", "zero_init": "zero"}
-    arguments |= {"dropout": "dropout"}
+    arguments |= {"dropout": "dropout", "kernel_size": "kernel_size"}
     of_block = {argument: model[key] for key, argument in arguments.items() if key in model}
     return resnet(
         counts,
@@ -234,6 +248,14 @@ _BOTTLENECK = {
         default(resnet, "groups"), POSITIVE, "groups of a bottleneck's 3x3 convolution"
     ),
 }
+_SINGLE = {
+    "model.kernel_size": Key(
+        default(resnet, "kernel_size"),
+        Rule(lambda size: size > 0 and size % 2 == 1, "must be odd and positive"),
+        "pixels on a side of the one convolution's kernel",
+    ),
+}
+_OF_SHAPE = {"bottleneck": _BOTTLENECK, "single": _SINGLE}
 _PREACT = {
     "model.dropout": Key(
         default(resnet, "dropout"),
@@ -305,7 +327,7 @@ def _check_fixup(config: Config) -> None:
 
 def _block(name: str) -> Part:
     form, shape = form_and_shape(name)
-    keys = _BOTTLENECK if shape == "bottleneck" else {}
+    keys = _OF_SHAPE.get(shape, {})
     words = f"{form or 'original'} order, {SHAPES[shape]} convolutions"
     if form == "fixup":
         return Part(words, keys=keys, check=_check_fixup)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import layer_responses, lesion, path_lengths
+from experiments import layer_responses, lesion, path_lengths, reorder
 from experiments.network import opened
 from resnet_jax.reporting import points
 
@@ -97,6 +97,21 @@ def test_a_lesion_of_a_plain_network_passes_the_input_of_the_block_on(options, o
     shorter = stage_left_out(network)
     assert float(without) == pytest.approx(shorter, abs=1 / 64) and float(whole) != shorter
     assert float(first) == float(whole)  # a block that changes the shape stays
+
+
+def test_blocks_that_change_places_change_nothing_if_they_are_equal(options, open_changed):
+    _, residual = twins(lesion, options, 26)
+    open_changed(lesion, lambda variables: variables)
+    network = lesion.opened(residual, 256, "test")
+    whole, *swapped = reorder.errors_of(network)
+    output = jax.jit(network.net.apply)(network.variables, network.x)
+    assert whole == float(lesion.error_of(network, output))
+    assert len(swapped) == 16 and len(set(swapped)) > 2
+    first = lambda path, leaf: (
+        jnp.broadcast_to(leaf[:1], leaf.shape) if "layers" in [key.key for key in path] else leaf
+    )
+    equal = network._replace(variables=jax.tree.map_with_path(first, network.variables))
+    assert len(set(reorder.errors_of(equal))) == 1
 
 
 def stage_left_out(network):

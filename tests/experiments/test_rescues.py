@@ -73,6 +73,7 @@ def test_lengths_differ_in_the_block_alone_and_have_common_depths(options):
     runs = block_length.plan(options(38, seeds_per_model=1, steps=own))
     models = [dict(run.config.model.items()) for run in runs]
     assert [model.pop("block") for model in models] == ["single", "basic", "triple", "quadruple"]
+    assert models[0].pop("kernel_size") == 3
     assert all(model == models[0] for model in models)
     assert {run.config.steps for run in runs} == {own} == {90}
     asked = block_length.plan(options(38, seeds_per_model=1, steps=300))
@@ -168,28 +169,30 @@ def test_batch_norm_is_trained_at_the_deepest_alone(options):
         no_norm_depth.plan(options(20))
 
 
-def rescued(tanh, tat, bare=0.88):
+def rescued(tanh, tat, linear=0.08, bare=0.88):
     means = {"residual": 0.05, "plain": 0.3, "plain_without_norm": bare}
-    return errors(**means, orthogonal_tanh=tanh, tat=tat)
+    return errors(**means, orthogonal_tanh=tanh, tat=tat, looks_linear=linear)
 
 
 @pytest.mark.parametrize(
     "given,expected",
     [
-        ((0.1, 0.08), [True, True]),
-        ((0.3, 0.08), [False, True]),
-        ((0.3, 0.85), [False, False]),
+        ((0.1, 0.08), [True, True, True]),
+        ((0.3, 0.08, 0.4), [False, True, False]),
+        ((0.3, 0.85, 0.153), [False, False, None]),
     ],
 )
 def test_plain_networks_are_rescued_or_not(given, expected):
     assert verdicts(plain_rescue, rescued(*given)) == expected
-    assert controls(plain_rescue, rescued(*given)) == [False, False]
+    assert controls(plain_rescue, rescued(*given)) == [False, False, False]
 
 
 def test_rescued_networks_have_neither_skips_nor_norms(options):
     runs = plain_rescue.plan(options(8, seeds_per_model=1))
     tat = next(run.config for run in runs if run.group == "tat")
     assert (tat.norm.kind, tat.model.skip, tat.model.activation) == ("none", "none", "tat")
+    linear = next(run.config for run in runs if run.group == "looks-linear")
+    assert (linear.norm.kind, linear.model.kernel_start) == ("none", "looks_linear")
 
 
 def identity(plain, residual, dirac):

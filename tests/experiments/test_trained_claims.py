@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import pytest
 
@@ -11,6 +12,7 @@ from experiments import identity_construction, listing
 from experiments.claim import judged
 from experiments.rows import lacking, sample
 from resnet_jax import config as configs
+from resnet_jax import families
 
 CLAIMS = listing.claims()
 STATEMENTS = {s.name: s for claim in CLAIMS.values() for s in claim.statements}
@@ -55,7 +57,8 @@ def lesions(plain, residual, **columns):
     """Return rows of whole and lesioned networks, from (whole, lesioned) errors of both arms."""
     pairs = {"plain": plain, "resnet": residual}
     return {
-        (family, 56): {"whole_error": whole, "lesion_error": lesioned} | columns
+        (family, 56): {"whole_error": whole, "lesion_error": lesioned, "swap_error": lesioned}
+        | columns
         for family, (whole, lesioned) in pairs.items()
     }
 
@@ -66,6 +69,36 @@ def paths(relative, decades):
     plain = {"relative_length": 2.0, "decades_a_block": None}
     common = {"effective_length": 10.0, "blocks": 27}
     return {("plain", 56): plain | common, ("resnet", 56): resnet | common}
+
+
+def shares(identity, gained):
+    """Return the smallest share of a signal over the equal share, by depth, of two arms."""
+    arms = {"identity": identity, "gains-0.5": gained}
+    return {
+        (family, depth): {"of_equal_share": of, "share": of / depth**0.5}
+        for family, by_depth in arms.items()
+        for depth, of in by_depth.items()
+    }
+
+
+def sizes(dense, residual):
+    """Return a DenseNet and a residual network, from their (test error, parameters)."""
+    own = lambda error, count: {"test_error": error, "parameters": count}
+    return {("densenet", 22): own(*dense), ("resnet", 20): own(*residual)}
+
+
+def kernels(small, large):
+    """Return networks of 3x3 pairs and of 5x5 layers, from their test errors."""
+    return {
+        ("two-3x3", 20): {"test_error": small, "parameters": 18},
+        ("one-5x5", 11): {"test_error": large, "parameters": 25},
+    }
+
+
+def survivals(column, *means):
+    """Return networks with survivals 1, 0.75 and 0.5, from the means of a column."""
+    names = ("survival-1", "survival-0.75", "survival-0.5")
+    return {(name, 56): {column: mean} for name, mean in zip(names, means, strict=True)}
 
 
 class Case(NamedTuple):
@@ -184,6 +217,43 @@ CASES = {
     ),
     "lesion": Case(
         lesions((0.2, 0.8), (0.03, 0.05)), lesions((0.2, 0.8), (0.03, 0.2)), False, ("resnet", 56)
+    ),
+    "reorder": Case(
+        lesions((0.2, 0.8), (0.03, 0.07)), lesions((0.2, 0.8), (0.03, 0.4)), False, ("resnet", 56)
+    ),
+    "survival": Case(
+        survivals("test_error", 0.08, 0.07, 0.05),
+        survivals("test_error", 0.05, 0.05, 0.08),
+        None,
+        ("survival-1", 56),
+    ),
+    "survival_damages": Case(
+        survivals("train_error", 0.01, 0.03, 0.1),
+        survivals("train_error", 0.1, 0.05, 0.03),
+        None,
+        ("survival-1", 56),
+    ),
+    "small_kernels_train": Case(kernels(0.05, 0.1), kernels(0.1, 0.05), None, ("one-5x5", 11)),
+    "densenet_parameters": Case(
+        sizes((0.05, 71), (0.05, 269)), sizes((0.08, 71), (0.05, 269)), False, ("resnet", 20)
+    ),
+    "dilution_trained": Case(
+        shares({20: 0.9, 56: 0.8}, {20: 0.3, 56: 0.1}),
+        shares({20: 0.9, 56: 0.2}, {20: 0.3, 56: 0.1}),
+        False,
+        ("identity", 56),
+    ),
+    "open_gates_train": Case(
+        arms("train_error", residual=0.05, two_gates=0.055, coupled=0.6),
+        arms("train_error", residual=0.05, two_gates=0.1, coupled=0.6),
+        False,
+        ("residual", 56),
+    ),
+    "open_gates_curves": Case(
+        arms("curve_loss", residual=0.5, two_gates=0.51, coupled=1.9),
+        arms("curve_loss", residual=0.5, two_gates=0.7, coupled=1.9),
+        False,
+        ("residual", 56),
     ),
     "lesions_add_up": Case(
         {("resnet", 56): {"lesion_error": 0.05, **WITHOUT}}
@@ -318,6 +388,13 @@ DIFFER = {
     },
     "highway_depth": {"highway": set(), "plain": {"model.skip", "model.gate_bias"}},
     "best_rates": TWINS,
+    "reorder": TWINS,
+    "survival": {"survival-1": set(), **dict.fromkeys(
+        ("survival-0.75", "survival-0.5"), {"model.survival"})},
+    "open_gates_train": {
+        "residual": set(), "two-gates": GATED | {"model.carry_bias"}, "coupled": GATED,
+    },
+    "dilution_trained": {"identity": set(), "gains-0.5": {"model.gains"}},
     "layer_responses": TWINS,
     "lesion": TWINS,
     "path_lengths": TWINS,
@@ -365,7 +442,8 @@ def test_the_scale_of_the_paper_can_be_planned(name, options):
             configs.check(run.config)
 
 
-SEVERAL = ("shortcuts", "normless", "activations", "lesion", "path_lengths")
+SEVERAL = ("shortcuts", "normless", "activations", "lesion", "reorder", "path_lengths")
+SEVERAL += ("survival", "open_gates_train", "small_kernels_train")
 PER_DEPTH = [name for name in OWN if name not in SEVERAL]
 REFUSED = [
     *((name, {}, (8, 20), "resnet:8, resnet:20 are 2 networks.*--models=resnet:20") for name in
@@ -376,6 +454,10 @@ REFUSED = [
       for name, depths in (("layer_responses", (8, 20)), ("lesion", (26,)), ("path_lengths", (8,)))
       ),
     *((name, {"networks": (("lenet", 5),)}, (), "lenet") for name in OWN),
+    ("small_kernels_train", {"networks": (("vgg", 16),)}, (), "vgg:16 has no three equal stages"),
+    ("small_kernels_train", {}, (23,), "resnet:23 has no three equal .*--models=resnet:20"),
+    ("densenet_parameters", {}, (20, 56), "resnet, resnet: .*--models=densenet:22,resnet:20"),
+    ("dilution_trained", {}, (8, 20), "resnet:8 has no two neighbouring .*--depths=20,56"),
     ("lesion", {}, (20,), "plain-20: 7 of its blocks keep the shape; .*--models=resnet:26"),
     ("depth_pays", {"networks": (("vgg", 16), ("resnet", 8), ("highway", 16))}, (),
      "vgg:16, highway:16 have one depth"),
@@ -396,7 +478,30 @@ def test_what_a_claim_cannot_speak_of_is_refused_in_one_line(
     assert "\n" not in str(refusal.value)
 
 
+def test_a_5x5_layer_stands_for_each_pair_of_3x3_layers(options):
+    small, large = CLAIMS["small_kernels_train"].plan(options(20, seeds_per_model=1))
+    assert (small.config.model.depth, large.config.model.depth) == (20, 11)
+    differ = configs.flatten(small.config).items() ^ configs.flatten(large.config).items()
+    assert {key for key, _ in differ} == {"model.depth", "model.block", "model.kernel_size"}
+    kernels = [
+        {
+            leaf.shape[-4:-2]
+            for leaf in jax.tree.leaves(families.shapes(run.config)["params"])
+            if len(leaf.shape) >= 4 and leaf.shape[-2] > 1
+        }
+        for run in (small, large)
+    ]
+    assert kernels == [{(3, 3)}, {(5, 5)}]
+
+
+def test_a_densenet_that_is_too_large_does_not_hold():
+    judge = CLAIMS["densenet_parameters"].judge
+    assert judge(rows(sizes((0.01, 140), (0.05, 269)))).holds is False
+
+
 def test_what_the_refusals_advise_is_accepted(options):
+    assert CLAIMS["small_kernels_train"].plan(options(20))
+    assert CLAIMS["densenet_parameters"].plan(options(networks=(("densenet", 22), ("resnet", 20))))
     assert CLAIMS["lesion"].plan(options(26))
     assert CLAIMS["depth_pays"].plan(options(networks=(("alexnet", 8), ("vgg", 11), ("vgg", 16))))
     assert CLAIMS["highway_depth"].plan(options(networks=(("highway", 20), ("highway", 50))))

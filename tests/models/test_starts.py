@@ -40,6 +40,31 @@ def test_a_delta_orthogonal_layer_that_narrows_keeps_the_gradient_and_the_mean_s
     assert np.square(y).mean() == pytest.approx(2 * np.square(x).mean(), rel=0.15)
 
 
+def test_looks_linear_layers_with_relus_are_linear_and_keep_the_length():
+    layers = [Conv(12, kernel_start="looks_linear") for _ in range(20)]
+    x = jax.random.normal(jax.random.key(0), (3, 5, 4, 3))
+    key, y, weights = jax.random.key(1), x[:1], []
+    for layer in layers:
+        weights.append(layer.init(key, y))
+        y = layer.apply(weights[-1], y)
+        key = jax.random.fold_in(key, 0)
+
+    def signal(x):
+        for layer, variables in zip(layers, weights, strict=True):
+            x = jax.nn.relu(layer.apply(variables, x))
+        return x[..., :6] - x[..., 6:]
+
+    z = signal(x)
+    np.testing.assert_allclose(signal(x[:1] - 2 * x[1:2])[0], z[0] - 2 * z[1], atol=1e-4)
+    np.testing.assert_allclose(squares(z), squares(x), rtol=1e-4)
+
+
+@pytest.mark.parametrize("width,groups", [(9, 1), (12, 2)])
+def test_looks_linear_channels_are_pairs_of_one_group(width, groups):
+    with pytest.raises(ValueError, match="looks_linear for .* choose an even model.width"):
+        started(width, 6, "looks_linear", groups=groups)
+
+
 @pytest.mark.parametrize("groups,size,stride", [(1, 3, 1), (2, 3, 1), (6, 2, 1), (1, 5, 2)])
 def test_a_dirac_layer_passes_its_input_on(groups, size, stride):
     options = {"size": size, "groups": groups, "stride": stride}
