@@ -5,6 +5,7 @@ import json
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax import lax
 
@@ -15,6 +16,7 @@ from benchmarks import (
     loop_convolutions,
     memory_vs_depth,
     peers,
+    probe_cost,
     soak,
     streaming,
 )
@@ -143,7 +145,7 @@ def test_table_says_what_is_absent():
 
 COMMANDS = (
     *("checkpoints", "collectives", "compile_vs_depth", "depth_sweep", "loop_convolutions"),
-    *("memory_vs_depth", "soak", "step_time", "streaming", "throughput"),
+    *("memory_vs_depth", "soak", "step_time", "probe_cost", "streaming", "throughput"),
 )
 
 
@@ -236,6 +238,22 @@ def test_checkpoints_are_saved_sealed_and_trained_beside(monkeypatch):
     assert [row["program"] for row in rows] == ["save_1_mb", "train_8"]
     names = {"seal_over_save_1_mb", "verify_over_save_1_mb", "save_of_10_minutes_8"}
     assert set(ratios) == names
+
+
+def test_a_step_under_the_probe_is_the_step_and_measures_every_block():
+    config = common.recipe("depth=8", 4, width=2)
+    state = common.create_state(config, build(config))
+    batch = common.make_batch(config)
+    steps = [probe_cost.training_step(config, state, batch, probe) for probe in (False, True)]
+    (plain, nothing), (probed, measured) = (jax.jit(step)(state, batch) for step in steps)
+    assert nothing is None
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        plain.params,
+        probed.params,
+    )
+    assert [values.shape for values in measured] == [(3,), (3,)]
+    assert all((values > 0).all() for values in measured)
 
 
 def test_a_soak_refuses_an_unknown_scenario(capsys):
