@@ -19,7 +19,7 @@ $(STAMP): requirements.txt pyproject.toml
 
 # Four virtual devices of the CPU train a seed each: faster than one seed after the other.
 demo: setup
-	JAX_PLATFORMS=cpu XLA_FLAGS="$$XLA_FLAGS --xla_force_host_platform_device_count=4" \
+	JAX_PLATFORMS=cpu \
 	    $(BIN)/python -m experiments.degradation --dataset=digits --depths=8,20,56 --seeds=4 \
 	    --config.replicas=4 --workdir=runs/demo
 

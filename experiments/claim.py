@@ -13,6 +13,7 @@ are missing, resumes what was stopped, and writes the report.
 
 import contextlib
 import hashlib
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -179,6 +180,7 @@ def command(claim: Claim) -> Callable[..., None]:
                 options = claim.options(arguments)
                 runs = list(claim.plan(options))
                 if not arguments.list:  # before the checks, which ask JAX for its devices
+                    divide_cpu(runs)
                     stack.enter_context(cluster.join(arguments))
                 plan.check(runs, options, claim.task)
                 if arguments.run is None and (few := few_seeds(claim, runs)):
@@ -199,6 +201,19 @@ def command(claim: Claim) -> Callable[..., None]:
                 conclude(claim, options, runs)
 
     return main
+
+
+def divide_cpu(runs: Sequence[Run]) -> None:
+    """Have JAX divide the CPU into as many devices as each run has replicas.
+
+    Replicas need a device each, or an equal share of the devices. Accelerators are not affected,
+    nor is a process that uses its CPU already, or whose XLA_FLAGS say how to divide it.
+    """
+    replicas = {run.config.replicas for run in runs}
+    chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if len(replicas) == 1 and replicas != {1} and not chosen:
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", *replicas)
 
 
 def few_seeds(claim: Claim, runs: Sequence[Run]) -> str:

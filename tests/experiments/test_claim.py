@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import pytest
 
 from experiments import __main__ as index
@@ -270,6 +271,29 @@ def test_processes_meet_before_jax_is_asked_for_devices(small, tmp_path, monkeyp
     monkeypatch.setattr(claim.sweep, "execute", lambda *_: order.append("execute"))
     small.main([f"--workdir={tmp_path}/runs", "--run=0"])
     assert order == ["join", "check", "execute"]
+
+
+@pytest.mark.parametrize(
+    "replicas,flags,asked",
+    [((5, 5), "", [5]), ((1, 1), "", []), ((4, 5), "", []),
+     ((5, 5), "--xla_force_host_platform_device_count=10", [])],
+)  # fmt: skip
+def test_the_cpu_has_a_device_for_each_replica_unless_xla_flags_divide_it(
+    options, monkeypatch, replicas, flags, asked
+):
+    updates = {}
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    monkeypatch.setattr(jax.config, "update", updates.__setitem__)
+    of = lambda count: options(8, overrides={"replicas": str(count)})
+    claim.divide_cpu([of(count).run("resnet-8", ("resnet", 8), 0) for count in replicas])
+    assert updates == {"jax_num_cpu_devices": number for number in asked}
+
+
+def test_a_process_that_uses_its_cpu_keeps_its_devices(options, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    devices = jax.devices()
+    claim.divide_cpu([options(8, overrides={"replicas": "5"}).run("a", ("resnet", 8), 0)])
+    assert jax.devices() == devices
 
 
 def test_jobs_and_lists_take_no_accelerator(small, training, tmp_path, monkeypatch):
