@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 
-from experiments import flags, jobs, plan, results, sweep
+from experiments import clean, flags, jobs, plan, results, sweep
 from experiments.plan import NONE, Network, Options, Run
 from experiments.results import Row, scores
 from resnet_jax import cluster
@@ -243,6 +243,7 @@ def conclude(claim: Claim, options: Options, runs: Sequence[Run]) -> dict[str, A
     from resnet_jax.reporting import tables
 
     common = options.changes()
+    clean.measure([run for run in runs if run.trained and not results.divergence(run)])
     rows = [
         results.named(run) | row | {"changes": [*common, *run.chosen]}
         for run in runs

@@ -7,6 +7,7 @@ clean error is that of the finished network on the training images, as in evalua
 
 import contextlib
 import json
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from experiments.plan import Run
@@ -15,32 +16,57 @@ from resnet_jax.run import directory
 from resnet_jax.tasks import TASKS
 
 FILE = "clean.json"  # in the run's directory: {"step": its last step, "seeds": [the means]}
+Means = list[dict[str, Any]]
 
 
-def clean(run: Run) -> list[dict[str, Any]]:
+def clean(run: Run) -> Means:
     """Return the means of the task's measure over the training split, for each seed of a run.
 
-    They are measured once, and then read from the run's directory. They are {} for a network whose
-    loss is not finite in evaluation, which the statistics of its batches may hide in training.
-    Raises: ValueError if the run has no checkpoint; OSError if its checkpoints are damaged.
+    They are read from the run's directory if `measure` has been there. They are {} for a network
+    whose loss is not finite in evaluation, which the statistics of its batches may hide in
+    training. Raises: ValueError if the run has no checkpoint; OSError if its checkpoints are
+    damaged.
     """
+    kept = _read(run)
+    return next(_measured([run])) if kept is None else kept
+
+
+def measure(runs: Sequence[Run]) -> None:
+    """Measure the runs that were not measured at their last step, and write it to their
+    directories.
+
+    Runs that differ in their seed alone share a compiled program. Raises: as `clean`.
+    """
+    alike: dict[str, list[Run]] = {}
+    for run in runs:
+        if _read(run) is None:
+            alike.setdefault(run.model, []).append(run)
+    for same in alike.values():
+        for run, seeds in zip(same, _measured(same), strict=True):
+            with contextlib.suppress(PermissionError):  # a run of another user
+                kept = {"step": run.config.steps, "seeds": seeds}
+                directory.write(run.workdir / FILE, json.dumps(kept) + "\n")
+
+
+def _read(run: Run) -> Means | None:
     path = run.workdir / FILE
     kept = directory.read(path) if path.exists() else {}
-    if kept.get("step") != run.config.steps:
-        kept = {
-            "step": run.config.steps,
-            "seeds": [_measured(run, i) for i in range(len(run.seeds))],
-        }
-        with contextlib.suppress(PermissionError):  # a run of another user
-            directory.write(path, json.dumps(kept) + "\n")
-    return kept["seeds"]
+    return kept["seeds"] if kept.get("step") == run.config.steps else None
 
 
-def _measured(run: Run, replica: int) -> dict[str, Any]:
-    opened = trained.load(run.workdir, run.config.data.get("dir"), replica)
-    dataset = TASKS[run.config.task].build(opened.config)
-    try:
-        means = evaluate.evaluate(opened, dataset, trained.statistics(opened), "train")
-    except FloatingPointError:
-        return {}
-    return {name: value for name, value in means.items() if isinstance(value, float)}
+def _measured(runs: Sequence[Run]) -> Iterator[Means]:
+    """Yield what `clean` returns of each run; the runs differ in their seed alone."""
+    means_of = None
+    for run in runs:
+        seeds = []
+        for replica in range(len(run.seeds)):
+            opened = trained.load(run.workdir, run.config.data.get("dir"), replica)
+            if means_of is None:
+                dataset = TASKS[run.config.task].build(opened.config)
+                statistics = trained.statistics(opened)
+                means_of = evaluate.compiled(opened, dataset, statistics, "train")
+            means: dict[str, Any] = {}
+            with contextlib.suppress(FloatingPointError):
+                means = means_of(opened)
+            seeds.append({name: mean for name, mean in means.items() if isinstance(mean, float)})
+        yield seeds

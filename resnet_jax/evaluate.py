@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from resnet_jax import command, trained
@@ -58,15 +58,28 @@ def evaluate(
     The task's protocol says how an example is shown to the network, also if `split` is "train".
     Raises: FloatingPointError if the loss is not finite.
     """
+    return compiled(run, dataset, statistics, split)(run)
+
+
+def compiled(
+    run: trained.Trained, dataset: Dataset, statistics: dict[str, Any], split: str = "test"
+) -> Callable[[trained.Trained], dict[str, Any]]:
+    """Return `evaluate` as a function of the run, for runs that differ in their states alone."""
     task, mesh = TASKS[run.config.task], shard.mesh(devices=1)
     prepare = task.prepare(run.config, statistics)
-    with feeds.feed(mesh, dataset, split, run.config) as feed:
-        measure = evaluator(run.net.apply, prepare, task.evaluation, run.state, feed, mesh)
-        (means,) = measure(run.state)
+    # No step of training is left, for which a feed of the training split would read ahead.
+    feed = feeds.feed(mesh, dataset, split, run.config, first=run.config.steps)
+    measure = evaluator(run.net.apply, prepare, task.evaluation, run.state, feed, mesh)
     name = dataset.test_split if split == "test" else split
-    if not math.isfinite(means["loss"]):
-        raise FloatingPointError(f"{run.workdir}: the {name} loss is {means['loss']}")
-    return {"split": name, "examples": means.pop("examples"), **means, "protocol": task.protocol}
+
+    def means_of(run: trained.Trained) -> dict[str, Any]:
+        (means,) = measure(run.state)
+        if not math.isfinite(means["loss"]):
+            raise FloatingPointError(f"{run.workdir}: the {name} loss is {means['loss']}")
+        examples = means.pop("examples")
+        return {"split": name, "examples": examples, **means, "protocol": task.protocol}
+
+    return means_of
 
 
 def words_of(measured: dict[str, Any], shown: str) -> str:

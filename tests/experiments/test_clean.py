@@ -6,7 +6,7 @@ import shutil
 import jax.numpy as jnp
 import pytest
 
-from experiments.clean import clean
+from experiments.clean import _measured, clean, measure
 from experiments.plan import Run
 from resnet_jax import evaluate, trained
 from resnet_jax.data import sources
@@ -30,19 +30,42 @@ def test_it_is_the_error_of_the_predictions_without_augmentation(run):
 
 
 def test_it_is_measured_once_for_each_number_of_steps(run):
+    measure([run])
     (means,) = clean(run)
     file = run.workdir / "clean.json"
     file.write_text(json.dumps({"step": run.config.steps, "seeds": [{"error": 0.5}]}))
+    measure([run])
     assert clean(run) == [{"error": 0.5}]
     file.write_text(json.dumps({"step": run.config.steps + 1, "seeds": [{"error": 0.5}]}))
     assert clean(run) == [means]
+    measure([run])
+    assert json.loads(file.read_text()) == {"step": run.config.steps, "seeds": [means]}
+
+
+def test_runs_that_differ_in_their_seed_are_measured_by_one_program(run, tmp_path, monkeypatch):
+    other = run._replace(workdir=tmp_path / "other")
+    shutil.copytree(run.workdir, other.workdir)
+    load, compiled, programs = trained.load, evaluate.compiled, []
+
+    def changed(workdir, *arguments):
+        opened = load(workdir, *arguments)
+        if workdir == other.workdir:
+            opened.state.params["head"]["dense"]["bias"] = jnp.arange(10.0)
+        return opened
+
+    monkeypatch.setattr(trained, "load", changed)
+    monkeypatch.setattr(evaluate, "compiled", lambda *a: programs.append(a) or compiled(*a))
+    measure([run, other])
+    assert len(programs) == 1
+    assert clean(run) != clean(other) == next(_measured([other]))
 
 
 def test_a_loss_that_is_not_finite_has_no_clean_error(run, monkeypatch):
-    def evaluated(opened, *arguments):
+    def loaded(*arguments):
+        opened = load(*arguments)
         opened.state.params["head"]["dense"]["bias"] = jnp.full((10,), jnp.nan)
-        return measure(opened, *arguments)
+        return opened
 
-    measure = evaluate.evaluate
-    monkeypatch.setattr(evaluate, "evaluate", evaluated)
+    load = trained.load
+    monkeypatch.setattr(trained, "load", loaded)
     assert clean(run) == [{}]
