@@ -70,17 +70,21 @@ def measured(run: Run) -> list[Row]:
     return [row | {"rate": run.config.optimizer.learning_rate} for row in scores(run)]
 
 
-def best(rows: Sequence[Row], column: str = "train_loss") -> list[Row]:
-    """Return the rows of the rate at which an arm has its least mean of the column over seeds.
+def best(
+    rows: Sequence[Row], column: str = "train_loss", by: Sequence[str] = ("rate",)
+) -> list[Row]:
+    """Return the rows of the setting at which an arm has its least mean of the column over seeds.
 
-    Each arm and depth has its own rate. The smallest rate is taken if several are equal.
+    A setting is a value of each column of `by`. Each arm and depth has its own best setting; the
+    first in ascending order is taken if several are equal.
     """
-    by_arm: dict[tuple[str, int], dict[float, list[Row]]] = {}
-    for row in sorted(rows, key=lambda row: row["rate"]):
-        rates = by_arm.setdefault((row["family"], row["depth"]), {})
-        rates.setdefault(row["rate"], []).append(row)
+    by_arm: dict[tuple[str, int], dict[tuple[float, ...], list[Row]]] = {}
+    for row in rows:
+        settings = by_arm.setdefault((row["family"], row["depth"]), {})
+        settings.setdefault(tuple(row[name] for name in by), []).append(row)
     mean = lambda own: fmean(row[column] for row in own)
-    return [row for rates in by_arm.values() for row in min(rates.values(), key=mean)]
+    least = lambda settings: min((settings[setting] for setting in sorted(settings)), key=mean)
+    return [row for settings in by_arm.values() for row in least(settings)]
 
 
 def told(rows: Sequence[Row]) -> str:

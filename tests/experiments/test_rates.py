@@ -71,3 +71,9 @@ def test_each_arm_and_depth_has_its_own_best_rate():
     rows += [row("b", 8, 0.1, 0.5), row("b", 8, 0.01, 0.5)]
     assert rates.best(rows) == [rows[0], rows[1], rows[4], rows[7]]
     assert rates.best(rows, "b") == [rows[2], rows[3], rows[5], rows[7]]
+    with_bias = [
+        rows[0] | {"bias": -1},
+        rows[0] | {"bias": -2, "train_loss": 0.9},
+        rows[4] | {"bias": 0},
+    ]
+    assert rates.best(with_bias, by=("bias", "rate")) == with_bias[1:]

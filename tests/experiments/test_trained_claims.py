@@ -1,6 +1,7 @@
 """Claims about trained networks: each rule on invented rows, each plan, what is refused."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -36,6 +37,7 @@ def rows(means: Means, spread=0.001, seeds=5):
     return [
         {"model": f"{family}-{depth}", "family": family, "depth": depth, "seed": seed}
         | {"train_error": 0.05, "test_error": 0.05, "train_loss": 0.1, "rate": 0.1}
+        | {"gate_bias": 0.0}
         | {column: moved(column, value) for column, value in columns.items()}
         | {"chance_error": 0.9}
         for seed in range(seeds)
@@ -412,8 +414,10 @@ def test_arms_differ_in_what_they_should_and_in_nothing_else(name, options):
     assert {run.group for run in runs} == DIFFER[name].keys()
     assert {run.config.model.depth for run in runs} == set(depths)
     seeds = 1 if claim.kind == "exact" else 5
-    tried = len({run.config.optimizer.learning_rate for run in runs})
-    assert len(runs) == len(depths) * len(DIFFER[name]) * seeds * tried
+    tried = Counter((run.group, run.config.model.depth) for run in runs)
+    assert len(tried) == len(depths) * len(DIFFER[name])
+    assert len(set(tried.values())) == 1  # each arm has as many settings
+    assert len(runs) == seeds * len({run.model for run in runs})
     assert len({run.config.seed for run in runs}) == seeds
     base = next(iter(DIFFER[name]))
     flat = {
