@@ -75,11 +75,24 @@ def kernel_start(
     return he
 
 
+def _orthogonal(shape: tuple[int, int], key: Any, dtype: Any) -> Float[Array, "e d"]:
+    """Return a random matrix Q with Q Q^T = 1, or with Q^T Q = 1 if it narrows.
+
+    The matrices of a Stack's layers are drawn one after the other. Batched, XLA:CPU (jax 0.10.2)
+    shares a batch of QR decompositions out over its threads; with two threads, several batches at a
+    time wait for each other without an end.
+    """
+    draw = jax.custom_batching.sequential_vmap(
+        lambda key: nn.initializers.orthogonal()(key, shape, dtype)
+    )
+    return draw(key)
+
+
 def _delta_orthogonal(scale: float, groups: int, key: Any, shape: Any, dtype: Any = jnp.float32):
     *_, e, d = shape
-    draw = lambda key: nn.initializers.orthogonal(scale)(key, (e, d // groups), dtype)
-    matrices = jax.vmap(draw)(jax.random.split(key, groups))
-    return at_centre(jnp.concatenate(list(matrices), -1), shape)
+    draw = lambda key: scale * _orthogonal((e, d // groups), key, dtype)
+    matrices = [draw(key) for key in jax.random.split(key, groups)]
+    return at_centre(jnp.concatenate(matrices, -1), shape)
 
 
 def _looks_linear(groups: int, key: Any, shape: Any, dtype: Any = jnp.float32):
@@ -90,7 +103,7 @@ def _looks_linear(groups: int, key: Any, shape: Any, dtype: Any = jnp.float32):
             "are pairs, and have one group; choose an even model.width, or another start"
         )
     inputs = e // 2 if e % 2 == 0 else e
-    matrix = nn.initializers.orthogonal()(key, (inputs, d // 2), dtype)
+    matrix = _orthogonal((inputs, d // 2), key, dtype)
     mirrored = jnp.concatenate([matrix, -matrix], -1)
     return at_centre(mirrored if e % 2 else jnp.concatenate([mirrored, -mirrored]), shape)
 

@@ -1,5 +1,10 @@
 """How the kernels of convolutions start: what each start keeps, and in which kernels."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,6 +62,22 @@ def test_looks_linear_layers_with_relus_are_linear_and_keep_the_length():
     z = signal(x)
     np.testing.assert_allclose(signal(x[:1] - 2 * x[1:2])[0], z[0] - 2 * z[1], atol=1e-4)
     np.testing.assert_allclose(squares(z), squares(x), rtol=1e-4)
+
+
+def test_orthogonal_kernels_of_many_layers_are_drawn_with_two_threads():
+    """XLA:CPU waits without an end for batches of QR decompositions that share two threads."""
+    script = """
+import jax
+from resnet_jax import trained
+from tests.recipes import recipe
+config = recipe("digits", "depth=56,skip=none", model__kernel_start="delta_orthogonal")
+jax.block_until_ready(trained.init(config))
+"""
+    environment = os.environ | {"NPROC": "2", "XLA_FLAGS": ""}
+    root = Path(__file__).parent.parent.parent
+    subprocess.run(
+        [sys.executable, "-c", script], env=environment, cwd=root, check=True, timeout=120
+    )
 
 
 @pytest.mark.parametrize("width,groups", [(9, 1), (12, 2)])
