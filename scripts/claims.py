@@ -48,22 +48,25 @@ def read(results: Path) -> dict[str, Any] | None:
 
 
 def copy(workdir: Path, results: Path) -> None:
-    """Write the index and the figures of a finished workdir to `results`, and nothing else there.
+    """Write the index and the figures of a workdir to `results`, and nothing else there.
 
-    Raises: ValueError if the index is absent, or if claims are missing or failed.
+    Claims that failed to run are missing in `results`, as those that were not done are.
+    Raises: ValueError if the index is absent, or if no claim was done.
     """
     again = f"python -m experiments.all --workdir={workdir}"
     content = read(workdir)
     if content is None:
         raise ValueError(f"{workdir} has no index.json; write it with {again}")
-    failed = [row["experiment"] for row in content["claims"] if row["error"]]
-    if left := [*content["missing"], *dict.fromkeys(failed)]:
-        raise ValueError(f"{workdir} lacks the results of {', '.join(left)}; do them with {again}")
+    done = [row for row in content["claims"] if not row["error"]]
+    if not done:
+        raise ValueError(f"{workdir} has the results of no claim; do them with {again}")
+    failed = dict.fromkeys(row["experiment"] for row in content["claims"] if row["error"])
+    content = content | {"missing": [*content["missing"], *failed]}
     results.mkdir(exist_ok=True)
     for old in results.glob("*.png"):
         old.unlink()
     rows = []
-    for row in content["claims"]:
+    for row in done:
         figure = None
         if row["figure"]:
             figure = f"{row['experiment']}.png"
@@ -106,6 +109,8 @@ def table(content: Mapping[str, Any] | None) -> str:
         f"by `{content['command']}`, on {content['hardware'] or 'unknown hardware'}, at revision "
         f"{', '.join(revisions) or 'unknown'}."
     )
+    if content["missing"]:
+        how += f" Not measured yet: {', '.join(f'`{name}`' for name in content['missing'])}."
     return "\n".join([how, "", *rows, ""])
 
 

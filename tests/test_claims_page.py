@@ -78,18 +78,23 @@ def test_the_table_has_a_row_for_each_statement(workdir):
         claims.with_table("no markers", None)
 
 
-@pytest.mark.parametrize(
-    "change,message",
-    [
-        (lambda content: content["missing"].append("lesion"), "lacks the results of lesion; do"),
-        (lambda content: content["claims"][0].update(error="x"), "lacks the results of depth; do"),
-    ],
-)
-def test_an_unfinished_directory_is_refused(workdir, tmp_path, change, message):
+def test_claims_that_were_not_done_or_failed_are_named(workdir, tmp_path):
     content = claims.read(workdir)
-    change(content)
+    content["missing"].append("lesion")
+    content["claims"][2].update(error="x")
     (workdir / "index.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=message):
+    claims.copy(workdir, tmp_path / "results")
+    copied = claims.read(tmp_path / "results")
+    assert [row["name"] for row in copied["claims"]] == ["depth", "depth_of_the_loss"]
+    assert claims.table(copied).splitlines()[0].endswith("Not measured yet: `lesion`, `signal`.")
+
+
+def test_a_directory_without_a_result_is_refused(workdir, tmp_path):
+    content = claims.read(workdir)
+    for row in content["claims"]:
+        row["error"] = "x"
+    (workdir / "index.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="has the results of no claim; do them with"):
         claims.copy(workdir, tmp_path / "results")
     assert not (tmp_path / "results").exists()
 
