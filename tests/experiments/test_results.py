@@ -22,6 +22,8 @@ def measured():
 
 @pytest.mark.parametrize("name", EACH)
 def test_a_claim_without_training_comes_out_as_it_was_measured(name, measured, tmp_path):
+    if name not in measured:
+        pytest.skip(f"{name} is not in results/index.json: it has not been measured yet")
     claim = CLAIMS[name]
     runs = claim.plan(claim.options(flags.parser(name, "").read([f"--workdir={tmp_path}"])))
     rows = [results.named(run) | row for run in runs for row in claim.measure(run)]
