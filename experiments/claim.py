@@ -179,6 +179,8 @@ def command(claim: Claim) -> Callable[..., None]:
             with commands.refusals():
                 options = claim.options(arguments)
                 runs = list(claim.plan(options))
+                if claim.kind != "trained":
+                    options.refuse_replicas()
                 if not arguments.list:  # before the checks, which ask JAX for its devices
                     divide_cpu(runs)
                     stack.enter_context(cluster.join(arguments))
@@ -198,7 +200,8 @@ def command(claim: Claim) -> Callable[..., None]:
                     sweep.execute_apart(runs, arguments.jobs, sys.orig_argv[1:])
                 else:
                     sweep.execute(runs, claim.rules)
-                conclude(claim, options, runs)
+                with commands.refusals():
+                    conclude(claim, options, runs)
 
     return main
 
@@ -280,12 +283,26 @@ def conclude(claim: Claim, options: Options, runs: Sequence[Run]) -> dict[str, A
     return content
 
 
+def diverged(rows: Sequence[Row]) -> str:
+    """Return which networks have runs that diverged, in words; "" if none has."""
+    lost = Counter(row["model"] for row in rows if row.get("note") == results.DIVERGED)
+    if not lost:
+        return ""
+    named = ", ".join(f"{model} ({count})" for model, count in lost.items())
+    return f"Runs that diverged, and count as networks that learned nothing: {named}."
+
+
 def judged(statement: Statement, rows: list[Row], runs: Sequence[Run]) -> dict[str, Any]:
     """Return a statement with the verdicts on the rows and on its control, as results.json has it.
 
     If the rule says yes to the control too, its yes to the rows shows nothing: the verdict is None.
     """
+    if not rows:
+        nothing = Verdict(None, "Nothing was measured.")
+        statement = statement._replace(judge=lambda _: nothing, control=None, against="")
     verdict, control = statement.judge(rows), None
+    if lost := diverged(rows):
+        verdict = verdict._replace(says=f"{verdict.says} {lost}")
     if statement.control is not None:
         of_control = statement.judge(statement.control(rows))
         control = {"against": statement.against} | of_control.told()

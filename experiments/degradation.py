@@ -92,8 +92,9 @@ def judge_family(column: str, margin: float, rows: Sequence[Row], *arms: str) ->
         f"plain networks goes {of_plain}, and that of residual networks {of_residual}; the first "
         f"rise exceeds the second by {tests[2].effect:{shown}}."
     )
-    # Whichever of the tests decides, the effect is that of the skip connection.
-    test = every(*tests)._replace(effect=tests[2].effect, interval=tests[2].interval)
+    test = every(*tests)
+    if test.holds is not False:  # the effect is that of the skip connection, whichever test decides
+        test = test._replace(effect=tests[2].effect, interval=tests[2].interval)
     return Verdict.of(test, says)
 
 

@@ -34,7 +34,11 @@ SKIPS = {"plain": {"skip": "none"}, "resnet": {"skip": "A"}}
 
 
 def plan(options: Options) -> list[Run]:
-    """Return the four forms, and a plain and a residual network, as they start."""
+    """Return the four forms, and a plain and a residual network, as they start.
+
+    Raises: ValueError for several networks.
+    """
+    options.refuse_several()
     forms = {name: {"skip": "A", "merge": name} for name in DROPS}
     return options.arms(forms | SKIPS, 1, trained=False)
 
@@ -98,7 +102,7 @@ def alike(rows: list[Row]) -> Verdict:
         f"bodies from the survival by at most {off:.1f} standard deviations; there are "
         f"{len(different)} different distributions."
     )
-    all_differ = len(different) == len(DROPS) == len(forms)
+    all_differ = len(different) == len(DROPS) == len({row["family"] for row in forms})
     return Verdict(worst <= TOLERANCE and off < 5 and all_differ, said)
 
 
@@ -110,7 +114,8 @@ def one_form(rows: list[Row]) -> list[Row]:
 
 def needs_skip(rows: list[Row]) -> Verdict:
     """Ask whether a plain network without a body forgets its input, and a residual one does not."""
-    plain, residual = (where(rows, family=name)[0]["spread"] for name in SKIPS)
+    plain = max(row["spread"] for row in where(rows, family="plain"))
+    residual = min(row["spread"] for row in where(rows, family="resnet"))
     said = (
         "Without one body, outputs of different images differ by at most "
         f"{plain:.1g} of the largest in a plain network and {residual:.2g} in a residual one."

@@ -156,6 +156,6 @@ def _networks(pairs: Sequence[tuple[str, ...]]) -> tuple[Network, ...]:
         if not family:  # no colon
             usual = FAMILIES[depth].depth if depth in FAMILIES else 20
             raise ValueError(f"--models: {depth!r} is not FAMILY:DEPTH, such as {depth}:{usual}")
-        if not (depth.isascii() and depth.isdecimal()):
+        if not (depth.isascii() and depth.isdecimal() and int(depth)):
             raise ValueError(f"{depth!r} is not a depth, in {family}:{depth}; give layers, as 20")
     return tuple(dict.fromkeys((family, int(depth)) for family, depth in pairs))

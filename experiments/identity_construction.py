@@ -88,7 +88,7 @@ def judge(rows: list[Row]) -> Verdict:
         return Verdict(None, "No network was deepened.")
     worst = max(deepened, key=lambda row: row["difference"])
     return Verdict(
-        worst["difference"] <= TOLERANCE,
+        all(row["difference"] <= TOLERANCE for row in deepened),  # NaN is not
         f"Outputs differ by at most {worst['difference']:.2g} of the largest, with "
         f"{worst['added']} added layers.",
     )

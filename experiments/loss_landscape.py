@@ -32,8 +32,8 @@ from experiments import claim
 from experiments.claim import Claim, Statement, Verdict
 from experiments.network import opened
 from experiments.plan import Options, Run
-from experiments.results import Row, scores
-from experiments.rows import by_depth, learned_nothing, relabelled, where
+from experiments.results import Row, divergence, scores
+from experiments.rows import by_depth, lacking, learned_nothing, relabelled, where
 from resnet_jax import command
 from resnet_jax.analysis.landscape import random_direction, slice_1d
 from resnet_jax.analysis.sharpness import largest_eigenvalues
@@ -57,11 +57,14 @@ def plan(options: Options) -> list[Run]:
     Raises: ValueError for one depth.
     """
     options.refuse_one_depth()
+    options.refuse_replicas()
     return options.arms(ARMS)
 
 
 def measure(run: Run) -> list[Row]:
     """Return the loss along directions, the rises at the distance, and the largest eigenvalue."""
+    if divergence(run):
+        return scores(run)
     network = opened(run, examples=EXAMPLES)
     params = network.variables["params"]
     axes = stacked_axes(network.net, params)
@@ -128,7 +131,7 @@ def compared(columns: tuple[str, ...], rows: list[Row]) -> Verdict:
 def grows(rows: list[Row]) -> Verdict:
     """Test whether depth roughens the surface of plain networks more than of residual ones."""
     deepest = max(row["depth"] for row in rows)
-    if idle := learned_nothing(where(rows, depth=deepest)):
+    if idle := lacking(rows, "log_rise_batch") or learned_nothing(rows):
         return Verdict(None, idle)
     plain, residual = (by_depth(rows, "log_rise_batch", family=name) for name in ARMS)
     ends = [

@@ -23,8 +23,8 @@ from experiments import claim
 from experiments.claim import Claim, Statement, Verdict
 from experiments.network import Network, opened
 from experiments.plan import Options, Run
-from experiments.results import Row, parameters, scores
-from experiments.rows import by_depth, learned_nothing, where
+from experiments.results import Row, divergence, parameters, scores
+from experiments.rows import by_depth, lacking, learned_nothing, where
 from resnet_jax import command
 from resnet_jax.analysis.norms import gradient_norms
 from resnet_jax.analysis.statistics import above, every, no_rise, rises
@@ -43,11 +43,14 @@ def plan(options: Options) -> list[Run]:
     Raises: ValueError for one depth.
     """
     options.refuse_one_depth()
+    options.refuse_replicas()
     return options.arms(ARMS) + options.arms(NORMLESS, trained=False)
 
 
 def measure(run: Run) -> list[Row]:
     """Return the scores, if the run was trained, and the decades at the start and at the end."""
+    if run.trained and divergence(run):
+        return scores(run)
     start = {"seed": run.config.seed, "parameters": parameters(run.config)}
     (row,) = scores(run) if run.trained else [start]
     networks = {"start": opened(run, seed=run.config.seed)}
@@ -73,7 +76,8 @@ def gradients(apply, variables, x, loss):
 def arrives(rows: list[Row]) -> Verdict:
     """Test whether no gradient vanishes in plain networks, and they degrade all the same."""
     errors = by_depth(rows, "train_error", family="plain")
-    if idle := learned_nothing(where(rows, family="plain", depth=min(errors))):
+    shallowest = where(rows, family="plain", depth=min(errors))
+    if idle := lacking(where(rows, family="plain"), "decades_end") or learned_nothing(shallowest):
         return Verdict(None, idle)
     sizes = [by_depth(rows, f"decades_{time}", family="plain") for time in TIMES]
     large = [above(values, -DECADES) for of_depth in sizes for values in of_depth.values()]
@@ -88,6 +92,9 @@ def arrives(rows: list[Row]) -> Verdict:
 
 def healthy(time: str, rows: list[Row]) -> Verdict:
     """Test whether the gradients of plain networks have the same size at every depth."""
+    own = where(rows, family="plain")
+    if idle := lacking(own, f"decades_{time}") or (time == "end" and learned_nothing(own)):
+        return Verdict(None, idle)
     sizes = by_depth(rows, f"decades_{time}", family="plain")
     falls = {depth: [-value for value in values] for depth, values in sizes.items()}
     said = ", ".join(f"{10 ** fmean(of):.3g} ({depth} layers)" for depth, of in sizes.items())
@@ -136,6 +143,8 @@ HEALTHY = (
     "tests over seeds, p < 0.01 for both"
 )
 
+IDLE = {"start": "", "end": ". Not decided if a plain network is at chance"}
+
 
 def statement(name: str, time: str, words: str) -> Statement:
     """Return the statement that gradients are healthy at a time."""
@@ -143,7 +152,7 @@ def statement(name: str, time: str, words: str) -> Statement:
         name,
         f"The gradients of plain networks with batch norm are healthy {words}.",
         "He et al. 2015, arXiv:1512.03385, sec. 4.1; against it Yang et al. 2019, arXiv:1902.08129",
-        HEALTHY.format(time=words),
+        HEALTHY.format(time=words) + IDLE[time],
         partial(healthy, time),
         control,
         AGAINST,

@@ -15,7 +15,7 @@ from statistics import fmean
 from experiments import claim
 from experiments.claim import Claim, Statement, Verdict
 from experiments.plan import Options, Run
-from experiments.results import Row, curves, scores
+from experiments.results import Row, curves, divergence, scores
 from experiments.rows import by_depth, learned_nothing, sample, where, with_other_seeds
 from resnet_jax import command
 from resnet_jax.analysis.statistics import interaction, larger
@@ -53,7 +53,7 @@ def measure(run: Run) -> list[Row]:
             if step <= max(run.config.steps // 10, curve["step"][0])
         )
         for curve in curves(run)
-        if curve["split"] == "train" and curve["step"]
+        if curve["split"] == "train" and curve["step"] and not divergence(run)
     }
     return [row | {"early_loss": early.get(row["seed"], row["train_loss"])} for row in scores(run)]
 

@@ -19,7 +19,7 @@ from statistics import fmean, geometric_mean
 from experiments import claim, rates
 from experiments.claim import Claim, Verdict
 from experiments.plan import Options, Run
-from experiments.results import Row, curves
+from experiments.results import Row, curves, divergence
 from experiments.rows import relabelled, sample, where
 from resnet_jax import command
 from resnet_jax.analysis.statistics import larger
@@ -46,6 +46,8 @@ def plan(options: Options) -> list[Run]:
 def measure(run: Run) -> list[Row]:
     """Return the scores, and the steps after which the training error was first at most 25 %."""
     lines = {row["seed"]: row for row in curves(run) if row["split"] == "train"}
+    if divergence(run):  # what it reached before, it did not keep
+        lines = {seed: {"step": [], "error": []} for seed in lines}
     return [row | reached(lines[row["seed"]], row["steps"]) for row in rates.measured(run)]
 
 

@@ -43,6 +43,7 @@ def plan(options: Options) -> list[Run]:
     Raises: ValueError for several networks.
     """
     options.refuse_several()
+    options.refuse_replicas()
     return options.arms(ARMS)
 
 

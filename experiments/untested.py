@@ -46,7 +46,7 @@ UNTESTED = (
     Untested(
         "Identity skips are in LSTM, BERT, GPT and AlphaGo Zero.",
         "This needs recurrent networks, Transformers of text and a network of board games.",
-        ("identity_census",),
+        ("unfolded", "pre_post_norm"),
     ),
     Untested(
         "The residual block is the principle of the LSTM of 1997; a highway network is the LSTM of "

@@ -60,6 +60,12 @@ def copy(workdir: Path, results: Path) -> None:
     done = [row for row in content["claims"] if not row["error"]]
     if not done:
         raise ValueError(f"{workdir} has the results of no claim; do them with {again}")
+    if other := {row["experiment"]: row["options"] for row in done if row["options"]}:
+        name, options = next(iter(other.items()))
+        raise ValueError(
+            f"{name} of {workdir} was done with {' '.join(options)}; results/ has the claims as "
+            f"they are without options: do it with {again}"
+        )
     failed = dict.fromkeys(row["experiment"] for row in content["claims"] if row["error"])
     content = content | {"missing": [*content["missing"], *failed]}
     results.mkdir(exist_ok=True)

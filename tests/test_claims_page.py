@@ -26,6 +26,7 @@ def workdir(tmp_path):
         | {"claim": "Rises, | too.", "figure": "depth/figure.png"},
         entry("signal", "exact", False),
     ]
+    rows = [row | {"options": []} for row in rows]
     content = {"claims": rows, "missing": [], "date": "2026-11-27T20:00:00+00:00"}
     content |= {"command": "python -m experiments.all", "hardware": "2 cores", "untested": []}
     (tmp_path / "all" / "index.json").write_text(json.dumps(content))
@@ -87,6 +88,14 @@ def test_claims_that_were_not_done_or_failed_are_named(workdir, tmp_path):
     copied = claims.read(tmp_path / "results")
     assert [row["name"] for row in copied["claims"]] == ["depth", "depth_of_the_loss"]
     assert claims.table(copied).splitlines()[0].endswith("Not measured yet: `lesion`, `signal`.")
+
+
+def test_claims_that_were_done_with_options_are_refused(workdir, tmp_path):
+    content = claims.read(workdir)
+    content["claims"][2]["options"] = ["--steps=2"]
+    (workdir / "index.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="signal of .* was done with --steps=2; .*: do it with"):
+        claims.copy(workdir, tmp_path / "results")
 
 
 def test_a_directory_without_a_result_is_refused(workdir, tmp_path):

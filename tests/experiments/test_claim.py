@@ -273,6 +273,30 @@ def test_processes_meet_before_jax_is_asked_for_devices(small, tmp_path, monkeyp
     assert order == ["join", "check", "execute"]
 
 
+def test_a_verdict_names_the_runs_that_diverged_and_nothing_is_said_of_no_rows(small):
+    row = {"seed": 0, "depth": 8, "family": "resnet", "train_error": 0.1}
+    rows = [
+        row
+        | {"model": f"width-{width}", "seed": seed, "note": note, "train_error": error + seed / 1e3}
+        for width, note, error in ((4, "diverged", 0.9), (16, None, 0.1))
+        for seed in range(3)
+    ]
+    (statement,) = small.CLAIM.statements
+    verdict = claim.judged(statement, rows, [])["verdict"]
+    assert verdict["holds"] is True
+    assert verdict["says"].endswith("count as networks that learned nothing: width-4 (3).")
+    verdict = claim.judged(statement, [], [])["verdict"]
+    assert (verdict["holds"], verdict["says"]) == (None, "Nothing was measured.")
+
+
+def test_a_claim_about_the_start_has_a_run_for_each_seed(tmp_path, capsys):
+    from experiments import dilution
+
+    with pytest.raises(SystemExit):
+        dilution.main([f"--workdir={tmp_path}", "--config.replicas=3", "--seeds=3", "--list"])
+    assert "replicas=3: the claim opens the network of each run" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "replicas,flags,asked",
     [((5, 5), "", [5]), ((1, 1), "", []), ((4, 5), "", []),

@@ -95,6 +95,7 @@ def test_a_name_runs_no_file_outside_configs(read, tmp_path):
         (("--models=alexnet",), "'alexnet' is not FAMILY:DEPTH, such as alexnet:8"),
         (("--depths=8,x",), "'x' is not a depth, in resnet:x; give layers, as 20"),
         (("--depths=8,",), "'' is not a depth"),
+        (("--depths=0,8",), "'0' is not a depth"),
         (("--config=configs/digit.py",), "nearest: configs/digits.py"),
         (("--config=configs/digits.py:skp=B",), "nearest: skip"),
     ],

@@ -71,6 +71,8 @@ def test_each_arm_and_depth_has_its_own_best_rate():
     rows += [row("b", 8, 0.1, 0.5), row("b", 8, 0.01, 0.5)]
     assert rates.best(rows) == [rows[0], rows[1], rows[4], rows[7]]
     assert rates.best(rows, "b") == [rows[2], rows[3], rows[5], rows[7]]
+    diverged = [row | {"note": "diverged"} for row in rows[4:5]]
+    assert rates.best([*diverged, rows[5]]) == [rows[5]]
     with_bias = [
         rows[0] | {"bias": -1},
         rows[0] | {"bias": -2, "train_loss": 0.9},

@@ -75,7 +75,7 @@ def degrading(start=GROWS, end=FLAT, errors=(0.0, 0.1, 0.3), **fields):
         (degrading(start=FALLS), (False, False, True)),
         (degrading(end=FALLS), (False, False, False)),
         (degrading(errors=FLAT), (False, False, True)),
-        (degrading(errors=(0.9, 0.9, 0.9)), (None, False, True)),
+        (degrading(errors=(0.9, 0.9, 0.9)), (None, False, None)),
         (degrading(seeds=2), (None, None, None)),
     ],
 )

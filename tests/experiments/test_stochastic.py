@@ -75,6 +75,8 @@ def test_four_forms_and_a_plain_network_without_a_body(options):
         assert statement.control is not None
         assert statement.judge(given).holds is True
         assert statement.judge(statement.control(given)).holds is False
+    twice = given + [row | {"seed": 1} for row in given]
+    assert forms.judge(twice).holds is True
     silent = [row | {"spread": 0.0} if "spread" in row else row for row in given]
     assert skips.judge(silent).holds is False
     biased = [row | {"share_error": 9.0} if "share_error" in row else row for row in given]
