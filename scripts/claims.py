@@ -67,7 +67,9 @@ def copy(workdir: Path, results: Path) -> None:
             f"they are without options: do it with {again}"
         )
     failed = dict.fromkeys(row["experiment"] for row in content["claims"] if row["error"])
-    content = content | {"missing": [*content["missing"], *failed]}
+    # The directory and the order in which claims were done are of no interest elsewhere.
+    command_of_all = "python -m experiments.all --workdir=DIR"
+    content = content | {"missing": [*content["missing"], *failed], "command": command_of_all}
     results.mkdir(exist_ok=True)
     for old in results.glob("*.png"):
         old.unlink()

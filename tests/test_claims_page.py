@@ -86,6 +86,7 @@ def test_claims_that_were_not_done_or_failed_are_named(workdir, tmp_path):
     (workdir / "index.json").write_text(json.dumps(content))
     claims.copy(workdir, tmp_path / "results")
     copied = claims.read(tmp_path / "results")
+    assert copied["command"] == "python -m experiments.all --workdir=DIR"
     assert [row["name"] for row in copied["claims"]] == ["depth", "depth_of_the_loss"]
     assert claims.table(copied).splitlines()[0].endswith("Not measured yet: `lesion`, `signal`.")
 
