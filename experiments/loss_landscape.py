@@ -13,7 +13,7 @@ the distance, which was chosen before any loss was seen.
 With running statistics, as in the authors' code, weights move away from the statistics, which alone
 raises the loss of deep networks; with the batch's statistics, as in training, they do not. The rule
 asks for both. The Hessian is that of the loss with the batch's statistics, by Lanczos' method of
-the library matfree (`pip install matfree`).
+the library matfree.
 
     python -m experiments.loss_landscape --workdir=runs/loss_landscape --runs=runs/shared
 """

@@ -41,7 +41,11 @@ def _trace(apply: Callable, shapes: tuple[Any, Any], train: bool) -> Blocks:
     look = lambda v, x: observe(apply, v, x, values, train=train, order=order)[1]
     seen = jax.eval_shape(look, *shapes)
     if not order.blocks:
-        raise ValueError("the network has no Residual, so that there are no blocks to look at")
+        raise ValueError(
+            "no module of the network is a resnet_jax.models.residual.Residual, the only block "
+            "that the instruments see; write a block as Residual(body), with a flax Module as its "
+            "body"
+        )
     of_layer = lambda path, a: jax.ShapeDtypeStruct(a.shape[len(order.depths(path)) :], a.dtype)
     of_path = {
         path: {point: of_layer(path, at[path]) for point, at in seen.items() if path in at}
