@@ -7,7 +7,7 @@ from experiments.claim import judged
 from scripts import claims
 
 CLAIMS = {name: claim for name, claim in listing.claims().items() if claim.kind != "trained"}
-CHEAP = ("small_kernels", "drop_forms", "identity_construction")
+CHEAP = ("small_kernels", "drop_forms")
 EACH = [name if name in CHEAP else pytest.param(name, marks=pytest.mark.slow) for name in CLAIMS]
 
 
