@@ -19,9 +19,8 @@ $(STAMP): requirements.txt pyproject.toml
 
 # Four virtual devices of the CPU train a seed each: faster than one seed after the other.
 demo: setup
-	JAX_PLATFORMS=cpu \
-	    $(BIN)/python -m experiments.degradation --dataset=digits --depths=8,20,56 --seeds=4 \
-	    --config.replicas=4 --workdir=runs/demo
+	JAX_PLATFORMS=cpu $(BIN)/python -m experiments.degradation --dataset=digits \
+	    --depths=8,20,56 --seeds=4 --config.replicas=4 --workdir=runs/demo
 
 test: setup
 	$(BIN)/ruff check .

@@ -7,8 +7,8 @@ step under the probe, which also returns the size of each block's output (the ro
 of the gradient at each block's input (the l2 norm). Both programs are compiled in the same way and
 take turns. temp_mb is what XLA allocates for a step beside its arguments and results.
 
-A step without the probe has no cost of it: the probe is an interceptor of `apply`, and the program
-without it is the same as before.
+Without the probe a step costs nothing more: the probe is an interceptor of `apply`, and leaves the
+network's program as it is if it is absent.
 """
 
 import functools

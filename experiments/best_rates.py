@@ -5,8 +5,8 @@ work of one learning rate: deep plain networks might need a smaller rate than sh
 each network of each depth has three rates, 0.3, 1 and 3 times the recipe's, and is judged at the
 rate with its least mean training loss. The rules, margins and controls are those of the two claims.
 
-The least of three means is a little too small, as the rate is chosen by the seeds that are judged;
-this is the same for all arms.
+The rate is chosen by the seeds that are judged, so that the least of three means is a little too
+small; this is the same for all arms.
 
     python -m experiments.best_rates --workdir=runs/best_rates
 """
@@ -20,8 +20,6 @@ from experiments.results import Row
 from experiments.rows import noted
 from resnet_jax import command
 from resnet_jax.reporting import points
-
-BEST = f"{rates.BEST}, of 0.3, 1 and 3 times the recipe's"
 
 
 def plan(options: Options) -> list[Run]:
@@ -37,7 +35,7 @@ def measure(run: Run) -> list[Row]:
 def degrades(rows: list[Row]) -> Verdict:
     """Apply the rule of `degradation` to the best rates, and name them."""
     chosen = rates.best(rows)
-    verdict = degradation.judge("train_error", 0.05, chosen)
+    verdict = degradation.CLAIM.judge(chosen)
     return verdict._replace(says=f"{verdict.says} Best rates: {rates.told(chosen)}.")
 
 
@@ -46,13 +44,6 @@ def pays(rows: list[Row]) -> Verdict:
     chosen = rates.best(rows)
     residual = [row for pair in twins.pairs(rows) for row in chosen if row["family"] == pair[1]]
     return depth_pays.judge(residual)
-
-
-def residual_for_plain(rows: list[Row]) -> list[Row]:
-    """Return the residual networks of other seeds in the place of the plain ones, at each rate."""
-    of_rate = lambda rate: [row for row in rows if row["rate"] == rate]
-    each = sorted({row["rate"] for row in rows})
-    return [row for rate in each for row in twins.residual_for_plain(of_rate(rate))]
 
 
 def shallowest(rows: list[Row]) -> list[Row]:
@@ -77,13 +68,13 @@ CLAIM = Claim(
     says="Plain networks get worse on their own training data as they get deeper, and residual "
     "networks do not, if each network has the best of three learning rates.",
     source="ours; He et al. 2015, arXiv:1512.03385, Fig. 1 and 6, have one rate for all",
-    rule=f"{BEST}: {degradation.CLAIM.rule}",
+    rule=f"{rates.BEST}: {degradation.CLAIM.rule}",
     plan=plan,
     measure=measure,
     judge=degrades,
     depths=degradation.depths,
     figures=(training_error, every_rate),
-    control=residual_for_plain,
+    control=twins.residual_for_plain,
     against=twins.AGAINST,
     further=(
         Statement(
@@ -91,7 +82,7 @@ CLAIM = Claim(
             "The test error of residual networks falls with depth, if each network has the best of "
             "three learning rates.",
             "ours; He et al. 2015, arXiv:1512.03385, Table 6, has one rate for all",
-            f"{BEST}: {depth_pays.CLAIM.rule}",
+            f"{rates.BEST}: {depth_pays.CLAIM.rule}",
             pays,
             shallowest,
             depth_pays.CLAIM.against,

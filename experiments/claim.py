@@ -297,13 +297,12 @@ def judged(statement: Statement, rows: list[Row], runs: Sequence[Run]) -> dict[s
 
     If the rule says yes to the control too, its yes to the rows shows nothing: the verdict is None.
     """
-    if not rows:
-        nothing = Verdict(None, "Nothing was measured.")
-        statement = statement._replace(judge=lambda _: nothing, control=None, against="")
-    verdict, control = statement.judge(rows), None
+    verdict, control = Verdict(None, "Nothing was measured."), None
+    if rows:
+        verdict = statement.judge(rows)
     if lost := diverged(rows):
         verdict = verdict._replace(says=f"{verdict.says} {lost}")
-    if statement.control is not None:
+    if rows and statement.control is not None:
         of_control = statement.judge(statement.control(rows))
         control = {"against": statement.against} | of_control.told()
         if verdict.holds and of_control.holds:

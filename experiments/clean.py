@@ -24,18 +24,18 @@ def clean(run: Run) -> Means:
 
     They are read from the run's directory if `measure` has been there. They are {} for a network
     whose loss is not finite in evaluation, which the statistics of its batches may hide in
-    training. Raises: ValueError if the run has no checkpoint; OSError if its checkpoints are
-    damaged.
+    training.
+    Raises: ValueError if the run has no checkpoint; OSError if its checkpoints are damaged.
     """
     kept = _read(run)
     return next(_measured([run])) if kept is None else kept
 
 
 def measure(runs: Sequence[Run]) -> None:
-    """Measure the runs that were not measured at their last step, and write it to their
-    directories.
+    """Measure the runs that have no clean error yet, and keep it in their directories.
 
-    Runs that differ in their seed alone share a compiled program. Raises: as `clean`.
+    Runs that differ in their seed alone share a compiled program.
+    Raises: as `clean`.
     """
     alike: dict[str, list[Run]] = {}
     for run in runs:

@@ -81,7 +81,7 @@ def judge_family(column: str, margin: float, rows: Sequence[Row], *arms: str) ->
     if idle := learned_nothing(compared):
         return Verdict(None, idle)
     tests = rises(plain, margin), no_rise(residual, margin), interaction(plain, residual, margin)
-    shown = ".1%" if column == "train_error" else ".3f"
+    shown = "z.1%" if column == "train_error" else "z.3f"
     of_plain, of_residual = (
         f"from {fmean(arm[shallowest]):{shown}} to {fmean(arm[deepest]):{shown}} (fitted rise "
         f"{test.effect:{shown}})"

@@ -39,11 +39,7 @@ def plan(options: Options) -> list[Run]:
         options.refuse_one_depth()
     if twice := [f"{f}:{depth}" for f, depth in options.networks if times[depth] > 1]:
         raise ValueError(f"{', '.join(twice)} have one depth; give one network for each depth")
-    return [
-        options.run(f"{family}-{depth}", (family, depth), seed)
-        for seed in options.seeds(5)
-        for family, depth in options.networks
-    ]
+    return options.each()
 
 
 def judge(rows: list[Row]) -> Verdict:

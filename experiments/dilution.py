@@ -7,7 +7,7 @@ run of pre-activation blocks of one shape (a stage without its first block), L b
 
 If bodies are as large as x_0 and independent, then x_L is a sum of m + 1 equal terms, and x_0 is a
 share of 1 / sqrt(m + 1) of it: the signal is diluted as a power of the depth, not exponentially.
-What training makes of the shares is not measured here.
+`dilution_trained` measures the shares after training.
 
     python -m experiments.dilution --workdir=runs/dilution
 """
@@ -118,15 +118,18 @@ def by_block(rows: list[Row]) -> Figure:
     return points.by_block(where(rows, **chosen), "shares", label, log_y=True)
 
 
+RULE = (
+    "the smallest |x_l| / |x_L| in any stage of a pre-activation network {when} is more than half "
+    "of 1 / sqrt(m + 1), the share of one of m + 1 equal and independent terms, with m blocks from "
+    "l to L: one-sided t tests over seeds, p < 0.01 for each depth"
+)
 AGAINST = "networks with gains of 0.5 on skips and bodies in the place of those with identity skips"
 CLAIM = Claim(
     name="dilution",
     says="At the start a signal is sent directly from any layer to any deeper one: its share in "
     "the sum falls as a power of the depth, and not exponentially.",
     source="He et al. 2016, arXiv:1603.05027, eq. 4 to 7",
-    rule="the smallest |x_l| / |x_L| in any stage of a pre-activation network at its start is more "
-    "than half of 1 / sqrt(m + 1), the share of one of m + 1 equal and independent terms, with m "
-    "blocks from l to L: one-sided t tests over seeds, p < 0.01 for each depth",
+    rule=RULE.format(when="at its start"),
     plan=plan,
     judge=direct,
     kind="init",

@@ -41,8 +41,7 @@ CLAIM = Claim(
     says="In a trained network a signal is sent directly from any layer to any deeper one: its "
     "share in the sum falls as a power of the depth, and not exponentially.",
     source="He et al. 2016, arXiv:1603.05027, eq. 4 to 7",
-    rule=dilution.CLAIM.rule.replace("at its start is", "after training is")
-    + ". Not decided if a network is at chance",
+    rule=dilution.RULE.format(when="after training") + ". Not decided if a network is at chance",
     plan=plan,
     measure=measure,
     judge=direct,

@@ -99,8 +99,9 @@ def judge(rows: list[Row]) -> Verdict:
 
 
 def costs(rows: list[Row], column: str, small: float, when: str) -> Verdict:
-    """Test whether the error of a damaged network exceeds the whole network's by less than `small`
-    in residual networks, and by more than LARGE in plain ones.
+    """Test whether damage costs a residual network less than `small`, and a plain one over LARGE.
+
+    The cost is what the error in `column` exceeds the whole network's error by, paired by seed.
     """
     own = where(rows, family="resnet")
     if idle := lacking(rows, column) or learned_nothing(own):
@@ -119,7 +120,7 @@ def costs(rows: list[Row], column: str, small: float, when: str) -> Verdict:
     return Verdict.of(
         test,
         f"{when} the test error goes {ends('resnet')} in residual networks and {ends('plain')} in "
-        "plain ones, on average over the blocks.",
+        "plain ones, on average.",
     )
 
 

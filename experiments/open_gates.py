@@ -9,8 +9,7 @@ coupled form a bias of -b opens the carry and shuts the body, so that nothing te
 Weights are those of the random start; the gates' kernels are, too, so that their logits are b plus
 what the signal gives: only a bias well above those logits opens the gates of all layers. (The first
 rule asked for a tenfold fall from b = 4 to 8, too; the pilot's falls there were 5 and 3.) The
-batch's own statistics normalise. That training from open gates follows
-the residual network's curve is not tested here.
+batch's own statistics normalise. `open_gates_train` compares the training from open gates.
 
     python -m experiments.open_gates --workdir=runs/open_gates
 """

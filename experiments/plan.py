@@ -153,6 +153,14 @@ class Options(NamedTuple):
         changes = dict(switches) | dict(values)
         return Run(model, group or network[0], config.lock(), workdir, changes, trained)
 
+    def each(self, seeds: int = 5) -> list[Run]:
+        """Return a run of every network with every seed; the model is FAMILY-DEPTH."""
+        return [
+            self.run(f"{family}-{depth}", (family, depth), seed)
+            for seed in self.seeds(seeds)
+            for family, depth in self.networks
+        ]
+
     def arms(
         self, arms: Mapping[str, Values], seeds: int = 5, *, trained: bool = True
     ) -> list[Run]:

@@ -11,8 +11,12 @@ from experiments.plan import Options, Run, Values
 from experiments.results import DIVERGED, Row, scores
 
 FACTORS = (0.3, 1.0, 3.0)  # of the recipe's rate
-BEST = "each network at the rate with its least mean training loss"
-IF_FULL = f"at the recipe's rate; with --full {BEST}, of 0.3, 1 and 3 times the recipe's"
+# The rule of `best` after `repeated`, and after `repeated_if_full`, in words.
+BEST = (
+    "each network at the rate with its least mean training loss, "
+    "of {:g}, {:g} and {:g} times the recipe's".format(*FACTORS)
+)
+IF_FULL = f"at the recipe's rate; with --full {BEST}"
 
 
 def arms(
@@ -42,11 +46,11 @@ def repeated(
     The model of a run at another rate than the recipe's is GROUP-RATE-DEPTH.
     Raises: ValueError as the plan does.
     """
+    key = "optimizer.learning_rate"
     recipe = options.config(options.networks[0]).optimizer.learning_rate
     runs = []
     for factor in factors:
         rate = float(f"{factor * recipe:.6g}")  # 0.03, and not 0.03 plus a rounding error
-        key = "optimizer.learning_rate"
         own = plan(options._replace(overrides={**options.overrides, key: f"{rate:g}"}))
         if factor != 1:
             own = [

@@ -5,9 +5,7 @@ Simonyan & Zisserman 2014 (arXiv:1409.1556), sec. 2.3: two 3x3 layers see 5x5 pi
 and a 7x7 layer has 49 C^2 (81 % more).
 
 The field of a unit is the support of the gradient of its linear stack in float64. Biases are left
-out, as in the paper's count. That a stack is as good as a large kernel in a trained network (the
-paper's B against a shallow network of 5x5 kernels, 7 points worse) is not shown here: no network of
-this repository has a choice for the size of its kernels.
+out, as in the paper's count. `small_kernels_train` compares trained networks of both.
 
     python -m experiments.small_kernels --workdir=runs/small_kernels
 """

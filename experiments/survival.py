@@ -1,9 +1,9 @@
 """Stochastic depth against the probability with which a body survives.
 
-Huang et al. 2016 (arXiv:1603.09382), Fig. 8: on CIFAR-10, ResNet-110 with the linear rule has its
-lowest test error with survivals near 0.5 at the last block, and does better than constant depth
-from about 0.4 on. The training error can only suffer. The networks are partly those of
-`stochastic_depth`, which compares survival 0.5 with constant depth and measures the time.
+Huang et al. 2016 (arXiv:1603.09382), Fig. 8, show the test error of ResNet-110 on CIFAR-10 against
+the survival at the last block. The training error is expected to rise if fewer bodies survive,
+because it is that of networks that lack bodies. `stochastic_depth` shares some of the networks: it
+compares survival 0.5 with constant depth, and measures the time of a step.
 
     python -m experiments.survival --workdir=runs/survival
 """

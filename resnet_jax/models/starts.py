@@ -99,8 +99,8 @@ def _looks_linear(groups: int, key: Any, shape: Any, dtype: Any = jnp.float32):
     *_, e, d = shape
     if d % 2 or groups > 1:
         raise ValueError(
-            f"model.kernel_start=looks_linear for {d} channels in {groups} groups: the channels "
-            "are pairs, and have one group; choose an even model.width, or another start"
+            f"model.kernel_start=looks_linear for {d} channels and groups={groups}: it pairs the "
+            "channels of a single group; choose an even model.width, or another start"
         )
     inputs = e // 2 if e % 2 == 0 else e
     matrix = _orthogonal((inputs, d // 2), key, dtype)

@@ -32,7 +32,7 @@ class Score(NamedTuple):
 
     @property
     def columns(self) -> Columns:
-        """The columns of a finished run: in training, of the training split, of the test."""
+        """The columns of a finished run: seen in training, and then on training and test split."""
         return {f"{when}_{self.name}": self.shown for when in ("train", "clean", "test")}
 
 

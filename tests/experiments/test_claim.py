@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from experiments import __main__ as index
-from experiments import claim
+from experiments import claim, dilution
 from experiments.claim import Claim, Verdict
 from resnet_jax.analysis.statistics import Test, opposite
 
@@ -290,8 +290,6 @@ def test_a_verdict_names_the_runs_that_diverged_and_nothing_is_said_of_no_rows(s
 
 
 def test_a_claim_about_the_start_has_a_run_for_each_seed(tmp_path, capsys):
-    from experiments import dilution
-
     with pytest.raises(SystemExit):
         dilution.main([f"--workdir={tmp_path}", "--config.replicas=3", "--seeds=3", "--list"])
     assert "replicas=3: the claim opens the network of each run" in capsys.readouterr().err

@@ -74,6 +74,12 @@ def test_residual_runs_that_sometimes_fail_are_no_success(failures):
         assert ERROR.judge(invented).holds is not True
 
 
+def test_a_verdict_of_no_has_the_effect_of_the_part_that_is_refuted():
+    test = CLAIM.judge(rows((0.10, 0.40, 0.85), (0.05, 0.15, 0.25), seeds=5)).test
+    assert test is not None and test.holds is False
+    assert test.effect == pytest.approx(0.2, abs=0.02) and test.interval[0] > 0.05
+
+
 def test_the_verdict_has_the_effect_of_the_skip_connection():
     verdict = ERROR.judge(rows(WORSE, BETTER))
     assert verdict.test is not None and verdict.test.interval is not None

@@ -139,6 +139,14 @@ def test_steps_are_those_of_the_first_record_that_is_good_enough(options, finish
     assert [(row["steps_to_25"], row["rate"]) for row in relu_vs_tanh.measure(run)] == [(300, 0.03)]
 
 
+def test_a_run_that_diverged_keeps_nothing_that_it_reached(options, finish, monkeypatch):
+    run = relu_vs_tanh.plan(options(8, seeds_per_model=1))[0]
+    finish(run, 0.2, diverged="the training loss is nan at step 30")
+    line = {"seed": 0, "split": "train", "step": [10], "error": [0.2]}
+    monkeypatch.setattr(relu_vs_tanh, "curves", lambda run: [line])
+    assert [row["reached"] for row in relu_vs_tanh.measure(run)] == [False]
+
+
 def trained(family, errors_by_depth, rate=0.01):
     of = errors_by_depth.items()
     return [row for depth, error in of for row in rows(family, depth, rate, train_error=error)]

@@ -1,5 +1,7 @@
 """The claims about stochastic depth: their rules on invented rows, and what they measure."""
 
+import math
+
 import pytest
 
 from experiments import drop_forms, preactivation, stochastic_depth
@@ -90,3 +92,10 @@ def test_the_early_loss_is_that_of_the_first_tenth_of_the_steps(options, finish,
     monkeypatch.setattr(preactivation, "curves", lambda run: [curve, curve | {"split": "test"}])
     (row,) = preactivation.measure(run)
     assert run.config.steps == 300 and row["early_loss"] == pytest.approx(1.2)
+
+
+def test_the_early_loss_of_a_run_that_diverged_is_that_of_one_that_learned_nothing(options, finish):
+    run = preactivation.plan(options(8, 14, seeds_per_model=1))[0]
+    finish(run, 0.25, diverged="the training loss is nan at step 30")
+    (row,) = preactivation.measure(run)
+    assert row["early_loss"] == row["train_loss"] == pytest.approx(math.log(10))

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import identity_construction, listing
+from experiments import highway_depth, identity_construction, listing
 from experiments.claim import judged
 from experiments.rows import lacking, sample
 from resnet_jax import config as configs
@@ -362,6 +362,18 @@ def test_the_identity_construction_is_exact():
     assert judge(control(good)).holds is False
     assert judge([*good, row("identity", 102, 1e-9)]).holds is False
     assert judge([shallow, random]).holds is None
+    assert judge([*good, row("identity", 102, math.nan)]).holds is False
+
+
+def test_gates_that_train_better_than_the_identity_do_not_train_alike():
+    better = rows(arms("train_error", residual=0.1, two_gates=0.05, coupled=0.6))
+    assert STATEMENTS["open_gates_train"].judge(better).holds is False
+
+
+def test_a_highway_network_has_its_best_bias():
+    of = lambda bias, loss: {("highway", 20): {"train_loss": loss, "gate_bias": bias}}
+    both = [*rows(of(-3.0, 2.3), 0.0), *rows(of(-6.0, 0.1), 0.0)]
+    assert {row["gate_bias"] for row in highway_depth.best(both)} == {-6.0}
 
 
 # The keys in which an arm differs from the first arm of a claim, beside the keys of its norm.
