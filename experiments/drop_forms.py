@@ -6,49 +6,36 @@ choices are free of each other, which gives four forms. In each of them a block 
 the mean of what it gives in training; a batch has one draw or as many draws as examples, and what a
 kept body gives is f or f / p.
 
-In a plain network a dropped body leaves nothing of its input: all images give the same output.
-
     python -m experiments.drop_forms --workdir=runs/drop_forms
 """
-
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments import claim
-from experiments.claim import Claim, Statement, Verdict
-from experiments.network import opened
+from experiments.claim import Claim, Verdict
 from experiments.plan import Options, Run
 from experiments.results import Row
 from experiments.rows import relabelled, where
 from resnet_jax import command
-from resnet_jax.analysis.lesions import lesions
-from resnet_jax.analysis.observe import blocks_of
 from resnet_jax.models.stochastic_depth import DROPS
 
 TOLERANCE = 1e-10
 SURVIVAL, EXAMPLES, DRAWS = 0.75, 8, 4096
-SKIPS = {"plain": {"skip": "none"}, "resnet": {"skip": "A"}}
 
 
 def plan(options: Options) -> list[Run]:
-    """Return the four forms, and a plain and a residual network, as they start.
+    """Return the four forms, in networks as they start.
 
     Raises: ValueError for several networks.
     """
     options.refuse_several()
     forms = {name: {"skip": "A", "merge": name} for name in DROPS}
-    return options.arms(forms | SKIPS, 1, trained=False)
+    return options.arms(forms, 1, trained=False)
 
 
 def measure(run: Run) -> list[Row]:
-    """Return what the merge of a run does, or what a plain or residual network does in a lesion."""
-    return [of_network(run) if run.group in SKIPS else of_merge(run.group)]
-
-
-def of_merge(form: str) -> Row:
     """Return the error of the mean, the scale of a kept body, and whether examples share draws.
 
     The mean is over the two values that a draw gives, with the survival as the probability of the
@@ -56,7 +43,7 @@ def of_merge(form: str) -> Row:
     survival, in standard deviations of a binomial share.
     """
     with jax.enable_x64(True):
-        merge = DROPS[form](survival=SURVIVAL)
+        merge = DROPS[run.group](survival=SURVIVAL)
         f = jnp.broadcast_to(jnp.arange(1.0, 4.0, dtype=jnp.float64), (EXAMPLES, 3))
         s = jnp.full_like(f, 0.5)
         keys = jax.random.split(jax.random.key(0), DRAWS)
@@ -71,38 +58,28 @@ def of_merge(form: str) -> Row:
     draws = DRAWS * (1 if shared else EXAMPLES)
     deviation = (SURVIVAL * (1 - SURVIVAL) / draws) ** 0.5
     mean = SURVIVAL * (np.asarray(s) + kept * np.asarray(f)) + (1 - SURVIVAL) * np.asarray(s)
-    return {
-        "mean_error": float(np.abs(mean - evaluated).max()),
-        "values": len(values),
-        "kept": kept,
-        "shared": shared,
-        "share_error": float(abs((gains > kept / 2).mean() - SURVIVAL) / deviation),
-    }
+    return [
+        {
+            "mean_error": float(np.abs(mean - evaluated).max()),
+            "values": len(values),
+            "kept": kept,
+            "shared": shared,
+            "share_error": float(abs((gains > kept / 2).mean() - SURVIVAL) / deviation),
+        }
+    ]
 
 
-def of_network(run: Run) -> Row:
-    """Return the largest difference between the outputs of two images without one body."""
-    network = opened(run, examples=EXAMPLES)
-    blocks = len(blocks_of(network.net.apply, network.variables, network.x))
-    masks = jnp.ones((1, blocks)).at[0, blocks // 2].set(0.0)
-    # The outputs of a plain network may all be 0.
-    spread: Any = lambda y: jnp.abs(y - y[:1]).max() / jnp.maximum(jnp.abs(y).max(), 1e-30)
-    (without,) = lesions(network.net.apply, network.variables, network.x, spread, masks)
-    return {"spread": float(without)}
-
-
-def alike(rows: list[Row]) -> Verdict:
+def judge(rows: list[Row]) -> Verdict:
     """Ask for equal means, and for four different distributions."""
-    forms = [row for row in rows if row["family"] in DROPS]
-    worst = max(row["mean_error"] for row in forms)
-    off = max(row["share_error"] for row in forms)
-    different = {(round(row["kept"], 9), row["shared"]) for row in forms}
+    worst = max(row["mean_error"] for row in rows)
+    off = max(row["share_error"] for row in rows)
+    different = {(round(row["kept"], 9), row["shared"]) for row in rows}
     said = (
         f"Evaluation differs from the mean of training by at most {worst:.1g}, shares of kept "
         f"bodies from the survival by at most {off:.1f} standard deviations; there are "
         f"{len(different)} different distributions."
     )
-    all_differ = len(different) == len(DROPS) == len({row["family"] for row in forms})
+    all_differ = len(different) == len(DROPS) == len({row["family"] for row in rows})
     return Verdict(worst <= TOLERANCE and off < 5 and all_differ, said)
 
 
@@ -110,23 +87,6 @@ def one_form(rows: list[Row]) -> list[Row]:
     """Return one form in the place of all four."""
     own = where(rows, family="drop_path")
     return [row for name in DROPS for row in relabelled(own, family=name)]
-
-
-def needs_skip(rows: list[Row]) -> Verdict:
-    """Ask whether a plain network without a body forgets its input, and a residual one does not."""
-    plain = max(row["spread"] for row in where(rows, family="plain"))
-    residual = min(row["spread"] for row in where(rows, family="resnet"))
-    said = (
-        "Without one body, outputs of different images differ by at most "
-        f"{plain:.1g} of the largest in a plain network and {residual:.2g} in a residual one."
-    )
-    return Verdict(plain < 1e-6 < residual, said)
-
-
-def residual_twice(rows: list[Row]) -> list[Row]:
-    """Return the residual network in the place of the plain one."""
-    own = where(rows, family="resnet")
-    return own + relabelled(own, family="plain")
 
 
 CLAIM = Claim(
@@ -139,24 +99,11 @@ CLAIM = Claim(
     "body or in whether the examples of a batch share their draw",
     plan=plan,
     measure=measure,
-    judge=alike,
+    judge=judge,
     kind="exact",
-    columns={"mean_error": ".1g", "kept": ".3f", "share_error": ".1f", "spread": ".2g"},
+    columns={"mean_error": ".1g", "kept": ".3f", "share_error": ".1f"},
     control=one_form,
     against="one form in the place of all four",
-    further=(
-        Statement(
-            "stochastic_depth_needs_skips",
-            "Stochastic depth needs the skip connection: a plain network without one of its bodies "
-            "gives the same output for all images.",
-            "Huang et al. 2016, arXiv:1603.09382, sec. 3",
-            "at the start and without one body, the outputs of different images differ by less "
-            "than 1e-6 of the largest in the plain network, and by more in the residual network",
-            needs_skip,
-            residual_twice,
-            "the residual network in the place of the plain one",
-        ),
-    ),
 )
 main = claim.command(CLAIM)
 

@@ -3,17 +3,16 @@
 Li et al. 2018 (arXiv:1712.09913), Fig. 1, 5 and 6: without skip connections the loss of ResNet-56
 and ResNet-110 along random directions, scaled filter by filter to the weights, becomes sharp and
 chaotic; with them, or with 20 layers, it is a wide bowl. Here the loss of trained networks on 128
-training images is taken along 4 such directions to both sides. The measures are the mean rise at a
-distance of 0.25 (each filter is moved by a quarter of its norm), and the largest eigenvalue of the
-Hessian. A plain network that has learned less stands at a higher loss, from which less rise is
-possible: at a distance of 0.5, with the batch's statistics, a plain network of 56 layers was near
-chance and had risen less than a residual one. So the bias is against the statement, and grows with
-the distance, which was chosen before any loss was seen.
+training images is taken along 4 such directions to both sides. The measure is the mean rise at a
+distance of 0.25 (each filter is moved by a quarter of its norm). A plain network that has learned
+less stands at a higher loss, from which less rise is possible: at a distance of 0.5, with the
+batch's statistics, a plain network of 56 layers was near chance and had risen less than a residual
+one. So the bias is against the statement, and grows with the distance, which was chosen before any
+loss was seen. `depth_roughens` compares depths, and `sharpness` has the Hessian of these networks.
 
 With running statistics, as in the authors' code, weights move away from the statistics, which alone
 raises the loss of deep networks; with the batch's statistics, as in training, they do not. The rule
-asks for both. The Hessian is that of the loss with the batch's statistics, by Lanczos' method of
-the library matfree.
+asks for both.
 
     python -m experiments.loss_landscape --workdir=runs/loss_landscape --runs=runs/shared
 """
@@ -29,24 +28,22 @@ from jax import lax
 from matplotlib.figure import Figure
 
 from experiments import claim
-from experiments.claim import Claim, Statement, Verdict
+from experiments.claim import Claim, Verdict
 from experiments.network import opened
 from experiments.plan import Options, Run
 from experiments.results import Row, divergence, scores
-from experiments.rows import by_depth, lacking, learned_nothing, relabelled, where
+from experiments.rows import lacking, learned_nothing, relabelled, where
 from resnet_jax import command
 from resnet_jax.analysis.landscape import random_direction, slice_1d
-from resnet_jax.analysis.sharpness import largest_eigenvalues
-from resnet_jax.analysis.statistics import every, interaction, larger
+from resnet_jax.analysis.statistics import every, larger
 from resnet_jax.models.residual import stacked_axes
 from resnet_jax.reporting import points
 
 FACTOR = math.log10(2)  # the margin: twice as large
-LEAST = 1e-4  # nats, and of an eigenvalue: smaller rises count as this
+LEAST = 1e-4  # nats: smaller rises count as this
 NUMBERS = (-0.5, -0.25, -0.1, 0.0, 0.1, 0.25, 0.5)
 DISTANCE = 0.25
 DIRECTIONS, EXAMPLES = 4, 128
-PRODUCTS, BATCH = 8, 50  # with the Hessian of the loss of as many images as a step has
 STATISTICS = ("running", "batch")
 ARMS = {"plain": {"skip": "none"}, "resnet": {"skip": "A"}}
 
@@ -62,7 +59,7 @@ def plan(options: Options) -> list[Run]:
 
 
 def measure(run: Run) -> list[Row]:
-    """Return the loss along directions, the rises at the distance, and the largest eigenvalue."""
+    """Return the loss along directions, and the rises at the distance."""
     if divergence(run):
         return scores(run)
     network = opened(run, examples=EXAMPLES)
@@ -72,9 +69,7 @@ def measure(run: Run) -> list[Row]:
     drawn = [random_direction(key, params, axes) for key in keys]
     directions = jax.tree.map(lambda *leaves: jnp.stack(leaves), *drawn)
     losses = network.measured(slices, directions=directions, numbers=jnp.array(NUMBERS))
-    sharpest = float(opened(run, examples=BATCH).measured(sharpness, key=keys[0]))
     (row,) = scores(run)
-    row |= {"eigenvalue": sharpest, "log_eigenvalue": math.log10(max(sharpest, LEAST))}
     for name, of in zip(STATISTICS, np.asarray(losses, np.float64), strict=True):
         rise = float(rises_of(of).mean())
         row |= {f"rise_{name}": rise, f"log_rise_{name}": math.log10(max(rise, LEAST))}
@@ -95,12 +90,6 @@ def slices(apply, variables, x, loss, directions, numbers):
     return jnp.stack([lax.map(partial(one, of), directions) for of in kinds])
 
 
-def sharpness(apply, variables, x, loss, key):
-    """Return the largest eigenvalue of the Hessian, with the batch's statistics."""
-    of = objective(apply, variables, x, loss, "batch")
-    return largest_eigenvalues(of, variables["params"], key, steps=PRODUCTS)[0]
-
-
 def objective(apply, variables, x, loss, statistics):
     """Return the function from parameters to the loss."""
     mutable = ["batch_stats"] if statistics == "batch" else []
@@ -114,9 +103,10 @@ def objective(apply, variables, x, loss, statistics):
 def compared(columns: tuple[str, ...], rows: list[Row]) -> Verdict:
     """Test whether the columns of the deepest plain networks exceed twice the residual ones'."""
     deepest = max(row["depth"] for row in rows)
-    if idle := learned_nothing(where(rows, depth=deepest)):
+    rows = where(rows, depth=deepest)
+    if idle := lacking(rows, f"log_{columns[0]}") or learned_nothing(rows):
         return Verdict(None, idle)
-    of = lambda column, name: [row[column] for row in where(rows, depth=deepest, family=name)]
+    of = lambda column, name: [row[column] for row in where(rows, family=name)]
     test = every(
         *(larger(of(f"log_{c}", "plain"), of(f"log_{c}", "resnet"), FACTOR) for c in columns)
     )
@@ -126,23 +116,6 @@ def compared(columns: tuple[str, ...], rows: list[Row]) -> Verdict:
         for c in columns
     )
     return Verdict.of(test, f"Means with {deepest} layers: {said}.")
-
-
-def grows(rows: list[Row]) -> Verdict:
-    """Test whether depth roughens the surface of plain networks more than of residual ones."""
-    deepest = max(row["depth"] for row in rows)
-    if idle := lacking(rows, "log_rise_batch") or learned_nothing(rows):
-        return Verdict(None, idle)
-    plain, residual = (by_depth(rows, "log_rise_batch", family=name) for name in ARMS)
-    ends = [
-        f"{10 ** (fmean(arm[deepest]) - fmean(arm[min(arm)])):.2g} in {name} networks"
-        for name, arm in (("plain", plain), ("residual", residual))
-    ]
-    return Verdict.of(
-        interaction(plain, residual, FACTOR),
-        f"From the shallowest to the deepest the rise of the loss is multiplied by {ends[0]} and "
-        f"by {ends[1]}.",
-    )
 
 
 def control(rows: list[Row]) -> list[Row]:
@@ -174,18 +147,13 @@ def running(rows: list[Row]) -> Figure:
     return slice_of("running", rows)
 
 
-def eigenvalue(rows: list[Row]) -> Figure:
-    """Draw the largest eigenvalue against the depth."""
-    return points.figure(rows, "depth", "eigenvalue", log_y=True)
-
-
 AGAINST = "the plain networks in the place of the residual ones"
 LI = "Li et al. 2018, arXiv:1712.09913, "
 TESTS = "on a log scale: one-sided {} over seeds, p < 0.01{}. Not decided if a network is at chance"
 CLAIM = Claim(
     name="loss_landscape",
-    says="Skip connections smooth the loss surface: along random directions, the loss of deep "
-    "trained networks rises more without them.",
+    says="Skip connections smooth the loss surface: close to a deep trained network, the loss "
+    "rises less along random directions with them.",
     source=LI + "Fig. 5",
     rule="the mean rise of the loss at a distance of 0.25 along filter-normalised random "
     "directions is more than twice as large in the deepest plain as in the deepest residual "
@@ -194,34 +162,11 @@ CLAIM = Claim(
     plan=plan,
     measure=measure,
     judge=partial(compared, ("rise_running", "rise_batch")),
-    columns={"rise_running": ".3g", "rise_batch": ".3g", "eigenvalue": ".3g", "train_error": ".2%"},
+    columns={"rise_running": ".3g", "rise_batch": ".3g", "train_error": ".2%"},
     depths=lambda dataset, full: (20, 56, 110) if full else (20, 56),
-    figures=(batch, running, eigenvalue),
+    figures=(batch, running),
     control=control,
     against=AGAINST,
-    further=(
-        Statement(
-            "sharpness",
-            "Deep trained networks without skip connections are sharper.",
-            LI + "sec. 6 and Fig. 7",
-            "the largest eigenvalue of the Hessian is more than twice as large in the deepest "
-            "plain as in the deepest residual networks, " + TESTS.format("Welch test", ""),
-            partial(compared, ("eigenvalue",)),
-            control,
-            AGAINST,
-        ),
-        Statement(
-            "depth_roughens",
-            "Depth makes the loss surface rougher without skip connections, and not with them.",
-            LI + "Fig. 5",
-            "the rise of the loss at a distance of 0.25, with the batch's statistics, as a line in "
-            "log2(depth), is multiplied by more than twice as much over the depths in plain as in "
-            "residual networks of the same seed, " + TESTS.format("t test", ""),
-            grows,
-            control,
-            AGAINST,
-        ),
-    ),
 )
 main = claim.command(CLAIM)
 

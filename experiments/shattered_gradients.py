@@ -129,8 +129,8 @@ MORE = (
 BALDUZZI = "Balduzzi et al. 2017, arXiv:1702.08591, "
 CLAIM = Claim(
     name="shattered_gradients",
-    says="With depth the gradients of neighbouring inputs become as unlike as noise in plain "
-    "networks with batch norm, and less so in residual ones.",
+    says="With depth the gradients of neighbouring inputs become less alike in plain networks with "
+    "batch norm, and more so than in residual ones.",
     source=BALDUZZI + "Fig. 3",
     rule=MORE.format(arm="plain networks with batch norm"),
     plan=plan,

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import layer_responses, lesion, path_lengths, reorder
+from experiments import layer_responses, lesion, lesions_add_up, path_lengths, reorder
 from experiments.network import opened
 from resnet_jax.reporting import points
 
@@ -17,7 +17,7 @@ NARROW = {"model.width": "2"}
 @pytest.fixture(autouse=True)
 def untrained(monkeypatch):
     """Give each run a row without training."""
-    for module in (layer_responses, lesion, path_lengths):
+    for module in (layer_responses, lesion, lesions_add_up, path_lengths):
         monkeypatch.setattr(module, "scores", lambda run: [{"seed": run.config.seed}])
 
 
@@ -80,13 +80,34 @@ def test_a_lesion_is_the_network_without_the_block(options, open_changed):
     assert len(row["lesion_errors"]) == len(DELETABLE)
     assert len({row["whole_error"], *row["lesion_errors"]}) > 3  # so that equality says something
     assert row["lesion_error"] == pytest.approx(np.mean(row["lesion_errors"]))
-    assert all(0 < row[f"without_{count}"] <= 1 for count in lesion.DELETED)
     apply = jax.jit(opened(residual, 256, "test").net.apply)
     for block, change in ((0, silent("stage1", 0)), (6, silent("stage2", 1))):
         open_changed(lesion, change)
         network = lesion.opened(residual, 256, "test")
         wrong = apply(network.variables, network.x).argmax(-1) != network.batch.target
         assert row["lesion_errors"][DELETABLE.index(block)] == float(wrong.mean())
+
+
+def test_the_error_without_all_blocks_that_keep_the_shape_is_that_of_the_blocks_that_change_it(
+    options, open_changed, monkeypatch
+):
+    _, residual = twins(lesions_add_up, options, 26)
+    everything = len(DELETABLE)
+    monkeypatch.setattr(lesions_add_up, "DELETED", (1, everything))
+    open_changed(lesions_add_up, lambda variables: variables)
+    (row,) = lesions_add_up.measure(residual)
+
+    def silent_all(variables):
+        for stage, index in [("stage1", None), ("stage2", None), ("stage3", None)]:
+            variables = silent(stage, index)(variables)
+        return variables
+
+    open_changed(lesions_add_up, silent_all)
+    network = lesions_add_up.opened(residual, 256, "test")
+    output = jax.jit(network.net.apply)(network.variables, network.x)
+    without = row[f"without_{everything}"]
+    assert without == pytest.approx(float(lesion.error_of(network, output)), abs=1e-6)
+    assert row["without_1"] != without
 
 
 def test_a_lesion_of_a_plain_network_passes_the_input_of_the_block_on(options, open_changed):
