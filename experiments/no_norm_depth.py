@@ -20,7 +20,7 @@ from experiments.plan import Options, Run
 from experiments.results import Row
 from experiments.rows import relabelled, sample, where
 from resnet_jax import command
-from resnet_jax.analysis.statistics import larger
+from resnet_jax.analysis.statistics import Test, larger
 from resnet_jax.reporting import points
 
 RATES = (0.01, 0.03)
@@ -53,31 +53,43 @@ def trains(row: Row) -> bool:
     return row["train_error"] < row["chance_error"] / 2
 
 
-def deepest(rows: list[Row]) -> list[float]:
-    """Return log2 of the deepest network that trains, for each seed.
+def bounds(rows: list[Row]) -> tuple[list[float], list[float]]:
+    """Return log2 of the deepest network that trains and of the next depth, for each seed.
 
-    If none trains, it is half the depth of the shallowest.
+    The depth at which training ends lies between the two. If no network trains, the first is half
+    the least depth; after the greatest depth comes infinity.
     """
+    depths = sorted({row["depth"] for row in rows})
+    grid = [depths[0] / 2, *depths, math.inf]
     seeds = sorted({row["seed"] for row in rows})
-    fewest = min(row["depth"] for row in rows) / 2
-    trained = {
-        seed: [row["depth"] for row in where(rows, seed=seed) if trains(row)] for seed in seeds
-    }
-    return [math.log2(max(trained[seed], default=fewest)) for seed in seeds]
+    trained = [[row["depth"] for row in where(rows, seed=seed) if trains(row)] for seed in seeds]
+    places = [grid.index(max(own, default=grid[0])) for own in trained]
+    return [math.log2(grid[i]) for i in places], [math.log2(grid[i + 1]) for i in places]
 
 
 def start(rows: list[Row]) -> Verdict:
-    """Test whether He's start trains deeper networks than Xavier's."""
+    """Test whether He's start trains deeper networks than Xavier's, wherever in their bounds."""
     chosen = rates.best(rows)
-    he, xavier = (deepest(where(chosen, family=name)) for name in ("he", "xavier"))
-    most = max(row["depth"] for row in rows)
+    (he, above_he), (xavier, above_xavier) = (
+        bounds(where(chosen, family=name)) for name in ("he", "xavier")
+    )
     says = (
         f"The deepest network without norm that trains has {2 ** fmean(he):.0f} layers with He's "
-        f"start and {2 ** fmean(xavier):.0f} with Xavier's (geometric means; {most} is the most)."
+        f"start and {2 ** fmean(xavier):.0f} with Xavier's (geometric means)."
     )
-    if fmean(xavier) == math.log2(most):
+    if math.inf in above_xavier:
         return Verdict(None, f"{says} Nothing deeper was trained.")
-    return Verdict.of(larger(he, xavier, OCTAVES), says)
+    least = larger(he, above_xavier, OCTAVES)
+    if math.inf in above_he:
+        return Verdict.of(least._replace(holds=least.holds or None, p_opposite=1.0), says)
+    return Verdict.of(between(least, larger(above_he, xavier, OCTAVES)), says)
+
+
+def between(least: Test, most: Test) -> Test:
+    """Return the test of a difference that lies between those of two tests: yes to both, or no."""
+    holds = True if least.holds else False if most.holds is False else None
+    interval = (least.interval[0], most.interval[1]) if least.interval and most.interval else None
+    return least._replace(holds=holds, interval=interval, p_opposite=most.p_opposite)
 
 
 def norm(rows: list[Row]) -> Verdict:
@@ -114,9 +126,10 @@ CLAIM = Claim(
     source="He et al. 2015, arXiv:1502.01852, Fig. 2 and 3 (22 and 30 layers)",
     rule=f"{BEST}: the deepest network without norm whose training error is below half of chance. "
     "The logarithm of its depth with He's start exceeds that with Xavier's by more than 0.3 "
-    "octaves (1.23 times as deep): one-sided Welch test over seeds, p < 0.01. If none trains, half "
-    "of the least depth counts. Not decided if Xavier's start trains the deepest network that was "
-    "tried, with every seed",
+    "octaves (1.23 times as deep): one-sided Welch test over seeds, p < 0.01. The depth at which "
+    "training ends lies between two depths that were tried: a yes takes the next depth for "
+    "Xavier's start, and a no the next depth for He's. If none trains, half of the least depth "
+    "counts. Not decided if Xavier's start trains the deepest network that was tried",
     plan=plan,
     measure=rates.measured,
     judge=start,

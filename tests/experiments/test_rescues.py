@@ -157,15 +157,32 @@ GOOD = trained("he", {8: 0.1, 20: 0.2, 32: 0.3, 56: 0.6})
 
 def test_the_deepest_network_without_norm():
     norm = trained("batch-norm", {56: 0.3})
-    short = trained("xavier", {8: 0.1, 20: 0.2, 32: 0.6, 56: 0.9})
-    assert no_norm_depth.deepest(short) == [math.log2(20)] * SEEDS
-    assert no_norm_depth.deepest(trained("xavier", {8: 0.9})) == [2] * SEEDS
+    short = trained("xavier", {8: 0.1, 20: 0.6, 32: 0.6, 56: 0.9})
+    assert no_norm_depth.bounds(short) == ([3] * SEEDS, [math.log2(20)] * SEEDS)
+    none = no_norm_depth.bounds(trained("xavier", {8: 0.9}))
+    assert none == ([2] * SEEDS, [3] * SEEDS)
     assert verdicts(no_norm_depth, GOOD + short + norm) == [True, True]
-    assert controls(no_norm_depth, GOOD + short + norm) == [False, False]
-    same = trained("xavier", {8: 0.1, 20: 0.2, 32: 0.3, 56: 0.9})
-    assert verdicts(no_norm_depth, GOOD + same + trained("batch-norm", {56: 0.6})) == [False, False]
+    assert controls(no_norm_depth, GOOD + short + norm) == [None, False]
+    deep = trained("xavier", {8: 0.1, 20: 0.2, 32: 0.3, 56: 0.9})
+    shallow = trained("he", {8: 0.1, 20: 0.6, 32: 0.6, 56: 0.6})
+    worse = trained("batch-norm", {56: 0.6})
+    assert verdicts(no_norm_depth, shallow + deep + worse) == [False, False]
+    few = [row for row in GOOD + short + norm if row["seed"] < 2]
+    assert verdicts(no_norm_depth, few) == [None, None]
+
+
+def test_what_lies_between_two_depths_that_were_tried_decides_nothing():
+    one_step = trained("xavier", {8: 0.1, 20: 0.2, 32: 0.6, 56: 0.9})
+    for xavier in (GOOD, one_step):  # equal in all seeds, but the depths between were not tried
+        own = [row | {"family": "xavier"} for row in xavier]
+        assert no_norm_depth.start(GOOD + own).holds is None
     all_train = trained("xavier", {8: 0.1, 20: 0.2, 32: 0.3, 56: 0.4})
-    assert no_norm_depth.start(GOOD + all_train).holds is None
+    verdict = no_norm_depth.start(GOOD + all_train)
+    assert verdict.holds is None and verdict.says.endswith("Nothing deeper was trained.")
+    to_the_end = [row | {"family": "he"} for row in all_train]
+    to_32 = trained("xavier", {8: 0.1, 20: 0.2, 32: 0.3, 56: 0.9})
+    assert no_norm_depth.start(to_the_end + to_32).holds is None
+    assert no_norm_depth.start(to_the_end + one_step).holds is True  # 56 or more, and below 32
 
 
 def test_batch_norm_is_trained_at_the_deepest_alone(options):
