@@ -1,0 +1,38 @@
+"""The digest of a claim's code changes with what the claim imports, and with nothing else."""
+
+import pytest
+
+from experiments import code, listing
+
+FILES = {
+    "experiments/mine.py": "from experiments import claim\nfrom experiments.other import ARMS",
+    "experiments/claim.py": "def command():\n    from experiments import report",
+    "experiments/report.py": "import json",
+    "experiments/other.py": "from resnet_jax.analysis import norms\nimport experiments.mine",
+    "experiments/apart.py": "",
+    "resnet_jax/analysis/norms.py": "from resnet_jax import train",
+    "resnet_jax/train.py": "",
+}
+
+
+@pytest.fixture
+def change(tmp_path, monkeypatch):
+    """change(path) writes something else into a file; return a folder with FILES as the code."""
+    monkeypatch.setattr(code, "ROOT", tmp_path)
+    for path, content in FILES.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(content)
+    return lambda path: (tmp_path / path).write_text(f"{FILES[path]}\nchanged = True\n")
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_only_the_code_that_a_claim_imports_changes_its_digest(change, path):
+    before = code.digest("mine")
+    change(path)
+    counts = path not in ("experiments/apart.py", "resnet_jax/train.py")
+    assert (code.digest("mine") != before) is counts
+
+
+def test_every_claim_has_a_digest_of_its_own():
+    digests = {name: code.digest(name) for name in listing.claims()}
+    assert len(set(digests.values())) == len(digests)
