@@ -226,8 +226,8 @@ def few_seeds(claim: Claim, runs: Sequence[Run]) -> str:
     if claim.kind == "exact" or fewest >= FEWEST:
         return ""
     return (
-        f"{fewest} {'seed' if fewest == 1 else 'seeds'} of each network cannot decide the claim, "
-        f"and its verdict will be open; give --seeds={FEWEST} or more"
+        f"{fewest} {'seed' if fewest == 1 else 'seeds'} of each network cannot decide the claim; "
+        f"give --seeds={FEWEST} or more"
     )
 
 

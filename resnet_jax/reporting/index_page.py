@@ -12,8 +12,8 @@ from PIL import Image
 from resnet_jax.reporting.page import filled, listed, numbers_of
 
 # The verdict in a word, and the class of its colour.
-WORDS = {True: "Holds", False: "Does not hold", None: "Open"}
-MOODS = {True: "holds", False: "fails", None: "open"}
+WORDS = {True: "Holds", False: "Does not hold", None: "Undecided"}
+MOODS = {True: "holds", False: "fails", None: "undecided"}
 KINDS = {"exact": "exact", "init": "at the start", "trained": "trained"}
 THUMBNAIL = 360  # pixels; shown at about half of that
 
@@ -49,13 +49,13 @@ def page(content: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
 
 
 def summary(claims: Sequence[Mapping[str, Any]]) -> str:
-    """Return how many statements hold, do not hold and are open."""
+    """Return how many statements hold, do not hold and are undecided."""
     count = Counter(row["verdict"] for row in claims)
     say = lambda number, one, many: f"{number} {one if number == 1 else many}"
     return (
         f"{say(len(claims), 'statement', 'statements')}: {say(count[True], 'holds', 'hold')}, "
         f"{say(count[False], 'does not hold', 'do not hold')}, "
-        f"{say(count[None], 'is open', 'are open')}."
+        f"{say(count[None], 'is undecided', 'are undecided')}."
     )
 
 

@@ -15,7 +15,7 @@ from resnet_jax.reporting.tables import ERROR, ERRORS, Columns, Score, is_text, 
 VERDICTS = {
     True: ("holds", "The claim holds."),
     False: ("fails", "The claim does not hold."),
-    None: ("open", "Not shown at this scale."),
+    None: ("undecided", "The claim is undecided."),
 }
 
 

@@ -28,8 +28,9 @@ def figure(
     """Return a figure of column `y` against column `x`, with a line for each value of `group`.
 
     The line joins the means over seeds; a bar is the 99 % interval of a mean by Student's t, for
-    three seeds or more; each row is a point. `shown` is the format of y's values. Rows whose note
-    is "diverged" are crosses. Rows without a number in one of the columns are left out.
+    three seeds or more, cut at 0 and 100 % for fractions; each row is a point. `shown` is the format
+    of y's values. Rows whose note is "diverged" are crosses. Rows without a number in one of the
+    columns are left out.
     """
     rows = [row for row in rows if _is_number(row.get(x)) and _is_number(row.get(y))]
     names = list(dict.fromkeys(str(row[group]) for row in rows))
@@ -45,7 +46,7 @@ def figure(
             style: dict[str, Any] = {"color": colour[name]}
             axes.plot(places, means, linewidth=1.6, label=panel_title(name), **style)
             for place, value, mean in zip(places, values, means, strict=True):
-                if (reach := _reach(value)) is not None:
+                if (reach := _reach(value, shown)) is not None:
                     axes.errorbar(place, mean, reach, capsize=3, linewidth=1, **style)
             for row in own:
                 axes.plot(row[x], row[y], _marker(row), markersize=4, alpha=0.65, **style)
@@ -85,7 +86,9 @@ def by_group(
             own = [row for row in rows if str(row[group]) == name]
             values = np.array([row[y] for row in own])
             style: dict[str, Any] = {"color": colour[name]}
-            axes.errorbar(values.mean(), place, xerr=_reach(values), fmt="|", capsize=3, **style)
+            axes.errorbar(
+                values.mean(), place, xerr=_reach(values, shown), fmt="|", capsize=3, **style
+            )
             for row in own:
                 axes.plot(row[y], place, _marker(row), markersize=4, alpha=0.65, **style)
         axes.set_yticks(range(len(names)), [name.replace("-", " ") for name in names])
@@ -104,14 +107,21 @@ def _marker(row: Mapping[str, Any]) -> str:
     return "x" if row.get("note") == "diverged" else "o"
 
 
-def _reach(values: np.ndarray) -> float | None:
-    """Return half the length of the interval of a mean, or None for fewer than three values."""
+def _reach(values: np.ndarray, shown: str) -> list[list[float]] | None:
+    """Return how far the interval of a mean reaches to both sides, as matplotlib takes it.
+
+    It is None for fewer than three values. The interval of a fraction, which is shown in per cent,
+    is cut at 0 and 1 if the values are between them.
+    """
     from scipy import stats  # late: its import takes a second
 
     if len(values) < 3:
         return None
     quantile = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1))
-    return quantile * float(values.std(ddof=1)) / len(values) ** 0.5
+    reach, mean = quantile * float(values.std(ddof=1)) / len(values) ** 0.5, float(values.mean())
+    if shown.endswith("%") and values.min() >= 0 and values.max() <= 1:
+        return [[min(reach, mean)], [min(reach, 1 - mean)]]
+    return [[reach], [reach]]
 
 
 def by_block(

@@ -127,7 +127,7 @@ def test_too_few_seeds_are_said_before_anything_is_trained(
     small, training, undrawn, tmp_path, capsys
 ):
     words = [f"--workdir={tmp_path}/runs", "--steps=40", "--seeds=1"]
-    warning = "warning: 1 seed of each network cannot decide the claim, and its verdict will be"
+    warning = "warning: 1 seed of each network cannot decide the claim; give --seeds=3 or more"
     training.ends = lambda config: pytest.fail("it is said too late") if not said() else 0.25
     told = []
 
@@ -249,7 +249,7 @@ def test_a_claim_without_trained_runs_has_no_curves(options):
     )  # fmt: skip
     assert claim.conclude(own, asked, [run])["verdict"]["holds"] is None
     assert not (asked.workdir / "figure.png").exists()
-    assert "Not shown at this scale." in (asked.workdir / "report.html").read_text("utf-8")
+    assert "The claim is undecided." in (asked.workdir / "report.html").read_text("utf-8")
 
 
 def test_every_claim_has_the_name_of_its_file_and_is_listed(capsys):

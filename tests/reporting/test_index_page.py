@@ -92,7 +92,7 @@ def test_a_statement_has_its_verdict_in_words_and_its_numbers(content):
     }  # fmt: skip
     content["claims"][3] |= {"uncorrected": True, "reason": "By its own test it holds."}
     seen = Page(page(content, {}))
-    assert seen.within("strong") == ["Holds", "Does not hold", "Open", "Open"]
+    assert seen.within("strong") == ["Holds", "Does not hold", "Undecided", "Undecided"]
     assert seen.within("h3") == [f"The sentence of {row['name']}." for row in content["claims"]]
     assert "What depth saw." in seen.within("p") and "By its own test it holds." in seen.within("p")
     told = seen.within("dd")
@@ -108,7 +108,7 @@ def test_a_statement_has_its_verdict_in_words_and_its_numbers(content):
         assert text in told, text
     assert "equal arms: the rule says no. Nothing rises." in told
     assert "python -m experiments.depth --workdir=DIR --seeds=5" in told
-    assert "4 statements: 1 holds, 1 does not hold, 2 are open." in seen.within("p")
+    assert "4 statements: 1 holds, 1 does not hold, 2 are undecided." in seen.within("p")
     assert any("corrected together (Holm)" in text for text in seen.within("p"))
     assert any("lesion" in text for text in seen.within("p"))
     for text in ("A prize was won.", "Words have skips."):
@@ -171,7 +171,7 @@ def test_filters_are_buttons_with_counts_that_need_a_script(content):
     ]
     assert buttons == [
         ("verdict", "", "true"),
-        *(("verdict", value, "false") for value in ("holds", "fails", "open")),
+        *(("verdict", value, "false") for value in ("holds", "fails", "undecided")),
         ("kind", "", "true"),
         *(("kind", value, "false") for value in ("exact", "init", "trained")),
     ]
@@ -182,8 +182,8 @@ def test_filters_are_buttons_with_counts_that_need_a_script(content):
     assert [(a["id"], a["data-verdict"], a["data-kind"]) for a in claims] == [
         ("depth", "holds", "trained"),
         ("signal", "fails", "exact"),
-        ("start", "open", "init"),
-        ("width", "open", "trained"),
+        ("start", "undecided", "init"),
+        ("width", "undecided", "trained"),
     ]
     assert not any("hidden" in a for a in claims)
 
@@ -205,7 +205,7 @@ CLICKS = """<script>
 const seen = () => [...document.querySelectorAll(".claim")].filter(c => c.offsetParent).map(c => c.id).join(",");
 const press = (key, value) => document.querySelector(`[data-key=${key}][data-value=${value}]`).click();
 const told = [seen(), document.getElementById("filters").hidden];
-press("verdict", "open"); told.push(seen(), document.getElementById("shown").textContent);
+press("verdict", "undecided"); told.push(seen(), document.getElementById("shown").textContent);
 told.push(document.querySelector("[data-value=trained] span").textContent);
 press("kind", "trained"); told.push(seen());
 told.push(document.querySelectorAll("[aria-pressed=true]").length);

@@ -85,7 +85,7 @@ def test_a_diverged_run_leaves_the_data_valid(page, curves):
     [
         (True, "The claim holds."),
         (False, "The claim does not hold."),
-        (None, "Not shown at this scale."),
+        (None, "The claim is undecided."),
     ],
 )
 def test_the_verdict_is_said_in_words_before_anything_else(page, results, holds, words):
@@ -112,7 +112,7 @@ def test_text_is_text_wherever_it_stands(page, results, curves):
     count = lambda seen, tag: sum(t == tag for t, _ in seen.tags)
     assert count(bad, "script") == count(good, "script") == 2
     assert count(bad, "img") == count(good, "img") == 1
-    assert bad.within("h1", "pre") == ["Not shown at this scale.", HOSTILE]
+    assert bad.within("h1", "pre") == ["The claim is undecided.", HOSTILE]
     assert bad.data["panels"][0]["curves"][0]["model"] == HOSTILE
 
 

@@ -50,6 +50,18 @@ def test_a_mean_has_its_interval_with_three_seeds_or_more():
     assert x == 20 and (low, high) == pytest.approx((0.3 - reach, 0.3 + reach), abs=1e-4)
 
 
+def test_the_interval_of_a_fraction_ends_at_0_and_at_1():
+    low, high, other = rows([0.0, 0.05, 0.1]), rows([0.9, 1.0, 0.95], "resnet"), rows([-1, 0, 1])
+    axes, _ = drawn(points.figure(low + high, "depth", "error", ".0%"))
+    (_, zero, above), (_, below, one) = intervals(axes)
+    reach = 9.925 * 0.05 / math.sqrt(3)
+    assert (zero, above) == (0, pytest.approx(0.05 + reach, abs=1e-4))
+    assert (below, one) == (pytest.approx(0.95 - reach, abs=1e-4), 1)
+    for given, shown in ((low, ".2f"), (other, ".0%")):  # no fraction
+        ((_, least, _),) = intervals(drawn(points.figure(given, "depth", "error", shown))[0])
+        assert least < min(row["error"] for row in given)
+
+
 def test_what_diverged_is_a_cross_and_counts_in_the_mean():
     data = rows([0.1, 0.2]) + [rows([0.9], note="diverged")[0] | {"seed": 2}]
     axes, marks = drawn(points.figure(data, "depth", "error"))
