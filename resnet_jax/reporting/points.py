@@ -28,9 +28,9 @@ def figure(
     """Return a figure of column `y` against column `x`, with a line for each value of `group`.
 
     The line joins the means over seeds; a bar is the 99 % interval of a mean by Student's t, for
-    three seeds or more, cut at 0 and 100 % for fractions; each row is a point. `shown` is the format
-    of y's values. Rows whose note is "diverged" are crosses. Rows without a number in one of the
-    columns are left out.
+    three seeds or more, cut at 0 and 100 % for fractions; each row is a point. `shown` is the
+    format of y's values. Rows whose note is "diverged" are crosses. Rows without a number in one of
+    the columns are left out.
     """
     rows = [row for row in rows if _is_number(row.get(x)) and _is_number(row.get(y))]
     names = list(dict.fromkeys(str(row[group]) for row in rows))
