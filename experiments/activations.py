@@ -39,9 +39,9 @@ def plan(options: Options) -> list[Run]:
 def judge(rows: list[Row]) -> Verdict:
     """Test the order of Table 2."""
     rows = rates.best(rows)
-    if idle := learned_nothing(where(rows, family="original")):
+    if idle := learned_nothing(where(rows, arm="original")):
         return Verdict(None, idle)
-    errors = {name: sample(rows, "test_error", family=name) for name in ORDERS}
+    errors = {name: sample(rows, "test_error", arm=name) for name in ORDERS}
     original = errors["original"]
     test = every(
         *(larger(errors[name], original, 0.0) for name in WORSE),
@@ -53,8 +53,8 @@ def judge(rows: list[Row]) -> Verdict:
 
 def control(rows: list[Row]) -> list[Row]:
     """Return the original order in the place of all orders."""
-    own = where(rows, family="original")
-    return [row for name in ORDERS for row in relabelled(own, family=name, model=name)]
+    own = where(rows, arm="original")
+    return [row for name in ORDERS for row in relabelled(own, arm=name, model=name)]
 
 
 def test_error(rows: list[Row]):

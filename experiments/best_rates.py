@@ -42,7 +42,7 @@ def degrades(rows: list[Row]) -> Verdict:
 def pays(rows: list[Row]) -> Verdict:
     """Apply the rule of `depth_pays` to the residual networks at their best rates."""
     chosen = rates.best(rows)
-    residual = [row for pair in twins.pairs(rows) for row in chosen if row["family"] == pair[1]]
+    residual = [row for pair in twins.pairs(rows) for row in chosen if row["arm"] == pair[1]]
     return depth_pays.judge(residual)
 
 

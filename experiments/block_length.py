@@ -47,7 +47,7 @@ def plan(options: Options) -> list[Run]:
 
 def errors(rows: list[Row]) -> dict[str, list[float]]:
     """Return {length: the training errors over seeds}."""
-    return {name: sample(rows, "train_error", family=name) for name in LENGTHS}
+    return {name: sample(rows, "train_error", arm=name) for name in LENGTHS}
 
 
 def says(rows: list[Row]) -> str:
@@ -58,7 +58,7 @@ def says(rows: list[Row]) -> str:
 
 def uncomparable(rows: list[Row], *names: str) -> str:
     """Return why the lengths cannot be compared, in words, or ""."""
-    if idle := learned_nothing(where(rows, family="two")):
+    if idle := learned_nothing(where(rows, arm="two")):
         return idle
     if all(fmean(errors(rows)[name]) < FLOOR for name in names):
         return f"{says(rows)} Both fit their training data, so that nothing is left to compare."
@@ -86,8 +86,8 @@ def in_the_place_of(own: str, other: str):
     """Return a control: the rows of length `own` in the place of length `other`."""
 
     def control(rows: list[Row]) -> list[Row]:
-        kept = [row for row in rows if row["family"] != other]
-        return kept + relabelled(where(rows, family=own), family=other)
+        kept = [row for row in rows if row["arm"] != other]
+        return kept + relabelled(where(rows, arm=own), arm=other)
 
     return control
 

@@ -267,7 +267,7 @@ def conclude(claim: Claim, options: Options, runs: Sequence[Run]) -> dict[str, A
         "dataset": dataset,
         "verdict": statements[0]["verdict"],
         "statements": statements,
-        "arms": {run.model: run.chosen for run in runs},
+        "chosen": {run.model: run.chosen for run in runs},
         "runs": rows,
         "summary": summary,
     }

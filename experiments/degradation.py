@@ -73,11 +73,11 @@ def judge(column: str, margin: float, rows: Sequence[Row]) -> Verdict:
 
 def judge_family(column: str, margin: float, rows: Sequence[Row], *arms: str) -> Verdict:
     """Apply RULE to one family; `arms` are what its plain and its residual networks are called."""
-    plain, residual = (by_depth(rows, column, family=arm) for arm in arms)
+    plain, residual = (by_depth(rows, column, arm=arm) for arm in arms)
     if len(plain) < 2 or plain.keys() != residual.keys():
         return Verdict(None, "There are no two depths of both arms, so nothing can be compared.")
     shallowest, deepest = min(plain), max(plain)
-    compared = [*where(rows, family=arms[0], depth=shallowest), *where(rows, family=arms[1])]
+    compared = [*where(rows, arm=arms[0], depth=shallowest), *where(rows, arm=arms[1])]
     if idle := learned_nothing(compared):
         return Verdict(None, idle)
     tests = rises(plain, margin), no_rise(residual, margin), interaction(plain, residual, margin)

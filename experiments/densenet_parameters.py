@@ -39,8 +39,8 @@ def judge(rows: list[Row]) -> Verdict:
     """Test whether the DenseNet is as good with less than half the parameters."""
     if idle := learned_nothing(rows):
         return Verdict(None, idle)
-    dense, residual = (sample(rows, "test_error", family=name) for name in ("densenet", "resnet"))
-    counts = {row["family"]: row["parameters"] for row in rows}
+    dense, residual = (sample(rows, "test_error", arm=name) for name in ("densenet", "resnet"))
+    counts = {row["arm"]: row["parameters"] for row in rows}
     share = counts["densenet"] / counts["resnet"]
     said = (
         f"The DenseNet has {counts['densenet']:,} parameters, {share:.2f} of the residual "
@@ -54,8 +54,8 @@ def judge(rows: list[Row]) -> Verdict:
 
 def control(rows: list[Row]) -> list[Row]:
     """Return residual networks of other seeds in the place of the DenseNets."""
-    residual = where(rows, family="resnet")
-    return residual + with_other_seeds(residual, family="densenet")
+    residual = where(rows, arm="resnet")
+    return residual + with_other_seeds(residual, arm="densenet")
 
 
 def test_error(rows: list[Row]) -> Figure:

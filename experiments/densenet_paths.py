@@ -99,7 +99,7 @@ def connections(net: Network, blocks: Blocks, block: int, x) -> int:
 
 def connected(rows: list[Row]) -> Verdict:
     """Return whether L layers of a stage have L(L+1)/2 connections."""
-    own = where(rows, family="densenet")
+    own = where(rows, arm="densenet")
     stages = [stage for row in own for stage in row["stages"]]
     holds = bool(stages) and all(sum(s) == len(s) * (len(s) + 1) // 2 for s in stages)
     said = "; ".join(
@@ -111,7 +111,7 @@ def connected(rows: list[Row]) -> Verdict:
 
 def kept(rows: list[Row]) -> Verdict:
     """Return whether every layer hands on its input unchanged."""
-    own = where(rows, family="densenet")
+    own = where(rows, arm="densenet")
     said = "; ".join(f"{row['model']} {row['kept']} of {row['blocks']}" for row in rows)
     holds = bool(own) and all(row["kept"] == row["blocks"] for row in own)
     return Verdict(holds, f"Layers whose output contains their input bit for bit: {said}.")
@@ -119,7 +119,7 @@ def kept(rows: list[Row]) -> Verdict:
 
 def residual(rows: list[Row]) -> list[Row]:
     """Return the residual networks in the place of the DenseNets."""
-    return relabelled(where(rows, family="resnet"), family="densenet")
+    return relabelled(where(rows, arm="resnet"), arm="densenet")
 
 
 def by_layer(rows: list[Row]):

@@ -25,9 +25,7 @@ def judge(rows: list[Row]) -> Verdict:
     deepest = max(row["depth"] for row in rows)
     if idle := lacking(rows, "log_rise_batch") or learned_nothing(rows):
         return Verdict(None, idle)
-    plain, residual = (
-        by_depth(rows, "log_rise_batch", family=name) for name in loss_landscape.ARMS
-    )
+    plain, residual = (by_depth(rows, "log_rise_batch", arm=name) for name in loss_landscape.ARMS)
     ends = [
         f"{10 ** (fmean(arm[deepest]) - fmean(arm[min(arm)])):.2g} in {name} networks"
         for name, arm in (("plain", plain), ("residual", residual))

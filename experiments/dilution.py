@@ -76,8 +76,8 @@ def of_stages(apply, variables, x, loss):
 
 def direct(rows: list[Row]) -> Verdict:
     """Test whether no share is less than half the equal share, at any depth."""
-    shares = by_depth(rows, "of_equal_share", family="identity")
-    said = by_depth(rows, "share", family="identity")
+    shares = by_depth(rows, "of_equal_share", arm="identity")
+    said = by_depth(rows, "share", arm="identity")
     told = ", ".join(f"{fmean(values):.2f} ({depth} layers)" for depth, values in said.items())
     return Verdict.of(
         every(*(above(values, HALF) for values in shares.values())),
@@ -87,7 +87,7 @@ def direct(rows: list[Row]) -> Verdict:
 
 def exponential(rows: list[Row]) -> Verdict:
     """Test whether gains of 0.5 halve the share at least once more for each added block."""
-    arms = [by_depth(rows, "log2_share", family=name) for name in ARMS]
+    arms = [by_depth(rows, "log2_share", arm=name) for name in ARMS]
     falls = [{depth: [-v for v in values] for depth, values in arm.items()} for arm in arms]
     ends = [min(falls[0]), max(falls[0])]
     added = (ends[1] - ends[0]) // 6
@@ -102,8 +102,8 @@ def exponential(rows: list[Row]) -> Verdict:
 
 def halved(rows: list[Row]) -> list[Row]:
     """Return the networks with gains of 0.5 in the place of those with identity skips."""
-    gained = where(rows, family="gains-0.5")
-    return gained + relabelled(gained, family="identity")
+    gained = where(rows, arm="gains-0.5")
+    return gained + relabelled(gained, arm="identity")
 
 
 def share(rows: list[Row]) -> Figure:

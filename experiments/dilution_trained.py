@@ -30,7 +30,7 @@ def measure(run: Run) -> list[Row]:
 
 def direct(rows: list[Row]) -> Verdict:
     """Apply the rule of `dilution`, if the networks have learned something."""
-    own = where(rows, family="identity")
+    own = where(rows, arm="identity")
     if idle := lacking(own, "share") or learned_nothing(own):
         return Verdict(None, idle)
     return dilution.direct(rows)

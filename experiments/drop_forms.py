@@ -43,7 +43,7 @@ def measure(run: Run) -> list[Row]:
     survival, in standard deviations of a binomial share.
     """
     with jax.enable_x64(True):
-        merge = DROPS[run.group](survival=SURVIVAL)
+        merge = DROPS[run.arm](survival=SURVIVAL)
         f = jnp.broadcast_to(jnp.arange(1.0, 4.0, dtype=jnp.float64), (EXAMPLES, 3))
         s = jnp.full_like(f, 0.5)
         keys = jax.random.split(jax.random.key(0), DRAWS)
@@ -79,14 +79,14 @@ def judge(rows: list[Row]) -> Verdict:
         f"bodies from the survival by at most {off:.1f} standard deviations; there are "
         f"{len(different)} different distributions."
     )
-    all_differ = len(different) == len(DROPS) == len({row["family"] for row in rows})
+    all_differ = len(different) == len(DROPS) == len({row["arm"] for row in rows})
     return Verdict(worst <= TOLERANCE and off < 5 and all_differ, said)
 
 
 def one_form(rows: list[Row]) -> list[Row]:
     """Return one form in the place of all four."""
-    own = where(rows, family="drop_path")
-    return [row for name in DROPS for row in relabelled(own, family=name)]
+    own = where(rows, arm="drop_path")
+    return [row for name in DROPS for row in relabelled(own, arm=name)]
 
 
 CLAIM = Claim(

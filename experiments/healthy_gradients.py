@@ -23,10 +23,10 @@ from resnet_jax.analysis.statistics import every, no_rise
 
 def healthy(time: str, rows: list[Row]) -> Verdict:
     """Test whether the gradients of plain networks have the same size at every depth."""
-    own = where(rows, family="plain")
+    own = where(rows, arm="plain")
     if idle := lacking(own, f"decades_{time}") or (time == "end" and learned_nothing(own)):
         return Verdict(None, idle)
-    sizes = by_depth(rows, f"decades_{time}", family="plain")
+    sizes = by_depth(rows, f"decades_{time}", arm="plain")
     falls = {depth: [-value for value in values] for depth, values in sizes.items()}
     said = ", ".join(f"{10 ** fmean(of):.3g} ({depth} layers)" for depth, of in sizes.items())
     return Verdict.of(

@@ -55,7 +55,7 @@ def plan(options: Options) -> list[Run]:
     options.refuse_one_depth()
     highway = {f"highway{bias:g}": {**HIGHWAY, "model.gate_bias": bias} for bias in BIASES}
     return rates.arms(options, {"plain": PLAIN}, PLAIN_RATES, 5) + [
-        run._replace(group="highway") for run in rates.arms(options, highway, HIGHWAY_RATES, 5)
+        run._replace(arm="highway") for run in rates.arms(options, highway, HIGHWAY_RATES, 5)
     ]
 
 
@@ -74,7 +74,7 @@ def best(rows: list[Row]) -> list[Row]:
 def trains(rows: list[Row]) -> Verdict:
     """Test whether the training error of highway networks stays and that of plain ones rises."""
     rows = best(rows)
-    highway, plain = (by_depth(rows, "train_error", family=name) for name in ("highway", "plain"))
+    highway, plain = (by_depth(rows, "train_error", arm=name) for name in ("highway", "plain"))
     if idle := learned_nothing(where(rows, depth=min(plain))):
         return Verdict(None, idle)
     test = every(no_rise(highway, MARGIN), rises(plain, MARGIN))
@@ -89,7 +89,7 @@ def trains(rows: list[Row]) -> Verdict:
 def below(rows: list[Row]) -> Verdict:
     """Test whether highways end below plain networks with 50 and 100 layers and not with 20."""
     rows = best(rows)
-    highway, plain = (by_depth(rows, "train_loss", family=name) for name in ("highway", "plain"))
+    highway, plain = (by_depth(rows, "train_loss", arm=name) for name in ("highway", "plain"))
     if not {20, 50, 100} <= highway.keys():
         return Verdict(None, "The statement is about 20, 50 and 100 layers.")
     if idle := learned_nothing(where(rows, depth=20)):
@@ -107,8 +107,8 @@ def below(rows: list[Row]) -> Verdict:
 
 def control(rows: list[Row]) -> list[Row]:
     """Return the plain networks in the place of the highway networks."""
-    plain = where(rows, family="plain")
-    return plain + relabelled(plain, family="highway")
+    plain = where(rows, arm="plain")
+    return plain + relabelled(plain, arm="highway")
 
 
 def training_error(rows: list[Row]):

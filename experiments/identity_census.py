@@ -37,7 +37,7 @@ def identities(rows: list[Row]) -> Verdict:
     if not rows:
         return Verdict(False, "No network has a skip connection.")
     cut = [row for row in rows if row["pass"] < row["keep"]]
-    said = ", ".join(f"{row['family']} {row['pass']} of {row['keep']}" for row in rows)
+    said = ", ".join(f"{row['arm']} {row['pass']} of {row['keep']}" for row in rows)
     why = " Where some do not, an activation follows the sum or is shared with the skip." * bool(
         cut
     )
@@ -46,7 +46,7 @@ def identities(rows: list[Row]) -> Verdict:
 
 def sizes(rows: list[Row]) -> Verdict:
     """Return whether AlexNet has 8 layers and 11x11 kernels, and VGG has 3x3 alone."""
-    of = {name: where(rows, family=name) for name in ("alexnet", "vgg")}
+    of = {name: where(rows, arm=name) for name in ("alexnet", "vgg")}
     if not all(of.values()):
         return Verdict(None, "The statement is about alexnet:8 and vgg:16.")
     (alex,), (vgg,) = of.values()
@@ -58,7 +58,7 @@ def sizes(rows: list[Row]) -> Verdict:
 def shapes(rows: list[Row]) -> Verdict:
     """Return whether blocks change shapes at stage changes alone, and two blocks cost the same."""
     rows = [row for row in rows if row["net"] in ("resnet", "ladder", "wide", "resnext")]
-    costs = {row["family"]: row["body_macs"] for row in rows}
+    costs = {row["arm"]: row["body_macs"] for row in rows}
     if not {"v1-basic-imagenet", "v1-bottleneck"} <= costs.keys():
         return Verdict(None, "The costs are those of resnet:34 and resnet:50.")
     changed = sum(row["reshape_inside"] for row in rows)
@@ -72,7 +72,7 @@ def shapes(rows: list[Row]) -> Verdict:
 
 def steps(rows: list[Row]) -> Verdict:
     """Return whether v1 has one operation a block on the skip path, and v2 none."""
-    of = {v: [r for r in rows if r["family"].startswith(v)] for v in ("v1", "v2")}
+    of = {v: [r for r in rows if r["arm"].startswith(v)] for v in ("v1", "v2")}
     if not all(of.values()):
         return Verdict(None, "The statement is about resnet:110 or resnet:164, and one of v1.")
     paths = {v: [n for row in own for n in row["operations_inside"]] for v, own in of.items()}
@@ -102,7 +102,7 @@ def tokens(rows: list[Row]) -> Verdict:
 def mostly(rows: list[Row]) -> Verdict:
     """Return whether most networks with skips have mostly identities."""
     own = with_skips(rows)
-    shares = {row["family"]: row["identity"] / row["skips"] for row in own}
+    shares = {row["arm"]: row["identity"] / row["skips"] for row in own}
     if not shares:
         return Verdict(False, "No network has a skip connection.")
     total = sum(row["identity"] for row in own) / sum(row["skips"] for row in own)
@@ -127,8 +127,8 @@ def gated(rows: list[Row]) -> list[Row]:
 
 def v1_for_v2(rows: list[Row]) -> list[Row]:
     """Return the v1 networks in the place of the v2 networks."""
-    own = [row for row in rows if row["family"].startswith("v1")]
-    return own + relabelled(own, family="v2")
+    own = [row for row in rows if row["arm"].startswith("v1")]
+    return own + relabelled(own, arm="v2")
 
 
 def identity_skips(rows: list[Row]):

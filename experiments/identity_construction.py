@@ -83,7 +83,7 @@ def copied(deep: Network, shallow: Network) -> dict[str, Any]:
 
 def judge(rows: list[Row]) -> Verdict:
     """Ask that no network deepened by identity layers differ from the shallow one."""
-    deepened = [row for row in where(rows, family="identity") if row["added"]]
+    deepened = [row for row in where(rows, arm="identity") if row["added"]]
     if not deepened:
         return Verdict(None, "No network was deepened.")
     worst = max(deepened, key=lambda row: row["difference"])
@@ -96,7 +96,7 @@ def judge(rows: list[Row]) -> Verdict:
 
 def control(rows: list[Row]) -> list[Row]:
     """Return the networks deepened by random layers in the place of the others."""
-    return relabelled(where(rows, family="random"), family="identity")
+    return relabelled(where(rows, arm="random"), arm="identity")
 
 
 CLAIM = Claim(

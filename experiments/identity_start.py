@@ -31,16 +31,16 @@ def plan(options: Options) -> list[Run]:
 
 def kept(rows: list[Row]) -> Verdict:
     """Test whether the training error of the identity start does not rise with depth."""
-    errors = by_depth(rows, "train_error", family="identity")
-    if idle := learned_nothing(where(rows, family="identity", depth=min(errors))):
+    errors = by_depth(rows, "train_error", arm="identity")
+    if idle := learned_nothing(where(rows, arm="identity", depth=min(errors))):
         return Verdict(None, idle)
     return Verdict.of(no_rise(errors, MARGIN), told(errors, "that start as the identity"))
 
 
 def lost(rows: list[Row]) -> Verdict:
     """Test whether the training error of the random start rises with depth."""
-    errors = by_depth(rows, "train_error", family="random")
-    if idle := learned_nothing(where(rows, family="random", depth=min(errors))):
+    errors = by_depth(rows, "train_error", arm="random")
+    if idle := learned_nothing(where(rows, arm="random", depth=min(errors))):
         return Verdict(None, idle)
     return Verdict.of(rises(errors, MARGIN), told(errors, "that start at random"))
 
@@ -54,7 +54,7 @@ def told(errors: dict[int, list[float]], which: str) -> str:
 def swapped(rows: list[Row]) -> list[Row]:
     """Return each start in the place of the other."""
     both = {"identity": "random", "random": "identity"}
-    return [row for a, b in both.items() for row in relabelled(where(rows, family=a), family=b)]
+    return [row for a, b in both.items() for row in relabelled(where(rows, arm=a), arm=b)]
 
 
 def training_error(rows: list[Row]):

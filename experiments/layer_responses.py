@@ -55,7 +55,7 @@ def smaller(rows: list[Row]) -> Verdict:
     """Test whether the bodies of residual networks respond less, at each depth."""
     if idle := lacking(rows, "response") or learned_nothing(rows):
         return Verdict(None, idle)
-    plain, residual = (by_depth(rows, "response", family=name) for name in ARMS)
+    plain, residual = (by_depth(rows, "response", arm=name) for name in ARMS)
     logs = lambda values: np.log2(values).tolist()
     margin = float(np.log2(1 + MARGIN))
     test = every(*(larger(logs(plain[d]), logs(residual[d]), margin) for d in plain))
@@ -71,7 +71,7 @@ def told(arm: dict[int, list[float]], name: str) -> str:
 
 def shrink(rows: list[Row]) -> Verdict:
     """Test whether the responses of residual networks fall with depth."""
-    own = where(rows, family="resnet")
+    own = where(rows, arm="resnet")
     if idle := lacking(own, "response") or learned_nothing(own):
         return Verdict(None, idle)
     residual = by_depth(own, "response")
@@ -83,8 +83,8 @@ def shrink(rows: list[Row]) -> Verdict:
 
 def plain_again(rows: list[Row]) -> list[Row]:
     """Return the plain networks in the place of the residual ones."""
-    plain = where(rows, family="plain")
-    return plain + relabelled(plain, family="resnet")
+    plain = where(rows, arm="plain")
+    return plain + relabelled(plain, arm="resnet")
 
 
 def one_depth(rows: list[Row]) -> list[Row]:

@@ -78,8 +78,8 @@ def measure(run: Run) -> list[Row]:
 
 def judge(optimizer: str, rows: list[Row]) -> Verdict:
     """Test whether the loss of plain networks rises with depth, and that of residual ones not."""
-    chosen = rates.best([row for row in rows if row["family"].endswith(optimizer)], "unexplained")
-    of = {name: by_depth(chosen, "unexplained", family=f"{name}-{optimizer}") for name in ARMS}
+    chosen = rates.best([row for row in rows if row["arm"].endswith(optimizer)], "unexplained")
+    of = {name: by_depth(chosen, "unexplained", arm=f"{name}-{optimizer}") for name in ARMS}
     plain, residual = of["plain"], of["residual"]
     tests = rises(plain, MARGIN), no_rise(residual, MARGIN), interaction(plain, residual, MARGIN)
     ends = lambda arm: " to ".join(f"{fmean(arm[end(arm)]):.2g}" for end in (min, max))
@@ -102,11 +102,11 @@ def with_adam(rows: list[Row]) -> Verdict:
 
 def control(rows: list[Row]) -> list[Row]:
     """Return the plain networks that start as the identity in the place of the usual start."""
-    others = [row for row in rows if not row["family"].startswith("plain")]
+    others = [row for row in rows if not row["arm"].startswith("plain")]
     return others + [
         row
         for optimizer in RATES
-        for row in relabelled(where(rows, family=f"dirac-{optimizer}"), family=f"plain-{optimizer}")
+        for row in relabelled(where(rows, arm=f"dirac-{optimizer}"), arm=f"plain-{optimizer}")
     ]
 
 
@@ -114,8 +114,8 @@ def loss_with(optimizer: str):
     """Return a function that draws the loss against the depth, at the best rates."""
 
     def loss(rows: list[Row]):
-        own = [row for row in rows if row["family"].endswith(optimizer)]
-        named = [row | {"family": row["family"].rpartition("-")[0]} for row in own]
+        own = [row for row in rows if row["arm"].endswith(optimizer)]
+        named = [row | {"arm": row["arm"].rpartition("-")[0]} for row in own]
         return points.figure(rates.best(named, "unexplained"), "depth", "unexplained", log_y=True)
 
     loss.__name__, loss.__doc__ = f"loss_{optimizer}", f"Draw the loss with {optimizer}."

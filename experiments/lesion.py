@@ -96,10 +96,10 @@ def costs(rows: list[Row], column: str, small: float, when: str) -> Verdict:
 
     The cost is what the error in `column` exceeds the whole network's error by, paired by seed.
     """
-    own = where(rows, family="resnet")
+    own = where(rows, arm="resnet")
     if idle := lacking(rows, column) or learned_nothing(own):
         return Verdict(None, idle)
-    of = lambda column, family: sample(rows, column, family=family)
+    of = lambda column, arm: sample(rows, column, arm=arm)
     plain = of("whole_error", "plain")
     if fmean(plain) > own[0]["chance_error"] - LARGE:
         return Verdict(None, f"A plain error of {fmean(plain):.1%} cannot rise by {LARGE:.0%}.")
@@ -119,8 +119,8 @@ def costs(rows: list[Row], column: str, small: float, when: str) -> Verdict:
 
 def control(rows: list[Row]) -> list[Row]:
     """Return the plain networks in the place of the residual ones."""
-    plain = where(rows, family="plain")
-    return plain + relabelled(plain, family="resnet")
+    plain = where(rows, arm="plain")
+    return plain + relabelled(plain, arm="resnet")
 
 
 def by_block(rows: list[Row]) -> Figure:

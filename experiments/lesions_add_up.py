@@ -49,7 +49,7 @@ def measure(run: Run) -> list[Row]:
 
 def judge(rows: list[Row]) -> Verdict:
     """Test whether each doubling of the deleted blocks raises the error, to 8, below chance."""
-    own = where(rows, family="resnet")
+    own = where(rows, arm="resnet")
     if idle := lacking(own, f"without_{DELETED[0]}") or learned_nothing(own):
         return Verdict(None, idle)
     columns = [[row[f"without_{count}"] for row in own] for count in DELETED]

@@ -106,7 +106,7 @@ def compared(columns: tuple[str, ...], rows: list[Row]) -> Verdict:
     rows = where(rows, depth=deepest)
     if idle := lacking(rows, f"log_{columns[0]}") or learned_nothing(rows):
         return Verdict(None, idle)
-    of = lambda column, name: [row[column] for row in where(rows, family=name)]
+    of = lambda column, name: [row[column] for row in where(rows, arm=name)]
     test = every(
         *(larger(of(f"log_{c}", "plain"), of(f"log_{c}", "resnet"), FACTOR) for c in columns)
     )
@@ -120,8 +120,8 @@ def compared(columns: tuple[str, ...], rows: list[Row]) -> Verdict:
 
 def control(rows: list[Row]) -> list[Row]:
     """Return the plain networks in the place of the residual ones."""
-    plain = where(rows, family="plain")
-    return plain + relabelled(plain, family="resnet")
+    plain = where(rows, arm="plain")
+    return plain + relabelled(plain, arm="resnet")
 
 
 def slice_of(statistics: str, rows: list[Row]) -> Figure:

@@ -71,7 +71,7 @@ def start(rows: list[Row]) -> Verdict:
     """Test whether He's start trains deeper networks than Xavier's, wherever in their bounds."""
     chosen = rates.best(rows)
     (he, above_he), (xavier, above_xavier) = (
-        bounds(where(chosen, family=name)) for name in ("he", "xavier")
+        bounds(where(chosen, arm=name)) for name in ("he", "xavier")
     )
     says = (
         f"The deepest network without norm that trains has {2 ** fmean(he):.0f} layers with He's "
@@ -96,7 +96,7 @@ def norm(rows: list[Row]) -> Verdict:
     """Test whether batch norm lowers the training error of the deepest plain network."""
     most = max(row["depth"] for row in rows)
     chosen = rates.best(where(rows, depth=most))
-    of = {name: sample(chosen, "train_error", family=name) for name in (*ARMS, *NORM)}
+    of = {name: sample(chosen, "train_error", arm=name) for name in (*ARMS, *NORM)}
     said = ", ".join(f"{name.replace('-', ' ')} {fmean(own):.1%}" for name, own in of.items())
     test = larger(of["he"], of["batch-norm"], MARGIN)
     return Verdict.of(test, f"Training errors of plain networks of {most} layers: {said}.")
@@ -104,14 +104,14 @@ def norm(rows: list[Row]) -> Verdict:
 
 def same_start(rows: list[Row]) -> list[Row]:
     """Return Xavier's start in the place of He's."""
-    xavier = where(rows, family="xavier")
-    return xavier + relabelled(xavier, family="he")
+    xavier = where(rows, arm="xavier")
+    return xavier + relabelled(xavier, arm="he")
 
 
 def without_norm(rows: list[Row]) -> list[Row]:
     """Return the networks without norm in the place of those with batch norm."""
-    he = where(rows, family="he")
-    return where(rows, family="xavier") + he + relabelled(he, family="batch-norm")
+    he = where(rows, arm="he")
+    return where(rows, arm="xavier") + he + relabelled(he, arm="batch-norm")
 
 
 def training_error(rows: list[Row]):

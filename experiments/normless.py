@@ -46,26 +46,26 @@ def plan(options: Options) -> list[Run]:
 def judge(rows: list[Row]) -> Verdict:
     """Test whether the normless residual networks train better than the plain one with norms."""
     rows = rates.best(rows)
-    if idle := learned_nothing(where(rows, family="skip-and-norm")):
+    if idle := learned_nothing(where(rows, arm="skip-and-norm")):
         return Verdict(None, idle)
-    plain = sample(rows, "train_error", family="norm-alone")
-    errors = {name: sample(rows, "train_error", family=name) for name in NORMLESS}
-    normed = sample(rows, "train_error", family="skip-and-norm")
+    plain = sample(rows, "train_error", arm="norm-alone")
+    errors = {name: sample(rows, "train_error", arm=name) for name in NORMLESS}
+    normed = sample(rows, "train_error", arm="skip-and-norm")
     test = every(
         *(larger(plain, of, MARGIN) for of in errors.values()),
         *(no_worse(of, normed, MARGIN) for of in errors.values()),
     )
-    names = dict.fromkeys(row["family"] for row in rows)
-    mean = lambda name: fmean(sample(rows, "train_error", family=name))
+    names = dict.fromkeys(row["arm"] for row in rows)
+    mean = lambda name: fmean(sample(rows, "train_error", arm=name))
     said = ", ".join(f"{name.replace('-', ' ')} {mean(name):.1%}" for name in names)
     return Verdict.of(test, f"Training errors: {said}.")
 
 
 def control(rows: list[Row]) -> list[Row]:
     """Return the plain network without norms in the place of Fixup and SkipInit."""
-    neither = where(rows, family="neither")
-    kept = where(rows, family="norm-alone") + where(rows, family="skip-and-norm")
-    return kept + [row for name in NORMLESS for row in relabelled(neither, family=name, model=name)]
+    neither = where(rows, arm="neither")
+    kept = where(rows, arm="norm-alone") + where(rows, arm="skip-and-norm")
+    return kept + [row for name in NORMLESS for row in relabelled(neither, arm=name, model=name)]
 
 
 def training_error(rows: list[Row]):

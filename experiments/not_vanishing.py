@@ -72,11 +72,11 @@ def gradients(apply, variables, x, loss):
 
 def arrives(rows: list[Row]) -> Verdict:
     """Test whether no gradient vanishes in plain networks, and they degrade all the same."""
-    errors = by_depth(rows, "train_error", family="plain")
-    shallowest = where(rows, family="plain", depth=min(errors))
-    if idle := lacking(where(rows, family="plain"), "decades_end") or learned_nothing(shallowest):
+    errors = by_depth(rows, "train_error", arm="plain")
+    shallowest = where(rows, arm="plain", depth=min(errors))
+    if idle := lacking(where(rows, arm="plain"), "decades_end") or learned_nothing(shallowest):
         return Verdict(None, idle)
-    sizes = [by_depth(rows, f"decades_{time}", family="plain") for time in TIMES]
+    sizes = [by_depth(rows, f"decades_{time}", arm="plain") for time in TIMES]
     large = [above(values, -DECADES) for of_depth in sizes for values in of_depth.values()]
     least = min(fmean(values) for of_depth in sizes for values in of_depth.values())
     said = ", ".join(f"{fmean(values):.1%} ({depth} layers)" for depth, values in errors.items())
@@ -91,8 +91,8 @@ def control(rows: list[Row]) -> list[Row]:
     """Return plain networks whose gradients are those of the networks without norms."""
     return [
         row | {key: bare[key.replace("end", "start")] for key in row if key.startswith("decades")}
-        for bare in where(rows, family="plain-no-norm")
-        for row in where(rows, family="plain", depth=bare["depth"], seed=bare["seed"])
+        for bare in where(rows, arm="plain-no-norm")
+        for row in where(rows, arm="plain", depth=bare["depth"], seed=bare["seed"])
     ]
 
 

@@ -44,7 +44,7 @@ def plan(options: Options) -> list[Run]:
 
 def measure(run: Run) -> list[Row]:
     """Return the distances from the residual network of the same weights, for every bias."""
-    sign = ARMS[run.group][1]
+    sign = ARMS[run.arm][1]
     with jax.enable_x64(True):
         gated = opened(run, EXAMPLES, wide=True)
         config = gated.config.copy_and_resolve_references()
@@ -98,7 +98,7 @@ def away(tree, reference):
 
 def opens(name: str, rows: list[Row]) -> Verdict:
     """Return whether the distances of the outputs or of the gradients fall to 0."""
-    own = where(rows, family="two-gates")
+    own = where(rows, arm="two-gates")
     steps = [d for row in own for d in zip(row[name][2:-1], row[name][3:], strict=True)]
     holds = bool(own) and all(a >= FALL * b for a, b in steps)
     holds &= all(row[name][-1] <= NEAR for row in own)
@@ -109,7 +109,7 @@ def opens(name: str, rows: list[Row]) -> Verdict:
 
 def coupled(rows: list[Row]) -> list[Row]:
     """Return the coupled gates in the place of the two free ones."""
-    return relabelled(where(rows, family="coupled"), family="two-gates")
+    return relabelled(where(rows, arm="coupled"), arm="two-gates")
 
 
 def distance(rows: list[Row]):

@@ -52,8 +52,8 @@ def measure(run: Run) -> list[Row]:
 
 def alike(rows: list[Row], column: str, margin: float, shown: str, what: str) -> Verdict:
     """Test whether a column of the two networks differs by less than the margin."""
-    residual, gated = (sample(rows, column, family=name) for name in ("residual", "two-gates"))
-    if idle := learned_nothing(where(rows, family="residual")):
+    residual, gated = (sample(rows, column, arm=name) for name in ("residual", "two-gates"))
+    if idle := learned_nothing(where(rows, arm="residual")):
         return Verdict(None, idle)
     test = every(no_worse(gated, residual, margin), no_worse(residual, gated, margin))
     said = f"{fmean(residual):{shown}} in residual networks, and {fmean(gated):{shown}}"
@@ -72,8 +72,8 @@ def coincide(rows: list[Row]) -> Verdict:
 
 def coupled(rows: list[Row]) -> list[Row]:
     """Return the coupled gates in the place of the two free ones."""
-    own = relabelled(where(rows, family="coupled"), family="two-gates")
-    return where(rows, family="residual") + own
+    own = relabelled(where(rows, arm="coupled"), arm="two-gates")
+    return where(rows, arm="residual") + own
 
 
 def training_error(rows: list[Row]) -> Figure:

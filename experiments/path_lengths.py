@@ -74,7 +74,7 @@ def slope(norms: np.ndarray) -> float | None:
 
 def short(rows: list[Row]) -> Verdict:
     """Test whether the paths that carry the gradient are shorter than most paths."""
-    own = where(rows, family="resnet")
+    own = where(rows, arm="resnet")
     if idle := lacking(own, "relative_length") or learned_nothing(own):
         return Verdict(None, idle)
     lengths = [row["relative_length"] for row in own]
@@ -88,7 +88,7 @@ def short(rows: list[Row]) -> Verdict:
 
 def exponential(rows: list[Row]) -> Verdict:
     """Test whether the gradient along a path falls with its length."""
-    own = where(rows, family="resnet")
+    own = where(rows, arm="resnet")
     if idle := lacking(own, "decades_a_block") or learned_nothing(own):
         return Verdict(None, idle)
     slopes = [row["decades_a_block"] for row in own]
@@ -99,12 +99,12 @@ def exponential(rows: list[Row]) -> Verdict:
 
 def control(rows: list[Row]) -> list[Row]:
     """Return the plain networks in the place of the residual ones."""
-    return relabelled(where(rows, family="plain"), family="resnet")
+    return relabelled(where(rows, arm="plain"), arm="resnet")
 
 
 def shares(rows: list[Row]) -> Figure:
     """Draw each length's share of the gradient and of the paths, for the first seed."""
-    own = [row for row in where(rows, family="resnet") if "shares" in row][:1]
+    own = [row for row in where(rows, arm="resnet") if "shares" in row][:1]
     every_path = [
         row | {"model": "all paths", "shares": path_lengths(row["blocks"]).tolist()} for row in own
     ]

@@ -48,10 +48,10 @@ def plan(options: Options) -> list[Run]:
 def judge(rows: list[Row]) -> Verdict:
     """Test whether both rescued networks train to within the margin of the residual network."""
     chosen = rates.best(rows)
-    if idle := learned_nothing(where(chosen, family="residual")):
+    if idle := learned_nothing(where(chosen, arm="residual")):
         return Verdict(None, idle)
     names = [*USUAL, *RESCUED]
-    of = {name: sample(chosen, "train_error", family=name) for name in names}
+    of = {name: sample(chosen, "train_error", arm=name) for name in names}
     tests = [no_worse(of[name], of["residual"], MARGIN) for name in RESCUED]
     said = ", ".join(f"{name.replace('-', ' ')} {fmean(own):.1%}" for name, own in of.items())
     return Verdict.of(every(*tests), f"Training errors: {said}.")
@@ -60,8 +60,8 @@ def judge(rows: list[Row]) -> Verdict:
 def rescue(rows: list[Row]) -> Verdict:
     """Test whether both rescues lower the training error of the network without norm."""
     chosen = rates.best(rows)
-    bare = sample(chosen, "train_error", family="plain-without-norm")
-    of = {name: sample(chosen, "train_error", family=name) for name in RESCUED}
+    bare = sample(chosen, "train_error", arm="plain-without-norm")
+    of = {name: sample(chosen, "train_error", arm=name) for name in RESCUED}
     test = every(*(larger(bare, own, MARGIN) for own in of.values()))
     said = ", ".join(f"{name.replace('-', ' ')} {fmean(own):.1%}" for name, own in of.items())
     return Verdict.of(test, f"Training errors: usual start {fmean(bare):.1%}, {said}.")
@@ -70,10 +70,10 @@ def rescue(rows: list[Row]) -> Verdict:
 def linear(rows: list[Row]) -> Verdict:
     """Test whether the looks-linear network trains to within the margin of the residual network."""
     chosen = rates.best(rows)
-    if idle := learned_nothing(where(chosen, family="residual")):
+    if idle := learned_nothing(where(chosen, arm="residual")):
         return Verdict(None, idle)
     names = ("residual", "plain-without-norm", *LINEAR)
-    of = {name: sample(chosen, "train_error", family=name) for name in names}
+    of = {name: sample(chosen, "train_error", arm=name) for name in names}
     test = no_worse(of["looks-linear"], of["residual"], MARGIN)
     said = ", ".join(f"{name.replace('-', ' ')} {fmean(own):.1%}" for name, own in of.items())
     return Verdict.of(test, f"Training errors: {said}.")
@@ -81,10 +81,10 @@ def linear(rows: list[Row]) -> Verdict:
 
 def control(rows: list[Row]) -> list[Row]:
     """Return the usual start without norm in the place of all rescues."""
-    bare = where(rows, family="plain-without-norm")
-    kept = [row for row in rows if row["family"] in USUAL]
+    bare = where(rows, arm="plain-without-norm")
+    kept = [row for row in rows if row["arm"] in USUAL]
     rescues = (*RESCUED, *LINEAR)
-    return kept + [row for name in rescues for row in relabelled(bare, family=name)]
+    return kept + [row for name in rescues for row in relabelled(bare, arm=name)]
 
 
 def training_error(rows: list[Row]):

@@ -31,14 +31,15 @@ NEUTRAL = (*configs.MAY_CHANGE, "seed", "replicas", "chunk_steps", "eval_every")
 class Run(NamedTuple):
     """One run: a config, and a directory.
 
-    `model` names the network, without its seed: runs of one model differ in the seed alone. `group`
-    names the networks that are drawn in one panel. `changes` are the switches and the keys that the
-    claim chose for this run. `workdir` follows from the config (`folder`), so that claims share
-    their runs. A run that is not `trained` is measured as it starts, and writes no directory.
+    `model` names the network, without its seed: runs of one model differ in the seed alone. `arm`
+    names the networks that are compared as one, and are drawn in one panel. `changes` are the
+    switches and the keys that the claim chose for this run. `workdir` follows from the config
+    (`folder`), so that claims share their runs. A run that is not `trained` is measured as it
+    starts, and writes no directory.
     """
 
     model: str
-    group: str
+    arm: str
     config: Config
     workdir: AnyPath
     changes: Values = NONE
@@ -136,7 +137,7 @@ class Options(NamedTuple):
         network: Network,
         seed: int,
         *,
-        group: str = "",
+        arm: str = "",
         switches: Mapping[str, str] = NONE,
         values: Values = NONE,
         trained: bool = True,
@@ -144,14 +145,14 @@ class Options(NamedTuple):
         """Return a run of a network.
 
         `switches` and `values` are what the claim chooses for this run: {"skip": "none"},
-        {"model.width": 32}. Without a `group` the family's name is the group.
+        {"model.width": 32}. Without an `arm` its name is that of the family.
         Raises: ValueError for switches and keys that the network's config does not have.
         """
         config = self.config(network, switches, values).copy_and_resolve_references()
         config.seed = seed
         workdir = (self.runs or self.workdir) / folder(config)
         changes = dict(switches) | dict(values)
-        return Run(model, group or network[0], config.lock(), workdir, changes, trained)
+        return Run(model, arm or network[0], config.lock(), workdir, changes, trained)
 
     def each(self, seeds: int = 5) -> list[Run]:
         """Return a run of every network with every seed; the model is FAMILY-DEPTH."""
@@ -164,7 +165,7 @@ class Options(NamedTuple):
     def arms(
         self, arms: Mapping[str, Values], seeds: int = 5, *, trained: bool = True
     ) -> list[Run]:
-        """Return a run of every network in every arm, with every seed; an arm is a group.
+        """Return a run of every network in every arm, with every seed.
 
         `arms` has what each arm chooses: switches by their names, and keys of the config, which
         have a point in their names. The model of a run is ARM-DEPTH. There are `seeds` seeds unless
@@ -177,7 +178,7 @@ class Options(NamedTuple):
                 f"{name}-{network[1]}",
                 network,
                 seed,
-                group=name,
+                arm=name,
                 switches=split(arm, False),
                 values=split(arm, True),
                 trained=trained,

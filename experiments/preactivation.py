@@ -61,7 +61,7 @@ def measure(run: Run) -> list[Row]:
 def judge(rows: list[Row]) -> Verdict:
     """Test whether depth costs the original network more test error."""
     original, pre = (
-        by_depth(rows, "test_error", family=name) for name in ("original", "preactivation")
+        by_depth(rows, "test_error", arm=name) for name in ("original", "preactivation")
     )
     if idle := learned_nothing(where(rows, depth=min(original))):
         return Verdict(None, idle)
@@ -78,8 +78,7 @@ def starts(rows: list[Row]) -> Verdict:
     """Test whether the deepest original network has a higher loss in the first steps."""
     depth = max(row["depth"] for row in rows)
     original, pre = (
-        sample(rows, "early_loss", family=name, depth=depth)
-        for name in ("original", "preactivation")
+        sample(rows, "early_loss", arm=name, depth=depth) for name in ("original", "preactivation")
     )
     test = larger(original, pre, 0.1, paired=True)
     said = f"{fmean(original):.3f} nats with the original order, {fmean(pre):.3f} with the other"
@@ -88,8 +87,8 @@ def starts(rows: list[Row]) -> Verdict:
 
 def control(rows: list[Row]) -> list[Row]:
     """Return pre-activation networks of other seeds in the place of the original ones."""
-    pre = where(rows, family="preactivation")
-    return pre + with_other_seeds(pre, family="original")
+    pre = where(rows, arm="preactivation")
+    return pre + with_other_seeds(pre, arm="original")
 
 
 def test_error(rows: list[Row]):

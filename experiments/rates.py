@@ -27,7 +27,7 @@ def arms(
 ) -> list[Run]:
     """Return every arm of `Options.arms` at every rate; the model is ARM-RATE-DEPTH.
 
-    The group is the arm, so that the curves of all its rates are drawn in one panel.
+    The curves of all rates of an arm are drawn in one panel.
     """
     with_rate = {
         f"{name}-{rate:g}": {**arm, "optimizer.learning_rate": rate}
@@ -35,7 +35,7 @@ def arms(
         for rate in rates
     }
     runs = options.arms(with_rate, seeds)
-    return [run._replace(group=run.group.rpartition("-")[0]) for run in runs]
+    return [run._replace(arm=run.arm.rpartition("-")[0]) for run in runs]
 
 
 def repeated(
@@ -43,7 +43,7 @@ def repeated(
 ) -> list[Run]:
     """Return the runs of a plan at several rates: the recipe's rate times each factor.
 
-    The model of a run at another rate than the recipe's is GROUP-RATE-DEPTH.
+    The model of a run at another rate than the recipe's is ARM-RATE-DEPTH.
     Raises: ValueError as the plan does.
     """
     key = "optimizer.learning_rate"
@@ -55,7 +55,7 @@ def repeated(
         if factor != 1:
             own = [
                 run._replace(
-                    model=f"{run.group}-{rate:g}-{run.config.model.depth}",
+                    model=f"{run.arm}-{rate:g}-{run.config.model.depth}",
                     changes={**run.changes, key: rate},
                 )
                 for run in own
@@ -85,7 +85,7 @@ def best(
     """
     by_arm: dict[tuple[str, int], dict[tuple[float, ...], list[Row]]] = {}
     for row in rows:
-        settings = by_arm.setdefault((row["family"], row["depth"]), {})
+        settings = by_arm.setdefault((row["arm"], row["depth"]), {})
         settings.setdefault(tuple(row[name] for name in by), []).append(row)
 
     def quality(own: list[Row]) -> tuple[int, float]:
@@ -97,5 +97,5 @@ def best(
 
 def told(rows: Sequence[Row]) -> str:
     """Return the rate of each network among rows that `best` chose, in words."""
-    chosen = {f"{row['family']}-{row['depth']}": row["rate"] for row in rows}
+    chosen = {f"{row['arm']}-{row['depth']}": row["rate"] for row in rows}
     return ", ".join(f"{name} {rate:g}" for name, rate in chosen.items())

@@ -62,14 +62,14 @@ def reached(line: Row, steps: int) -> Row:
 def judge(rows: list[Row]) -> Verdict:
     """Test whether tanh takes more than 1.5 times the steps of the ReLU."""
     chosen = rates.best(rows, "log_steps")
-    logs = {name: sample(chosen, "log_steps", family=name) for name in ARMS}
-    said = "; ".join(f"{name} {words(where(chosen, family=name))}" for name in ARMS)
+    logs = {name: sample(chosen, "log_steps", arm=name) for name in ARMS}
+    said = "; ".join(f"{name} {words(where(chosen, arm=name))}" for name in ARMS)
     ratio = math.exp(fmean(logs["tanh"]) - fmean(logs["relu"]))
     says = f"Steps to 25 % training error: {said}. Tanh takes {ratio:.2f} times as many."
-    if not all(row["reached"] for row in where(chosen, family="relu")):
+    if not all(row["reached"] for row in where(chosen, arm="relu")):
         return Verdict(None, f"{says} Some runs with ReLUs never get there.")
     test = larger(logs["tanh"], logs["relu"], math.log(RATIO))
-    bounded = all(row["reached"] for row in where(chosen, family="tanh"))
+    bounded = all(row["reached"] for row in where(chosen, arm="tanh"))
     if not bounded:
         says += " That is a lower bound: some runs with tanh never get there."
     if test.holds is False and not bounded:
@@ -85,8 +85,8 @@ def words(rows: list[Row]) -> str:
 
 def control(rows: list[Row]) -> list[Row]:
     """Return the ReLU in the place of tanh."""
-    relu = where(rows, family="relu")
-    return relu + relabelled(relu, family="tanh")
+    relu = where(rows, arm="relu")
+    return relu + relabelled(relu, arm="tanh")
 
 
 def steps(rows: list[Row]):

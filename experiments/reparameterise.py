@@ -37,9 +37,9 @@ def plan(options: Options) -> list[Run]:
 
 def judge(name: str, rows: list[Row]) -> Verdict:
     """Test whether the network `name` is better than plain and no worse than residual."""
-    if idle := learned_nothing(where(rows, family="residual")):
+    if idle := learned_nothing(where(rows, arm="residual")):
         return Verdict(None, idle)
-    errors = {arm: sample(rows, "train_error", family=arm) for arm in ARMS}
+    errors = {arm: sample(rows, "train_error", arm=arm) for arm in ARMS}
     test = every(
         larger(errors["plain"], errors[name], MARGIN),
         no_worse(errors[name], errors["residual"], MARGIN),
@@ -60,10 +60,10 @@ def start(rows: list[Row]) -> Verdict:
 
 def control(rows: list[Row]) -> list[Row]:
     """Return the plain network in the place of both that begin with an identity."""
-    plain = where(rows, family="plain")
-    others = [row for row in rows if row["family"] in ("plain", "residual")]
+    plain = where(rows, arm="plain")
+    others = [row for row in rows if row["arm"] in ("plain", "residual")]
     return others + [
-        row for name in ("dirac", "dirac-start") for row in relabelled(plain, family=name)
+        row for name in ("dirac", "dirac-start") for row in relabelled(plain, arm=name)
     ]
 
 

@@ -130,7 +130,7 @@ def named(run: Run) -> Row:
     """Return the columns that every row of a run has."""
     return {
         "model": run.model,
-        "family": run.group,
+        "arm": run.arm,
         "depth": run.config.model.depth,
         "seed": run.config.seed,
     }

@@ -62,15 +62,15 @@ def along(apply, variables, x, loss, other):
     return shattering.autocorrelation(gradients, LAGS)
 
 
-def falls(rows: list[Row], family: str) -> dict[int, list[float]]:
+def falls(rows: list[Row], arm: str) -> dict[int, list[float]]:
     """Return minus the autocorrelation of an arm, which rises if the gradients shatter."""
-    arm = by_depth(rows, "autocorrelation", family=family)
-    return {depth: [-value for value in values] for depth, values in arm.items()}
+    own = by_depth(rows, "autocorrelation", arm=arm)
+    return {depth: [-value for value in values] for depth, values in own.items()}
 
 
-def shatters(family: str, rows: list[Row]) -> Verdict:
+def shatters(arm: str, rows: list[Row]) -> Verdict:
     """Test whether the autocorrelation falls in an arm, and by more than in residual networks."""
-    plain, residual = falls(rows, family), falls(rows, "resnet")
+    plain, residual = falls(rows, arm), falls(rows, "resnet")
     told = (
         ", ".join(f"{-fmean(values):.2f} ({depth} layers)" for depth, values in arm.items())
         for arm in (plain, residual)
@@ -102,8 +102,8 @@ def whole(rows: list[Row]) -> Verdict:
 
 def control(rows: list[Row]) -> list[Row]:
     """Return the plain networks in the place of all."""
-    plain = where(rows, family="plain")
-    return [row for name in ARMS for row in relabelled(plain, family=name)]
+    plain = where(rows, arm="plain")
+    return [row for name in ARMS for row in relabelled(plain, arm=name)]
 
 
 def autocorrelation(rows: list[Row]) -> Figure:

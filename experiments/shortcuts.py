@@ -46,9 +46,9 @@ def plan(options: Options) -> list[Run]:
 def alike(rows: list[Row]) -> Verdict:
     """Test whether options A, B and C end with test errors within the margin."""
     rows = rates.best(rows)
-    if idle := learned_nothing([row for row in rows if row["family"] in "ABC"]):
+    if idle := learned_nothing([row for row in rows if row["arm"] in "ABC"]):
         return Verdict(None, idle)
-    errors = {name: sample(rows, "test_error", family=name) for name in "ABC"}
+    errors = {name: sample(rows, "test_error", arm=name) for name in "ABC"}
     pairs = [(a, b) for a in "ABC" for b in "ABC" if a != b]
     test = every(*(no_worse(errors[a], errors[b], MARGIN) for a, b in pairs))
     said = ", ".join(f"{name} {fmean(of):.1%}" for name, of in errors.items())
@@ -58,11 +58,11 @@ def alike(rows: list[Row]) -> Verdict:
 def harder(rows: list[Row]) -> Verdict:
     """Test whether everything of Table 1 ends with a higher test error than the identity."""
     rows = rates.best(rows)
-    identity = where(rows, family="A")
+    identity = where(rows, arm="A")
     if idle := learned_nothing(identity):
         return Verdict(None, idle)
     kept = [row["test_error"] for row in identity]
-    errors = {name: sample(rows, "test_error", family=name) for name in TABLE_1}
+    errors = {name: sample(rows, "test_error", arm=name) for name in TABLE_1}
     test = every(*(larger(of, kept, 0.0) for of in errors.values()))
     said = ", ".join(f"{name} {fmean(of):.1%}" for name, of in errors.items())
     return Verdict.of(test, f"Test errors: identity {fmean(kept):.1%}; {said}.")
@@ -70,14 +70,14 @@ def harder(rows: list[Row]) -> Verdict:
 
 def without(rows: list[Row]) -> list[Row]:
     """Return the plain network in the place of option A."""
-    others = [row for row in rows if row["family"] in "BC"]
-    return others + relabelled(where(rows, family="plain"), family="A", model="A")
+    others = [row for row in rows if row["arm"] in "BC"]
+    return others + relabelled(where(rows, arm="plain"), arm="A", model="A")
 
 
 def identities(rows: list[Row]) -> list[Row]:
     """Return the identity in the place of everything."""
-    own = where(rows, family="A")
-    return [row for name in ("A", *TABLE_1) for row in relabelled(own, family=name, model=name)]
+    own = where(rows, arm="A")
+    return [row for name in ("A", *TABLE_1) for row in relabelled(own, arm=name, model=name)]
 
 
 def training_error(rows: list[Row]):

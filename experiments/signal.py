@@ -63,7 +63,7 @@ def measure(run: Run) -> list[Row]:
         net = opened(run, EXAMPLES, wide=True)
         apply, given = net.net.apply, (net.variables, net.x)
         row = {"seed": run.config.seed, "eq4": None, "eq5": None}
-        if run.group not in FACTORS:
+        if run.arm not in FACTORS:
             both = jax.jit(partial(errors, apply, net.loss))(*given)
             row |= {name: float(error) for name, error in both.items()}
         blocks = blocks_of(apply, *given)
@@ -84,7 +84,7 @@ def errors(apply, loss, variables, x):
 
 def within(column: str, rows: list[Row]) -> Verdict:
     """Return whether the errors of an equation are rounding in all pre-activation networks."""
-    own = [row for row in rows if row["family"] in SUMS]
+    own = [row for row in rows if row["arm"] in SUMS]
     said = "; ".join(f"{row['model']} {row[column]:.1e}" for row in rows if row[column] is not None)
     return Verdict(
         bool(own) and all(row[column] <= ROUNDING for row in own), f"Largest errors: {said}."
@@ -93,8 +93,8 @@ def within(column: str, rows: list[Row]) -> Verdict:
 
 def vanish(rows: list[Row]) -> Verdict:
     """Return whether factors below 1 leave an exponentially small share, and identities all."""
-    own = [row for row in rows if row["family"] in FACTORS]
-    sums = [row for row in rows if row["family"] in (*SUMS, "v1-start")]
+    own = [row for row in rows if row["arm"] in FACTORS]
+    sums = [row for row in rows if row["arm"] in (*SUMS, "v1-start")]
     holds = bool(own) and all(max(row["factors"]) <= BOUND for row in own)
     holds &= all(row["log2_product"] == 0 for row in sums)
     said = "; ".join(
@@ -107,13 +107,13 @@ def vanish(rows: list[Row]) -> Verdict:
 
 def original(rows: list[Row]) -> list[Row]:
     """Return the original block in the place of the pre-activation blocks."""
-    return [row for name in SUMS for row in relabelled(where(rows, family="v1-start"), family=name)]
+    return [row for name in SUMS for row in relabelled(where(rows, arm="v1-start"), arm=name)]
 
 
 def identities(rows: list[Row]) -> list[Row]:
     """Return the identity in the place of all factors."""
-    own = where(rows, family="v2-start")
-    return [row for name in FACTORS for row in relabelled(own, family=name)]
+    own = where(rows, arm="v2-start")
+    return [row for name in FACTORS for row in relabelled(own, arm=name)]
 
 
 def product(rows: list[Row]):
@@ -121,7 +121,7 @@ def product(rows: list[Row]):
     shown = [
         row | {"blocks": n, "left of the signal": share}
         for row in where(rows, depth=max(row["depth"] for row in rows))
-        if row["family"] in ("v2-start", *FACTORS)
+        if row["arm"] in ("v2-start", *FACTORS)
         for n, share in enumerate(row["left"], 1)
     ]
     return points.figure(shown, "blocks", "left of the signal", log_x=False, log_y=True)

@@ -40,13 +40,13 @@ def plan(options: Options) -> list[Run]:
 def measure(run: Run) -> list[Row]:
     """Return the reach and the parameters of every stack."""
     return [
-        row(group, layers, size, run.config.seed)
-        for group, stacks in STACKS.items()
+        row(arm, layers, size, run.config.seed)
+        for arm, stacks in STACKS.items()
         for layers, size in stacks
     ]
 
 
-def row(group: str, layers: int, size: int, seed: int) -> Row:
+def row(arm: str, layers: int, size: int, seed: int) -> Row:
     """Return the pixels on a side that a unit of a stack sees, and the stack's parameters."""
     with jax.enable_x64(True):
         layer = Residual(Conv(CHANNELS, size, dtype=jnp.float64), merge=plain)
@@ -58,10 +58,10 @@ def row(group: str, layers: int, size: int, seed: int) -> Row:
         reach = {int(side) for side in extent(field)}
         filled = int(field.sum()) == max(reach) ** 2
     return {
-        "model": f"{layers}-of-{size}x{size}-{group}",
-        "family": group,
+        "model": f"{layers}-of-{size}x{size}-{arm}",
+        "arm": arm,
         "depth": layers,
-        "stands_for": 2 * layers + 1 if group == "stack" else size,
+        "stands_for": 2 * layers + 1 if arm == "stack" else size,
         "seed": seed,
         "pixels": max(reach) if len(reach) == 1 and filled else 0,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables)),
@@ -90,16 +90,15 @@ def fewer(rows: list[Row]) -> Verdict:
 def by_size(rows: list[Row]) -> dict[int, tuple[Row, Row]]:
     """Return (stack, single layer) by the size for which they stand."""
     stacks, singles = (
-        {row["stands_for"]: row for row in where(rows, family=family)}
-        for family in ("stack", "single")
+        {row["stands_for"]: row for row in where(rows, arm=arm)} for arm in ("stack", "single")
     )
     return {size: (stacks[size], singles[size]) for size in sorted(stacks.keys() & singles.keys())}
 
 
 def one_layer(rows: list[Row]) -> list[Row]:
     """Return one 3x3 layer in the place of every stack."""
-    one = where(rows, family="stack", depth=1)
-    return where(rows, family="single") + [
+    one = where(rows, arm="stack", depth=1)
+    return where(rows, arm="single") + [
         row for size in (3, 5, 7) for row in relabelled(one, stands_for=size)
     ]
 

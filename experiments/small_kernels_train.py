@@ -45,14 +45,14 @@ def plan(options: Options) -> list[Run]:
                 f"two-3x3-{depth}",
                 (family, depth),
                 seed,
-                group="two-3x3",
+                arm="two-3x3",
                 switches={"block": "basic", "skip": "none"},
             ),
             options._replace(networks=((family, bodies + 2),)).run(
                 f"one-5x5-{bodies + 2}",
                 (family, bodies + 2),
                 seed,
-                group="one-5x5",
+                arm="one-5x5",
                 switches=single,
                 values={"model.kernel_size": 5},
             ),
@@ -64,8 +64,8 @@ def judge(rows: list[Row]) -> Verdict:
     """Test whether the network of 5x5 layers has the higher test error."""
     if idle := learned_nothing(rows):
         return Verdict(None, idle)
-    small, large = (sample(rows, "test_error", family=name) for name in ("two-3x3", "one-5x5"))
-    counts = {row["family"]: row["parameters"] for row in rows}
+    small, large = (sample(rows, "test_error", arm=name) for name in ("two-3x3", "one-5x5"))
+    counts = {row["arm"]: row["parameters"] for row in rows}
     return Verdict.of(
         larger(large, small, 0.0),
         f"The test error is {fmean(large):.2%} with 5x5 layers ({counts['one-5x5']:,} parameters) "
@@ -75,8 +75,8 @@ def judge(rows: list[Row]) -> Verdict:
 
 def control(rows: list[Row]) -> list[Row]:
     """Return networks of 3x3 layers of other seeds in the place of those of 5x5 layers."""
-    small = where(rows, family="two-3x3")
-    return small + with_other_seeds(small, family="one-5x5")
+    small = where(rows, arm="two-3x3")
+    return small + with_other_seeds(small, arm="one-5x5")
 
 
 def test_error(rows: list[Row]) -> Figure:

@@ -56,7 +56,7 @@ def measure(run: Run) -> list[Row]:
 
 def survives(rows: list[Row]) -> Verdict:
     """Return whether the residual networks' ratio tends to 1."""
-    own = where(rows, family="residual")
+    own = where(rows, arm="residual")
     far = [np.abs(np.array(row["ratios"]) - 1) for row in own]
     # From 0.1 on; the first scale is the network as it is.
     falls = [all(a >= FALL * b for a, b in zip(d[1:-1], d[2:], strict=True)) for d in far]
@@ -71,7 +71,7 @@ def survives(rows: list[Row]) -> Verdict:
 
 def vanishes(rows: list[Row]) -> Verdict:
     """Return whether the plain networks' ratio is proportional to e^m."""
-    own = where(rows, family="plain")
+    own = where(rows, arm="plain")
     slope = lambda ratios: np.diff(np.log10(ratios)) / np.diff(np.log10(SCALES))
     slopes = [slope(row["ratios"])[1:] for row in own]
     errors = [abs(s - row["blocks"]).max() for s, row in zip(slopes, own, strict=True)]
@@ -86,12 +86,12 @@ def vanishes(rows: list[Row]) -> Verdict:
 
 def plain(rows: list[Row]) -> list[Row]:
     """Return the plain networks in the place of the residual ones."""
-    return relabelled(where(rows, family="plain"), family="residual")
+    return relabelled(where(rows, arm="plain"), arm="residual")
 
 
 def residual(rows: list[Row]) -> list[Row]:
     """Return the residual networks in the place of the plain ones."""
-    return relabelled(where(rows, family="residual"), family="plain")
+    return relabelled(where(rows, arm="residual"), arm="plain")
 
 
 def ratio(rows: list[Row]):

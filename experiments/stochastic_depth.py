@@ -37,9 +37,9 @@ def plan(options: Options) -> list[Run]:
 
 def judge(rows: list[Row]) -> Verdict:
     """Test whether the training error is higher and the test error lower with dropped bodies."""
-    if idle := lacking(rows, "clean_error") or learned_nothing(where(rows, family="constant")):
+    if idle := lacking(rows, "clean_error") or learned_nothing(where(rows, arm="constant")):
         return Verdict(None, idle)
-    of = lambda column, name: sample(rows, column, family=name)
+    of = lambda column, name: sample(rows, column, arm=name)
     test = every(
         larger(of("clean_error", "dropped"), of("clean_error", "constant"), 0.0),
         larger(of("test_error", "constant"), of("test_error", "dropped"), 0.0),
@@ -54,8 +54,8 @@ def judge(rows: list[Row]) -> Verdict:
 
 def never_dropped(rows: list[Row]) -> list[Row]:
     """Return the networks with survival 1 in the place of those with dropped bodies."""
-    kept = relabelled(where(rows, family="kept"), family="dropped")
-    return where(rows, family="constant") + kept
+    kept = relabelled(where(rows, arm="kept"), arm="dropped")
+    return where(rows, arm="constant") + kept
 
 
 def test_error(rows: list[Row]):

@@ -46,8 +46,8 @@ def measure(run: Run) -> list[Row]:
 
 def judge(rows: list[Row]) -> Verdict:
     """Ask whether a plain network without a body forgets its input, and a residual one does not."""
-    plain = max(row["spread"] for row in where(rows, family="plain"))
-    residual = min(row["spread"] for row in where(rows, family="resnet"))
+    plain = max(row["spread"] for row in where(rows, arm="plain"))
+    residual = min(row["spread"] for row in where(rows, arm="resnet"))
     said = (
         "Without one body, outputs of different images differ by at most "
         f"{plain:.1g} of the largest in a plain network and {residual:.2g} in a residual one."
@@ -57,8 +57,8 @@ def judge(rows: list[Row]) -> Verdict:
 
 def control(rows: list[Row]) -> list[Row]:
     """Return the residual network in the place of the plain one."""
-    own = where(rows, family="resnet")
-    return own + relabelled(own, family="plain")
+    own = where(rows, arm="resnet")
+    return own + relabelled(own, arm="plain")
 
 
 CLAIM = Claim(

@@ -85,7 +85,7 @@ def compiled(network: Network) -> Callable[[], Any]:
 
 def judge(rows: list[Row]) -> Verdict:
     """Test whether a step takes less than 1 - SAVED of the time."""
-    times = sample(rows, "time", family="dropped")
+    times = sample(rows, "time", arm="dropped")
     said = f"A step with dropped bodies takes {fmean(times):.2f} of the time."
     return Verdict.of(opposite(above(times, 1 - SAVED)), said)
 

@@ -34,7 +34,7 @@ def plan(options: Options) -> list[Run]:
 
 def by_survival(rows: list[Row], column: str) -> dict[float, list[float]]:
     """Return {1 / survival: a column of the rows, ordered by seed}."""
-    return {1 / survival: sample(rows, column, family=name) for name, survival in NAMES.items()}
+    return {1 / survival: sample(rows, column, arm=name) for name, survival in NAMES.items()}
 
 
 def told(rows: list[Row], column: str) -> str:
@@ -45,7 +45,7 @@ def told(rows: list[Row], column: str) -> str:
 
 def damages(rows: list[Row]) -> Verdict:
     """Test whether the training error rises as the survival falls."""
-    if idle := lacking(rows, "clean_error") or learned_nothing(where(rows, family="survival-1")):
+    if idle := lacking(rows, "clean_error") or learned_nothing(where(rows, arm="survival-1")):
         return Verdict(None, idle)
     said = f"Training errors by survival: {told(rows, 'clean_error')}."
     return Verdict.of(rises(by_survival(rows, "clean_error"), 0.0), said)
@@ -53,7 +53,7 @@ def damages(rows: list[Row]) -> Verdict:
 
 def regularises(rows: list[Row]) -> Verdict:
     """Test whether the test error falls as the survival falls."""
-    if idle := learned_nothing(where(rows, family="survival-1")):
+    if idle := learned_nothing(where(rows, arm="survival-1")):
         return Verdict(None, idle)
     said = f"Test errors by survival: {told(rows, 'test_error')}."
     return Verdict.of(no_rise(by_survival(rows, "test_error"), 0.0), said)
@@ -61,14 +61,14 @@ def regularises(rows: list[Row]) -> Verdict:
 
 def control(rows: list[Row]) -> list[Row]:
     """Return the networks with survival 1 in the place of those of every survival."""
-    kept = where(rows, family="survival-1")
-    return [row for name in NAMES for row in relabelled(kept, family=name, model=name)]
+    kept = where(rows, arm="survival-1")
+    return [row for name in NAMES for row in relabelled(kept, arm=name, model=name)]
 
 
 def errors(rows: list[Row]) -> Figure:
     """Draw the training and the test error against the survival."""
     shown = [
-        row | {"family": f"{split} error", "survival": NAMES[row["family"]], "error": error}
+        row | {"arm": f"{split} error", "survival": NAMES[row["arm"]], "error": error}
         for row in rows
         for split, error in (("training", row["clean_error"]), ("test", row["test_error"]))
     ]

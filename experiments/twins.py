@@ -28,7 +28,7 @@ def runs(options: Options, seeds: int) -> list[Run]:
     own = {network: options.config(network).model.skip for network in options.networks}
     skips = {network: ("none", "A" if skip == "none" else skip) for network, skip in own.items()}
     return [
-        options.run(f"{arm}-{network[1]}", network, seed, group=arm, switches={"skip": skip})
+        options.run(f"{arm}-{network[1]}", network, seed, arm=arm, switches={"skip": skip})
         for seed in options.seeds(seeds)
         for network in options.networks
         for arm, skip in zip(arms(network[0]), skips[network], strict=True)
@@ -47,7 +47,7 @@ def arms(family: str) -> tuple[str, str]:
 
 def pairs(rows: Sequence[Row]) -> list[tuple[str, str]]:
     """Return the names of the plain and the residual networks of each family in the rows."""
-    named = {row["family"] for row in rows}
+    named = {row["arm"] for row in rows}
     return [pair for pair in map(arms, FAMILIES) if named & set(pair)]
 
 
@@ -60,7 +60,7 @@ def residual_for_plain(rows: Sequence[Row]) -> list[Row]:
         row
         for plain, residual in pairs(rows)
         for row in (
-            *with_other_seeds(where(rows, family=residual), family=plain),
-            *where(rows, family=residual),
+            *with_other_seeds(where(rows, arm=residual), arm=plain),
+            *where(rows, arm=residual),
         )
     ]

@@ -67,16 +67,16 @@ def gradients(apply, variables, x, loss, factor):
     return gradient_norms(apply, {**variables, "params": params}, x, loss, train=True)
 
 
-def of(rows: list[Row], family: str, start: str, sign: int = 1) -> dict[int, list[float]]:
+def of(rows: list[Row], arm: str, start: str, sign: int = 1) -> dict[int, list[float]]:
     """Return the decades of an arm by depth, times `sign`: -1 makes a fall a rise."""
-    arm = by_depth(rows, f"decades_{start}", family=family)
-    return {depth: [sign * value for value in values] for depth, values in arm.items()}
+    own = by_depth(rows, f"decades_{start}", arm=arm)
+    return {depth: [sign * value for value in values] for depth, values in own.items()}
 
 
-def ends(rows: list[Row], family: str, start: str) -> str:
+def ends(rows: list[Row], arm: str, start: str) -> str:
     """Return the mean decades of the shallowest and the deepest network of an arm in words."""
-    arm = of(rows, family, start)
-    return f"{fmean(arm[min(arm)]):+.1f} to {fmean(arm[max(arm)]):+.1f}"
+    own = of(rows, arm, start)
+    return f"{fmean(own[min(own)]):+.1f} to {fmean(own[max(own)]):+.1f}"
 
 
 def helped(rows: list[Row]) -> Verdict:
@@ -107,8 +107,8 @@ def kept(rows: list[Row]) -> Verdict:
 
 def control(rows: list[Row]) -> list[Row]:
     """Return the plain networks in the place of the residual ones."""
-    plain = [(name, where(rows, family=f"plain{name}")) for name in ("", "-no-norm")]
-    return [row for name, own in plain for row in (*own, *relabelled(own, family=f"resnet{name}"))]
+    plain = [(name, where(rows, arm=f"plain{name}")) for name in ("", "-no-norm")]
+    return [row for name, own in plain for row in (*own, *relabelled(own, arm=f"resnet{name}"))]
 
 
 def by_start(start: str, rows: list[Row]) -> Figure:

@@ -1,4 +1,4 @@
-"""Figures of training: the score against the step, a panel for each family of networks."""
+"""Figures of training: the score against the step, a panel for each arm."""
 
 import io
 import math
@@ -40,10 +40,10 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def panel_title(family: str) -> str:
-    """Return what a family is called above its panel."""
+def panel_title(arm: str) -> str:
+    """Return what an arm is called above its panel."""
     named = {"plain": "Plain networks", "resnet": "Residual networks"}
-    return named.get(family, family.replace("-", " ").capitalize())
+    return named.get(arm, arm.replace("-", " ").capitalize())
 
 
 def levels(means: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -53,7 +53,7 @@ def levels(means: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     panel have the same depth, every model is a level of its own.
     """
     models = {mean["model"]: mean for mean in means}
-    places = [(mean["family"], mean["depth"]) for mean in models.values()]
+    places = [(mean["arm"], mean["depth"]) for mean in models.values()]
     if len(set(places)) < len(places):
         return {model: model for model in models}
     by_depth = sorted(models.values(), key=lambda mean: mean["depth"])
@@ -78,7 +78,7 @@ def colours(order: Sequence[str], dark: bool = False) -> dict[str, str]:
 def seed_mean(curves: Sequence[Mapping[str, Any]], score: Score = ERROR) -> list[dict[str, Any]]:
     """Return the curves averaged over seeds, one for each model and split, in reading order.
 
-    Returns: dicts of model, family, depth, split, n (seeds) and, for every step at which a seed
+    Returns: dicts of model, arm, depth, split, n (seeds) and, for every step at which a seed
     has a finite score, lists step, value (mean), low and high (extremes over the seeds). The test
     split comes last. Units are those of the curves: errors are fractions.
     """
@@ -93,7 +93,7 @@ def seed_mean(curves: Sequence[Mapping[str, Any]], score: Score = ERROR) -> list
                 if math.isfinite(value):
                     values.setdefault(step, []).append(value)
         steps = sorted(values)
-        mean = {"model": model, "family": group[0]["family"], "depth": group[0]["depth"]}
+        mean = {"model": model, "arm": group[0]["arm"], "depth": group[0]["depth"]}
         mean |= {"split": split, "n": len({curve["seed"] for curve in group}), "step": steps}
         for name, reduce in (("value", statistics.fmean), ("low", min), ("high", max)):
             mean[name] = [reduce(values[step]) for step in steps]
@@ -121,7 +121,7 @@ def score_curves(
 ) -> None:
     """Draw the score in training (thin) and in testing (bold) against the step, as a PNG.
 
-    There is a panel for each family, the plain one leftmost, with one y axis from 0, and a colour
+    There is a panel for each arm, the plain one leftmost, with one y axis from 0, and a colour
     for each depth. A line is the mean over seeds; a light band reaches from the lowest to the
     highest seed. A percentage is shown for an error.
     Raises: ValueError if no curve has a finite score.
@@ -130,19 +130,19 @@ def score_curves(
     means = [mean for mean in seed_mean(curves, score) if mean["step"]]
     if not means:
         raise ValueError(f"no curve has a finite {score.name}; nothing can be drawn")
-    families = list(dict.fromkeys(mean["family"] for mean in means))
+    arms = list(dict.fromkeys(mean["arm"] for mean in means))
     level = levels(means)
     colour = {model: colours(tuple(level.values()))[level[model]] for model in level}
     top = axis_top(means, score)
     last = max(mean["step"][-1] for mean in means) or 1
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.4 * len(families), 4), dpi=200, layout="constrained")
-        panels = figure.subplots(1, len(families), sharex=True, sharey=True, squeeze=False)[0]
-        for family, panel in zip(families, panels, strict=True):
-            panel.set_title(panel_title(family), pad=8)
+        figure = Figure(figsize=(4.4 * len(arms), 4), dpi=200, layout="constrained")
+        panels = figure.subplots(1, len(arms), sharex=True, sharey=True, squeeze=False)[0]
+        for arm, panel in zip(arms, panels, strict=True):
+            panel.set_title(panel_title(arm), pad=8)
             panel.set(xlabel="step", xlim=(0, last), ylim=(0, top))
             panel.grid(axis="y")
-            members = [mean for mean in means if mean["family"] == family]
+            members = [mean for mean in means if mean["arm"] == arm]
             for mean in members:
                 _draw(panel, mean, colour[mean["model"]], score)
             _name_at_end(panel, {mean["model"]: mean for mean in members}, colour, score)
@@ -153,7 +153,7 @@ def score_curves(
         panels[0].xaxis.set_major_formatter(EngFormatter(sep=""))
         figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
         key = _key(score, bands=any(mean["n"] > 1 for mean in means))
-        columns = 3 if len(families) > 1 else 2  # what fits under the panels
+        columns = 3 if len(arms) > 1 else 2  # what fits under the panels
         figure.legend(handles=key, loc="outside lower left", ncols=columns, frameon=False)
         picture = png(figure)
     epath.Path(path_png).write_bytes(picture)

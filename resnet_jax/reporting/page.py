@@ -50,7 +50,7 @@ def report(
     """
     first, *further = results["statements"]
     mood, words = VERDICTS[first["verdict"]["holds"]]
-    means = seed_mean(curves, score)
+    means, chosen = seed_mean(curves, score), results["chosen"]
     return filled(
         "page.html",
         title=escape(title),
@@ -74,7 +74,7 @@ def report(
             for name, png in (pictures or {}).items()
         ),
         table=_table(table_cells(results, columns)),
-        arms=listed({name: ", ".join(of) or "the recipe" for name, of in results["arms"].items()}),
+        chosen=listed({model: ", ".join(of) or "the recipe" for model, of in chosen.items()}),
         data=_embedded(_data(means, score)),
     )
 
@@ -140,7 +140,7 @@ def _data(means: list[dict[str, Any]], score: Score) -> dict[str, Any]:
     """Return what the script draws."""
     level = levels(means)
     order = list(dict.fromkeys(level.values()))
-    families = dict.fromkeys(mean["family"] for mean in means)
+    arms = dict.fromkeys(mean["arm"] for mean in means)
     return {
         "top": axis_top(means, score),
         "score": score.name.replace("_", " "),
@@ -150,14 +150,14 @@ def _data(means: list[dict[str, Any]], score: Score) -> dict[str, Any]:
         "layers": all(name.isdecimal() for name in order),
         "panels": [
             {
-                "title": panel_title(family),
+                "title": panel_title(arm),
                 "curves": [
                     _points(mean, order.index(level[mean["model"]]), score.scale)
                     for mean in means
-                    if mean["family"] == family
+                    if mean["arm"] == arm
                 ],
             }
-            for family in families
+            for arm in arms
         ],
     }
 

@@ -21,7 +21,7 @@ def figure(
     y: str,
     shown: str = ".3g",
     *,
-    group: str = "family",
+    group: str = "arm",
     log_x: bool = True,
     log_y: bool = False,
 ) -> Figure:
@@ -69,7 +69,7 @@ def figure(
 
 
 def by_group(
-    rows: Sequence[Mapping[str, Any]], y: str, shown: str = ".3g", *, group: str = "family"
+    rows: Sequence[Mapping[str, Any]], y: str, shown: str = ".3g", *, group: str = "arm"
 ) -> Figure:
     """Return a figure of column `y` for each value of `group`: a row each, named at the left.
 

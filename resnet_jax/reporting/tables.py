@@ -1,6 +1,6 @@
 """Rows of runs to a summary, and a summary to a table: the same cells in Markdown and on the page.
 
-A row is a dict with the columns `model`, `family` (the panel of a figure), `depth` and `seed`, and
+A row is a dict with the columns `model`, `arm` (the panel of a figure), `depth` and `seed`, and
 with the measured columns. A *format* is the text after the colon of an f-string; a format that ends
 in % shows a fraction in percent.
 """
@@ -41,8 +41,8 @@ ERRORS: Columns = ERROR.columns
 
 
 def reading_order(row: Mapping[str, Any]) -> tuple[bool, str, int]:
-    """Return a sort key: plain networks first, then the other families, each by depth."""
-    return (not row["family"].startswith("plain"), row["family"], row["depth"])
+    """Return a sort key: plain networks first, then the other arms, each by depth."""
+    return (not row["arm"].startswith("plain"), row["arm"], row["depth"])
 
 
 def summarise(
@@ -66,7 +66,7 @@ def _summary(model: str, runs: list[Mapping[str, Any]], columns: Sequence[str]) 
     seed, times = Counter(run["seed"] for run in runs).most_common(1)[0]
     if times > 1:
         raise ValueError(f"{model} has {times} runs of seed {seed}; a model has one run a seed")
-    row = {"model": model, "family": runs[0]["family"], "depth": runs[0]["depth"]}
+    row = {"model": model, "arm": runs[0]["arm"], "depth": runs[0]["depth"]}
     row |= {"parameters": runs[0].get("parameters"), "n": len(runs)}
     for column in columns:
         values = [run[column] for run in runs if run.get(column) is not None]

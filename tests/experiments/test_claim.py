@@ -46,7 +46,7 @@ def test_a_small_file_is_a_whole_experiment(small, training, tmp_path, capsys):
     verdict = results["verdict"]
     assert verdict["holds"] is True and verdict["p"] < 0.01 and verdict["n"] == 3
     assert verdict["interval"][0] < verdict["effect"] < verdict["interval"][1]
-    assert results["arms"] == {"width-4": ["model.width=4"], "width-16": ["model.width=16"]}
+    assert results["chosen"] == {"width-4": ["model.width=4"], "width-16": ["model.width=16"]}
     assert [row["n"] for row in results["summary"]] == [3, 3]
     assert results["runs"][0]["changes"] == ["steps=40", "model.width=4"]
 
@@ -274,7 +274,7 @@ def test_processes_meet_before_jax_is_asked_for_devices(small, tmp_path, monkeyp
 
 
 def test_a_verdict_names_the_runs_that_diverged_and_nothing_is_said_of_no_rows(small):
-    row = {"seed": 0, "depth": 8, "family": "resnet", "train_error": 0.1}
+    row = {"seed": 0, "depth": 8, "arm": "resnet", "train_error": 0.1}
     rows = [
         row
         | {"model": f"width-{width}", "seed": seed, "note": note, "train_error": error + seed / 1e3}

@@ -11,8 +11,8 @@ CHANCE = 0.9
 ERROR, LOSS = CLAIM.statements
 
 
-def row(family, depth, seed, error, loss):
-    row = {"model": f"{family}-{depth}", "family": family, "depth": depth, "seed": seed}
+def row(arm, depth, seed, error, loss):
+    row = {"model": f"{arm}-{depth}", "arm": arm, "depth": depth, "seed": seed}
     return row | {"train_error": error, "train_loss": loss, "chance_error": CHANCE}
 
 

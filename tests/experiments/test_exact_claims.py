@@ -17,8 +17,8 @@ from experiments.plan import check
 CLAIMS = (identity_census, small_kernels, signal, small_residuals, densenet_paths, open_gates)
 
 
-def row(family, **columns):
-    return {"model": f"{family}-20", "family": family, "depth": 20, "seed": 0} | columns
+def row(arm, **columns):
+    return {"model": f"{arm}-20", "arm": arm, "depth": 20, "seed": 0} | columns
 
 
 def verdicts(module, rows):
@@ -33,7 +33,7 @@ def verdicts(module, rows):
 
 def measured(module, runs):
     return [
-        {"model": run.model, "family": run.group, "depth": run.config.model.depth} | row
+        {"model": run.model, "arm": run.arm, "depth": run.config.model.depth} | row
         for run in runs
         for row in module.CLAIM.measure(run)
     ]
@@ -54,7 +54,7 @@ def test_the_census_says_no_as_worded_and_yes_of_what_holds(options):
     networks = (("resnet", 110), ("highway", 50), ("vgg", 16), ("alexnet", 8))
     runs = identity_census.plan(options(networks=networks))
     check(runs, options(networks=networks))
-    assert [run.group for run in runs] == [
+    assert [run.arm for run in runs] == [
         "v1-basic", "v2-basic", "plain", "highway-dense", "vgg", "alexnet",
     ]  # fmt: skip
     rows = measured(identity_census, runs)
@@ -68,7 +68,7 @@ def test_the_census_says_no_as_worded_and_yes_of_what_holds(options):
     assert told["census_skip_path"] == (True, False)
     assert told["census_kernels"] == (True, None)
     assert told["census_tokens"] == (None, None) and told["census_blocks"] == (None, None)
-    only = [row for row in rows if row["family"] == "v2-basic"]
+    only = [row for row in rows if row["arm"] == "v2-basic"]
     only = [only[0] | {"pass": 52}]
     assert identity_census.identities(only).holds is True
     assert identity_census.sizes([rows[-1], rows[-2] | {"kernels": [3, 5]}]).holds is False
@@ -143,7 +143,7 @@ def test_the_equations_of_the_signal_hold_within_rounding():
 
 def test_the_signal_is_a_sum_in_a_small_network(options):
     runs = signal.plan(small(options, ("resnet", 14)))
-    assert [run.group for run in runs] == [*signal.START, "v2-trained"]
+    assert [run.arm for run in runs] == [*signal.START, "v2-trained"]
     assert [run.trained for run in runs] == [False] * 5 + [True]
     v2, scaled = (dict(run.config.model.items()) for run in (runs[0], runs[2]))
     assert v2["block"] == "preact_basic" and scaled["gains"] == (0.5, 0.5)

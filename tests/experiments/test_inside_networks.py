@@ -177,7 +177,7 @@ def test_the_slope_is_that_of_decades_by_length():
 
 
 def test_the_figures_leave_out_runs_that_diverged():
-    row = {"model": "resnet-8", "family": "resnet", "depth": 8, "seed": 0, "note": "diverged"}
+    row = {"model": "resnet-8", "arm": "resnet", "depth": 8, "seed": 0, "note": "diverged"}
     full = {"responses": [0.5, 0.4], "response": 0.45, "lesion_errors": [0.1, 0.2]}
     full |= {"blocks": 2, "shares": [0.5, 0.3, 0.2]}
     drawings = (layer_responses.by_layer, lesion.by_block, path_lengths.shares)

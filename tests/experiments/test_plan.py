@@ -62,7 +62,7 @@ def test_steps_scale_the_schedule(options):
 def test_a_claim_chooses_switches_and_values_for_a_run(options):
     wide = options(8)
     run = wide.run("wide", ("resnet", 8), 3, switches={"skip": "none"}, values={"model.width": 32})
-    assert (run.group, run.name) == ("resnet", "wide, seed 3")
+    assert (run.arm, run.name) == ("resnet", "wide, seed 3")
     assert (run.config.seed, run.config.model.width, run.config.model.skip) == (3, 32, "none")
     assert run.changes == {"skip": "none", "model.width": 32}
     adam = wide.run("slow", ("resnet", 8), 0, switches={"schedule": "constant"})

@@ -5,7 +5,7 @@ from experiments import best_rates, rates, twins
 
 def test_every_arm_has_every_rate_and_one_group(options):
     runs = rates.arms(options(8, 20), {"plain-a": {"skip": "none"}}, (0.01, 0.1), 1)
-    assert [(run.model, run.group) for run in runs] == [
+    assert [(run.model, run.arm) for run in runs] == [
         ("plain-a-0.01-8", "plain-a"), ("plain-a-0.1-8", "plain-a"),
         ("plain-a-0.01-20", "plain-a"), ("plain-a-0.1-20", "plain-a"),
     ]  # fmt: skip
@@ -25,7 +25,7 @@ def test_a_plan_is_repeated_at_multiples_of_the_recipes_rate(options):
     assert [run.model for run in runs] == [
         "plain-0.003-8", "resnet-0.003-8", "plain-8", "resnet-8", "plain-0.03-8", "resnet-0.03-8",
     ]  # fmt: skip
-    assert [run.group for run in runs] == ["plain", "resnet"] * 3
+    assert [run.arm for run in runs] == ["plain", "resnet"] * 3
     tried = [run.config.optimizer.learning_rate for run in runs]
     assert tried == [0.003, 0.003, 0.01, 0.01, 0.03, 0.03]
     assert [run.workdir for run in runs[2:4]] == [run.workdir for run in plan(options(8))]
@@ -39,17 +39,17 @@ def test_a_plan_is_repeated_at_multiples_of_the_recipes_rate(options):
 
 
 def test_degradation_at_one_rate_may_be_none_at_the_best_rates():
-    def of(family, depth, rate, error, seed):
-        common = {"model": f"{family}-{rate}-{depth}", "chance_error": 0.9, "test_error": error}
-        own = row(family, depth, rate, error) | common
+    def of(arm, depth, rate, error, seed):
+        common = {"model": f"{arm}-{rate}-{depth}", "chance_error": 0.9, "test_error": error}
+        own = row(arm, depth, rate, error) | common
         return own | {"seed": seed, "train_error": error + 0.001 * seed}
 
     def rows(of_plain):
         return [
-            of(family, depth, rate, error, seed)
+            of(arm, depth, rate, error, seed)
             for seed in range(5)
             for rate, plain_56 in of_plain.items()
-            for family, depth, error in [
+            for arm, depth, error in [
                 ("plain", 8, 0.1), ("plain", 56, plain_56), ("resnet", 8, 0.1), ("resnet", 56, 0.1),
             ]
         ]  # fmt: skip
@@ -61,8 +61,8 @@ def test_degradation_at_one_rate_may_be_none_at_the_best_rates():
     assert control is not None and judge(control(degraded)).holds is False
 
 
-def row(family, depth, rate, loss):
-    return {"family": family, "depth": depth, "rate": rate, "train_loss": loss, "b": -loss}
+def row(arm, depth, rate, loss):
+    return {"arm": arm, "depth": depth, "rate": rate, "train_loss": loss, "b": -loss}
 
 
 def test_each_arm_and_depth_has_its_own_best_rate():

@@ -41,14 +41,14 @@ def reported(finish, monkeypatch, undrawn):
 
 def test_a_row_has_the_names_that_others_rely_on(reported, options):
     content = reported(options(8, 14, overrides={"replicas": "2"}))
-    names = {"name", "kind", "claim", "source", "dataset", "verdict", "statements", "arms"}
+    names = {"name", "kind", "claim", "source", "dataset", "verdict", "statements", "chosen"}
     assert set(content) == names | {"runs", "summary"}
     names = {"holds", "rule", "says", "effect", "interval", "p", "n", "p_opposite"}
     assert set(content["verdict"]) == names
     names = {"name", "claim", "source", "verdict", "control", "rule_changed"}
     assert [set(statement) for statement in content["statements"]] == [names]
     assert content["statements"][0]["verdict"] == content["verdict"]
-    names = {"model", "family", "depth", "skip", "merge", "seed", "parameters", "steps"}
+    names = {"model", "arm", "depth", "skip", "merge", "seed", "parameters", "steps"}
     names |= {"train_loss", "train_error", "test_error", "seconds", "workdir"}
     assert all(names <= set(row) for row in content["runs"])
     assert [(row["model"], row["seed"]) for row in content["runs"]] == [

@@ -23,10 +23,10 @@ def spread(value, by=0.004):
     return [value + by * (seed - (SEEDS - 1) / 2) for seed in range(SEEDS)]
 
 
-def rows(family, depth=56, rate=0.01, seeds=SEEDS, **columns):
+def rows(arm, depth=56, rate=0.01, seeds=SEEDS, **columns):
     """Return a row for each seed; a column is a number, or numbers by seed."""
     values = {k: v if isinstance(v, list) else spread(v) for k, v in columns.items()}
-    common = {"family": family, "model": f"{family}-{rate}-{depth}", "depth": depth, "rate": rate}
+    common = {"arm": arm, "model": f"{arm}-{rate}-{depth}", "depth": depth, "rate": rate}
     own = [{name: of[seed] for name, of in values.items()} for seed in range(seeds)]
     both = {"train_loss": 1.0, "chance_error": 0.9, "chance_loss": 1.0}
     return [common | both | own[seed] | {"seed": seed} for seed in range(seeds)]
@@ -102,9 +102,9 @@ def test_kernels_have_an_identity_without_a_skip(options):
     ]  # fmt: skip
 
 
-def of_steps(family, rate, steps, reached=True):
+def of_steps(arm, rate, steps, reached=True):
     logs = [math.log(steps) + 0.02 * seed for seed in range(SEEDS)]
-    own = rows(family, 8, rate, log_steps=logs, steps_to_25=[math.exp(log) for log in logs])
+    own = rows(arm, 8, rate, log_steps=logs, steps_to_25=[math.exp(log) for log in logs])
     return [row | {"reached": reached} for row in own]
 
 
@@ -147,9 +147,9 @@ def test_a_run_that_diverged_keeps_nothing_that_it_reached(options, finish, monk
     assert [row["reached"] for row in relu_vs_tanh.measure(run)] == [False]
 
 
-def trained(family, errors_by_depth, rate=0.01):
+def trained(arm, errors_by_depth, rate=0.01):
     of = errors_by_depth.items()
-    return [row for depth, error in of for row in rows(family, depth, rate, train_error=error)]
+    return [row for depth, error in of for row in rows(arm, depth, rate, train_error=error)]
 
 
 GOOD = trained("he", {8: 0.1, 20: 0.2, 32: 0.3, 56: 0.6})
@@ -174,12 +174,12 @@ def test_the_deepest_network_without_norm():
 def test_what_lies_between_two_depths_that_were_tried_decides_nothing():
     one_step = trained("xavier", {8: 0.1, 20: 0.2, 32: 0.6, 56: 0.9})
     for xavier in (GOOD, one_step):  # equal in all seeds, but the depths between were not tried
-        own = [row | {"family": "xavier"} for row in xavier]
+        own = [row | {"arm": "xavier"} for row in xavier]
         assert no_norm_depth.start(GOOD + own).holds is None
     all_train = trained("xavier", {8: 0.1, 20: 0.2, 32: 0.3, 56: 0.4})
     verdict = no_norm_depth.start(GOOD + all_train)
     assert verdict.holds is None and verdict.says.endswith("Nothing deeper was trained.")
-    to_the_end = [row | {"family": "he"} for row in all_train]
+    to_the_end = [row | {"arm": "he"} for row in all_train]
     to_32 = trained("xavier", {8: 0.1, 20: 0.2, 32: 0.3, 56: 0.9})
     assert no_norm_depth.start(to_the_end + to_32).holds is None
     assert no_norm_depth.start(to_the_end + one_step).holds is True  # 56 or more, and below 32
@@ -187,9 +187,9 @@ def test_what_lies_between_two_depths_that_were_tried_decides_nothing():
 
 def test_batch_norm_is_trained_at_the_deepest_alone(options):
     runs = no_norm_depth.plan(options(8, 20, seeds_per_model=1))
-    depths = lambda group: {run.config.model.depth for run in runs if run.group == group}
+    depths = lambda group: {run.config.model.depth for run in runs if run.arm == group}
     assert depths("batch-norm") == {20} and depths("he") == depths("xavier") == {8, 20}
-    assert {run.config.norm.kind for run in runs if run.group != "batch-norm"} == {"none"}
+    assert {run.config.norm.kind for run in runs if run.arm != "batch-norm"} == {"none"}
     with pytest.raises(ValueError, match="only depth"):
         no_norm_depth.plan(options(20))
 
@@ -214,9 +214,9 @@ def test_plain_networks_are_rescued_or_not(given, expected):
 
 def test_rescued_networks_have_neither_skips_nor_norms(options):
     runs = plain_rescue.plan(options(8, seeds_per_model=1))
-    tat = next(run.config for run in runs if run.group == "tat")
+    tat = next(run.config for run in runs if run.arm == "tat")
     assert (tat.norm.kind, tat.model.skip, tat.model.activation) == ("none", "none", "tat")
-    linear = next(run.config for run in runs if run.group == "looks-linear")
+    linear = next(run.config for run in runs if run.arm == "looks-linear")
     assert (linear.norm.kind, linear.model.kernel_start) == ("none", "looks_linear")
 
 
@@ -254,13 +254,11 @@ def test_networks_that_learn_the_identity_have_as_many_units(options):
     runs = learn_identity.plan(options(networks=networks, seeds_per_model=2, **given))
     assert len(runs) == 2 * 3 * 6 and {run.config.steps for run in runs} == {1500}
     assert {run.config.replicas for run in runs} == {2}
-    count = {
-        run.group: results.parameters(run.config) for run in runs if run.config.model.depth == 6
-    }
+    count = {run.arm: results.parameters(run.config) for run in runs if run.config.model.depth == 6}
     assert len(count) == 6 and len(set(count.values())) == 1
-    residual = [run.config.model.gains for run in runs if run.group == "residual-sgd"]
+    residual = [run.config.model.gains for run in runs if run.arm == "residual-sgd"]
     assert {gains[1] for gains in residual} == {1 / 4, 1 / 6}
-    assert {run.config.optimizer.name for run in runs if "adamw" in run.group} == {"adamw"}
+    assert {run.config.optimizer.name for run in runs if "adamw" in run.arm} == {"adamw"}
 
 
 def test_a_loss_above_that_of_predicting_zero_counts_as_that(options, finish):

@@ -52,12 +52,12 @@ def test_a_network_has_learned_nothing_if_its_mean_is_at_chance():
 
 def test_other_seeds_keep_the_values_and_move_the_seeds():
     own = [
-        {"model": model, "family": "a", "depth": 8, "seed": seed, "error": 10 * place + seed}
+        {"model": model, "arm": "a", "depth": 8, "seed": seed, "error": 10 * place + seed}
         for place, model in enumerate(("a-8", "b-8"))
         for seed in (0, 1, 2)
     ]
-    moved = rows.with_other_seeds(own, family="b")
-    assert {row["family"] for row in moved} == {"b"}
+    moved = rows.with_other_seeds(own, arm="b")
+    assert {row["arm"] for row in moved} == {"b"}
     for model, errors in (("a-8", [0, 1, 2]), ("b-8", [10, 11, 12])):
         values = rows.sample(moved, "error", model=model)
         assert sorted(values) == errors

@@ -29,15 +29,15 @@ DEPTHS = (20, 56, 110)
 
 
 def made(arms, depths=DEPTHS, seeds=5, **common):
-    """Return rows; arms = {family: {column: a value for each depth}}. Each number has own noise."""
+    """Return rows; arms = {arm: {column: a value for each depth}}. Each number has own noise."""
     random = np.random.default_rng(0)
     return [
-        {"model": f"{family}-{depth}", "family": family, "depth": depth, "seed": seed}
+        {"model": f"{arm}-{depth}", "arm": arm, "depth": depth, "seed": seed}
         | {"chance_error": 0.9, **common}
         | {column: of[i] + random.uniform(-NOISE, NOISE) for column, of in columns.items()}
         for seed in range(seeds)
         for i, depth in enumerate(depths)
-        for family, columns in arms.items()
+        for arm, columns in arms.items()
     ]
 
 

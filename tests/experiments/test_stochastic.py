@@ -25,7 +25,7 @@ def rows(dropped, kept=(0.05, 0.08, 1.0), seeds=5):
     return [
         {
             "model": f"{name}-56",
-            "family": name,
+            "arm": name,
             "depth": 56,
             "seed": seed,
             "chance_error": 0.9,
@@ -84,7 +84,7 @@ def test_four_forms_and_a_plain_network_without_a_body(options):
     given = {}
     for claim in (drop_forms.CLAIM, stochastic_depth_needs_skips.CLAIM):
         rows = given[claim.name] = [
-            {"model": run.model, "family": run.group, "depth": 8, "seed": 0} | row
+            {"model": run.model, "arm": run.arm, "depth": 8, "seed": 0} | row
             for run in claim.plan(options(8))
             for row in claim.measure(run)
         ]

@@ -17,7 +17,7 @@ from resnet_jax import families
 
 CLAIMS = listing.claims()
 STATEMENTS = {s.name: s for claim in CLAIMS.values() for s in claim.statements}
-# {(family, depth): {column: mean over the seeds}}
+# {(arm, depth): {column: mean over the seeds}}
 Means = Mapping[tuple[str, int], Mapping[str, Any]]
 
 
@@ -35,19 +35,19 @@ def rows(means: Means, spread=0.001, seeds=5):
         return value * math.exp(error) if column == "response" else value + error
 
     return [
-        {"model": f"{family}-{depth}", "family": family, "depth": depth, "seed": seed}
+        {"model": f"{arm}-{depth}", "arm": arm, "depth": depth, "seed": seed}
         | {"train_error": 0.05, "test_error": 0.05, "train_loss": 0.1, "rate": 0.1}
         | {"gate_bias": 0.0}
         | {column: moved(column, value) for column, value in columns.items()}
         | {"chance_error": 0.9}
         for seed in range(seeds)
-        for (family, depth), columns in means.items()
+        for (arm, depth), columns in means.items()
     ]
 
 
-def trend(family, column, **by_depth):
-    """Return the means of a family by depth: trend("plain", "train_error", d8=0.1, d20=0.2)."""
-    return {(family, int(depth[1:])): {column: value} for depth, value in by_depth.items()}
+def trend(arm, column, **by_depth):
+    """Return the means of a arm by depth: trend("plain", "train_error", d8=0.1, d20=0.2)."""
+    return {(arm, int(depth[1:])): {column: value} for depth, value in by_depth.items()}
 
 
 def arms(column, **means):
@@ -59,9 +59,9 @@ def lesions(plain, residual, **columns):
     """Return rows of whole and lesioned networks, from (whole, lesioned) errors of both arms."""
     pairs = {"plain": plain, "resnet": residual}
     return {
-        (family, 56): {"whole_error": whole, "lesion_error": lesioned, "swap_error": lesioned}
+        (arm, 56): {"whole_error": whole, "lesion_error": lesioned, "swap_error": lesioned}
         | columns
-        for family, (whole, lesioned) in pairs.items()
+        for arm, (whole, lesioned) in pairs.items()
     }
 
 
@@ -77,8 +77,8 @@ def shares(identity, gained):
     """Return the smallest share of a signal over the equal share, by depth, of two arms."""
     arms = {"identity": identity, "gains-0.5": gained}
     return {
-        (family, depth): {"of_equal_share": of, "share": of / depth**0.5}
-        for family, by_depth in arms.items()
+        (arm, depth): {"of_equal_share": of, "share": of / depth**0.5}
+        for arm, by_depth in arms.items()
         for depth, of in by_depth.items()
     }
 
@@ -343,17 +343,17 @@ def test_a_run_that_diverged_has_no_measures_and_leaves_the_statement_open(name)
     measures = ("response", "lesion_error", "whole_error", "relative_length", "decades_a_block")
     measures += tuple(WITHOUT)
     gone = lambda row: {k: v for k, v in row.items() if k not in measures}
-    cut = [gone(row) if (row["family"], row["seed"]) == ("resnet", 3) else row for row in own]
+    cut = [gone(row) if (row["arm"], row["seed"]) == ("resnet", 3) else row for row in own]
     for statement in CLAIMS[name].statements:
         verdict = statement.judge(cut)
         assert verdict.holds is None and "for seed 3" in verdict.says
-    assert lacking(cut, "seed") == "" and sample(own, "seed", family="none") == []
+    assert lacking(cut, "seed") == "" and sample(own, "seed", arm="none") == []
 
 
 def test_the_identity_construction_is_exact():
     judge, control = identity_construction.judge, identity_construction.control
-    row = lambda family, added, difference: {
-        "model": f"{family}-{8 + added}", "family": family, "depth": 8 + added, "seed": 0,
+    row = lambda arm, added, difference: {
+        "model": f"{arm}-{8 + added}", "arm": arm, "depth": 8 + added, "seed": 0,
         "added": added, "difference": difference,
     }  # fmt: skip
     shallow, random = row("identity", 0, 0.0), row("random", 12, 0.7)
@@ -424,18 +424,17 @@ def test_arms_differ_in_what_they_should_and_in_nothing_else(name, options):
     claim = CLAIMS[name]
     depths = claim.depths("digits", False)
     runs = claim.plan(options(*depths))
-    assert {run.group for run in runs} == DIFFER[name].keys()
+    assert {run.arm for run in runs} == DIFFER[name].keys()
     assert {run.config.model.depth for run in runs} == set(depths)
     seeds = 1 if claim.kind == "exact" else 5
-    tried = Counter((run.group, run.config.model.depth) for run in runs)
+    tried = Counter((run.arm, run.config.model.depth) for run in runs)
     assert len(tried) == len(depths) * len(DIFFER[name])
     assert len(set(tried.values())) == 1  # each arm has as many settings
     assert len(runs) == seeds * len({run.model for run in runs})
     assert len({run.config.seed for run in runs}) == seeds
     base = next(iter(DIFFER[name]))
     flat = {
-        (run.group, run.config.model.depth): configs.flatten(run.config) | {"seed": 0}
-        for run in runs
+        (run.arm, run.config.model.depth): configs.flatten(run.config) | {"seed": 0} for run in runs
     }
     for (group, depth), own in flat.items():
         first = flat[base, depth]

@@ -20,7 +20,7 @@ def test_twins_differ_in_the_skip_alone(options):
 def test_several_families_are_planned_each_with_its_twin(options):
     networks = (("vgg", 11), ("resnet", 8), ("highway", 19))
     runs = twins.runs(options(networks=networks), 1)
-    assert [(run.model, run.group, run.config.model.skip) for run in runs] == [
+    assert [(run.model, run.arm, run.config.model.skip) for run in runs] == [
         ("plain-vgg-11", "plain-vgg", "none"), ("residual-vgg-11", "residual-vgg", "A"),
         ("plain-8", "plain", "none"), ("resnet-8", "resnet", "A"),
         ("plain-highway-19", "plain-highway", "none"), ("highway-19", "highway", "A"),
@@ -42,7 +42,7 @@ def test_a_family_without_a_twin_is_refused(options, network):
 
 def test_rows_name_their_twins():
     names = ("highway", "plain", "resnet", "plain-ladder")
-    found = [{"family": name} for name in names]
+    found = [{"arm": name} for name in names]
     assert set(twins.pairs(found)) == {
         ("plain", "resnet"),
         ("plain-highway", "highway"),
@@ -53,11 +53,11 @@ def test_rows_name_their_twins():
 
 def test_the_control_has_the_residual_networks_in_both_arms():
     rows = [
-        {"family": family, "model": f"{family}-{depth}", "depth": depth, "seed": 0, "error": error}
-        for family, error in (("plain", 0.5), ("resnet", 0.1))
+        {"arm": arm, "model": f"{arm}-{depth}", "depth": depth, "seed": 0, "error": error}
+        for arm, error in (("plain", 0.5), ("resnet", 0.1))
         for depth in (8, 20)
     ]
     control = twins.residual_for_plain(rows)
-    assert [(row["family"], row["depth"], row["error"]) for row in control] == [
-        (family, depth, 0.1) for family in ("plain", "resnet") for depth in (8, 20)
+    assert [(row["arm"], row["depth"], row["error"]) for row in control] == [
+        (arm, depth, 0.1) for arm in ("plain", "resnet") for depth in (8, 20)
     ]

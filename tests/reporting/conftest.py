@@ -12,11 +12,11 @@ def runs():
     }
     rows = [
         {
-            "model": f"{family}-{depth}",
-            "family": family,
+            "model": f"{arm}-{depth}",
+            "arm": arm,
             "depth": depth,
-            "skip": "none" if family == "plain" else "A",
-            "merge": "plain" if family == "plain" else "add",
+            "skip": "none" if arm == "plain" else "A",
+            "merge": "plain" if arm == "plain" else "add",
             "seed": seed,
             "parameters": 269_722 if depth == 20 else 853_018,
             "steps": 300,
@@ -26,7 +26,7 @@ def runs():
             "seconds": 1.0,
             "workdir": "runs/x",
         }
-        for (family, depth), seeds in reversed(errors.items())
+        for (arm, depth), seeds in reversed(errors.items())
         for seed, (train, test) in enumerate(seeds)
     ]
     next(r for r in rows if r["train_error"] == 0.90)["note"] = "did not train"
@@ -37,7 +37,7 @@ def runs():
 def curves(runs):
     """A curve for each split of each run that falls from 0.9 to the run's last error."""
     return [
-        {k: run[k] for k in ("model", "family", "depth", "skip", "seed")}
+        {k: run[k] for k in ("model", "arm", "depth", "skip", "seed")}
         | {"split": split, "step": [100, 200, 300], "loss": [2.0, 1.0, 0.5]}
         | {"error": [0.9, 0.5 * (0.9 + run[f"{split}_error"]), run[f"{split}_error"]]}
         for run in runs
@@ -71,7 +71,7 @@ def results(runs):
                 "rule_changed": False,
             }
         ],
-        "arms": {"plain-20": ["skip=none"], "resnet-20": []},
+        "chosen": {"plain-20": ["skip=none"], "resnet-20": []},
         "runs": runs,
         "summary": summarise(runs),
     }

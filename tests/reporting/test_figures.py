@@ -19,9 +19,7 @@ def panels_in(path):
 
 def test_figure_has_a_panel_for_each_family(curves, tmp_path):
     score_curves(curves, tmp_path / "both.png", "Depth")
-    score_curves(
-        [c for c in curves if c["family"] == "plain"], str(tmp_path / "plain.png"), "Depth"
-    )
+    score_curves([c for c in curves if c["arm"] == "plain"], str(tmp_path / "plain.png"), "Depth")
     assert panels_in(tmp_path / "both.png") == 2
     assert panels_in(tmp_path / "plain.png") == 1
     assert (tmp_path / "both.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
@@ -71,7 +69,7 @@ def test_a_seed_that_diverged_counts_up_to_its_last_finite_error(curves):
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_colours_darken_with_depth_and_stand_out_from_the_page(dark):
-    curves = [{"model": f"m-{d}", "family": "resnet", "depth": d} for d in (1026, 18, 34, 66, 130)]
+    curves = [{"model": f"m-{d}", "arm": "resnet", "depth": d} for d in (1026, 18, 34, 66, 130)]
     order = list(dict.fromkeys(levels(curves).values()))
     assert order == ["18", "34", "66", "130", "1026"]
     chosen = colours(order, dark)
@@ -90,9 +88,9 @@ def test_error_axis_ends_on_the_tick_above_every_curve(highest, top):
 
 
 def test_networks_of_one_depth_in_one_panel_have_colours_of_their_own():
-    curves = [{"model": f"width-{w}", "family": "resnet", "depth": 8} for w in (4, 16)]
+    curves = [{"model": f"width-{w}", "arm": "resnet", "depth": 8} for w in (4, 16)]
     assert levels(curves) == {"width-4": "width-4", "width-16": "width-16"}
-    twins = [{"model": f"{family}-8", "family": family, "depth": 8} for family in ("plain", "b")]
+    twins = [{"model": f"{arm}-8", "arm": arm, "depth": 8} for arm in ("plain", "b")]
     assert set(levels(twins).values()) == {"8"}
 
 

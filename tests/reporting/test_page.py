@@ -99,7 +99,7 @@ def test_the_verdict_is_said_in_words_before_anything_else(page, results, holds,
 
 
 def test_text_is_text_wherever_it_stands(page, results, curves):
-    hostile = [c | {"model": HOSTILE, "family": HOSTILE} for c in curves]
+    hostile = [c | {"model": HOSTILE, "arm": HOSTILE} for c in curves]
     results["summary"][0] |= {"model": HOSTILE, "note": HOSTILE}
     good = Page(page())
     statement = results["statements"][0]
@@ -107,7 +107,7 @@ def test_text_is_text_wherever_it_stands(page, results, curves):
     control = verdict | {"against": HOSTILE}
     bad_one = statement | {"claim": HOSTILE, "source": HOSTILE, "verdict": verdict}
     words = {"dataset": HOSTILE, "statements": [bad_one | {"control": control}, bad_one]}
-    words["arms"] = {HOSTILE: [HOSTILE]}
+    words["chosen"] = {HOSTILE: [HOSTILE]}
     bad = Page(page(title=HOSTILE, command=HOSTILE, curves=hostile, **words))
     count = lambda seen, tag: sum(t == tag for t, _ in seen.tags)
     assert count(bad, "script") == count(good, "script") == 2

@@ -9,8 +9,8 @@ from matplotlib.container import ErrorbarContainer
 from resnet_jax.reporting import figures, points
 
 
-def rows(values, family="plain", depth=8, **more):
-    own = {"family": family, "depth": depth} | more
+def rows(values, arm="plain", depth=8, **more):
+    own = {"arm": arm, "depth": depth} | more
     return [own | {"seed": seed, "error": value} for seed, value in enumerate(values)]
 
 
@@ -71,7 +71,7 @@ def test_what_diverged_is_a_cross_and_counts_in_the_mean():
 
 def test_rows_without_a_number_are_left_out():
     data = rows([0.1, None, math.nan, math.inf, "none", np.float32(0.5)])
-    data += [{"family": "plain", "depth": 20}, {"family": "plain", "error": 0.2}]
+    data += [{"arm": "plain", "depth": 20}, {"arm": "plain", "error": 0.2}]
     _, marks = drawn(points.figure(data, "depth", "error"))
     assert marks == {"o": [[8, 0.1], [8, 0.5]]}
 

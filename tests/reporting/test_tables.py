@@ -21,7 +21,7 @@ def test_summary_is_the_mean_and_sample_deviation_over_seeds(runs):
 
 
 def test_rows_go_by_family_then_depth_with_plain_first(runs):
-    gated = [run | {"family": "highway", "model": f"highway-{run['depth']}"} for run in runs[:1]]
+    gated = [run | {"arm": "highway", "model": f"highway-{run['depth']}"} for run in runs[:1]]
     models = [row["model"] for row in summarise(gated + runs)]
     assert models == ["plain-20", "plain-56", "highway-56", "resnet-20", "resnet-56"]
 
