@@ -3,8 +3,11 @@
 Zhang et al. 2019 (arXiv:1901.09321, "Fixup"), De & Smith 2020 (arXiv:2002.10444, SkipInit) and
 Bachlechner et al. 2020 (arXiv:2003.04887, ReZero) train deep residual networks by bodies that start
 at or near zero, the first two without any norm. The plain network has the norm and no skip
-connection. The other arms are shown beside them: a skip connection alone, both, and neither. Each
-arm has the better of two rates: at 0.01 alone, bodies that start at zero hardly begin in 300 steps.
+connection. The other arms are shown beside them: a skip connection alone, both, and neither.
+
+Each arm has the better of two rates. They follow from a pilot of one seed, with which Fixup ended
+at training errors of 87, 63, 41 and 90 %, and SkipInit at 81, 54, 1 % and a loss that is not
+finite, at the rates 0.003, 0.01, 0.03 and 0.1. Networks with norms are best at 0.1.
 
     python -m experiments.normless --workdir=runs/normless
 """
@@ -21,7 +24,7 @@ from resnet_jax.analysis.statistics import every, larger, no_worse
 from resnet_jax.reporting import points
 
 MARGIN = 0.05
-RATES = (0.01, 0.1)
+RATES = (0.03, 0.1)
 BARE = {"skip": "A", "norm": "none"}
 NORMLESS = {
     "fixup": {**BARE, "block": "fixup_basic"},
@@ -78,7 +81,7 @@ CLAIM = Claim(
     says="Deep residual networks need no norm to train: without any norm, those whose bodies start "
     "at zero train better than a plain network with batch norm, and as well as a residual one.",
     source="Zhang et al. 2019, arXiv:1901.09321; De & Smith 2020, arXiv:2002.10444",
-    rule="each arm at the rate, 0.01 or 0.1, with the least mean training loss: the training error "
+    rule="each arm at the rate, 0.03 or 0.1, with the least mean training loss: the training error "
     "of the plain network with batch norm exceeds that of the residual networks without norm, "
     "Fixup and SkipInit, by more than 5 points each, and these exceed that of the residual network "
     "with norm by less than 5 points: one-sided Welch tests over seeds, p < 0.01 for each of the "
