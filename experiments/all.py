@@ -25,7 +25,7 @@ from experiments import code, flags, index, jobs, listing, untested
 from experiments.claim import Claim, Kind
 from resnet_jax import command, provenance
 from resnet_jax.keys import LARGEST_STEP
-from resnet_jax.reporting import index_page
+from resnet_jax.reporting import index_page, page
 from resnet_jax.run import directory
 from resnet_jax.run.start import say
 
@@ -252,9 +252,9 @@ def show(content: Mapping[str, Any]) -> None:
     width = max((len(row["name"]) for row in content["claims"]), default=0) + 2
     print()
     for row in content["claims"]:
-        word = "failed to run" if row["error"] else index_page.WORDS[row["verdict"]]
+        word = "failed to run" if row["error"] else page.WORDS[row["verdict"]]
         reason = row["error"] or f"{row['says']} {row['reason']}".strip()
-        print(f"{row['name']:<{width}}{word.lower():<15}{reason}")
+        print(f"{row['name']:<{width}}{word:<15}{reason}")
 
 
 if __name__ == "__main__":

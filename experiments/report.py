@@ -16,7 +16,6 @@ from resnet_jax.reporting import figures, page, tables
 from resnet_jax.run import directory
 
 ROOT = Path(__file__).parent.parent
-WORDS = {True: "holds", False: "does not hold", None: "not shown at this scale"}
 
 
 def recipe_name(options: Options) -> str:
@@ -106,7 +105,7 @@ def write(
     print(f"\n{table}\n{recipe}\n{origin}\n")
     for statement in results["statements"]:
         verdict, control = statement["verdict"], statement["control"]
-        print(f"{statement['claim']}\n{WORDS[verdict['holds']]}: {verdict['says']}")
+        print(f"{statement['claim']}\n{page.WORDS[verdict['holds']]}: {verdict['says']}")
         if numbers := page.numbers_of(verdict):
             print(f"effect {numbers}")
         if control:

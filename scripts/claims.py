@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from resnet_jax import command  # noqa: E402
-from resnet_jax.reporting.index_page import KINDS, WORDS, summary, thumbnail  # noqa: E402
-from resnet_jax.reporting.page import numbers_of  # noqa: E402
+from resnet_jax.reporting.index_page import KINDS, summary, thumbnail  # noqa: E402
+from resnet_jax.reporting.page import WORDS, numbers_of  # noqa: E402
 
 RESULTS = ROOT / "results"
 README = ROOT / "README.md"
@@ -124,7 +124,7 @@ def table(content: Mapping[str, Any] | None) -> str:
 
 def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the cells of a statement."""
-    verdict = WORDS[row["verdict"]].lower()
+    verdict = WORDS[row["verdict"]]
     told = {name: row[name] for name in ("effect", "interval", "p", "p_opposite", "n")}
     numbers = numbers_of(told | {"holds": row["uncorrected"]}) or "–"
     name = f"`{row['name']}`: {row['claim']}"

@@ -9,11 +9,9 @@ from typing import Any
 
 from PIL import Image
 
-from resnet_jax.reporting.page import filled, listed, numbers_of
+from resnet_jax.reporting.page import MOODS, WORDS, filled, listed, numbers_of
 
 # The verdict in a word, and the class of its colour.
-WORDS = {True: "Holds", False: "Does not hold", None: "Undecided"}
-MOODS = {True: "holds", False: "fails", None: "undecided"}
 KINDS = {"exact": "exact", "init": "at the start", "trained": "trained"}
 THUMBNAIL = 360  # pixels; shown at about half of that
 
@@ -33,7 +31,12 @@ def page(content: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
         "index.html",
         summary=escape(summary(claims)),
         correction=escape(_correction(content)),
-        verdicts=_filter("verdict", "Verdict", [(MOODS[v], WORDS[v]) for v in WORDS], claims),
+        verdicts=_filter(
+            "verdict",
+            "Verdict",
+            [(MOODS[v], word.capitalize()) for v, word in WORDS.items()],
+            claims,
+        ),
         kinds=_filter("kind", "Kind", list(KINDS.items()), claims),
         claims="\n".join(_claim(row, pictures) for row in claims),
         missing=_missing(content["missing"]),
@@ -110,7 +113,7 @@ def _data(row: Mapping[str, Any]) -> dict[str, str]:
 def _claim(row: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     """Return the entry of a statement."""
     data = "".join(f' data-{key}="{escape(value)}"' for key, value in _data(row).items())
-    word = "Failed to run" if row["error"] else WORDS[row["verdict"]]
+    word = "Failed to run" if row["error"] else WORDS[row["verdict"]].capitalize()
     labels = [row["name"], KINDS[row["kind"]], row["dataset"]]
     notes = [row["error"], row["reason"]]
     if row["rule_changed"]:

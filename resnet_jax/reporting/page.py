@@ -12,11 +12,8 @@ from resnet_jax.reporting.figures import axis_top, colours, levels, panel_title,
 from resnet_jax.reporting.tables import ERROR, ERRORS, Columns, Score, is_text, table_cells
 
 # The verdict in words. Colour and class repeat what the words say.
-VERDICTS = {
-    True: ("holds", "The claim holds."),
-    False: ("fails", "The claim does not hold."),
-    None: ("undecided", "The claim is undecided."),
-}
+WORDS = {True: "holds", False: "does not hold", None: "undecided"}
+MOODS = {True: "holds", False: "fails", None: "undecided"}  # class names of the style sheet
 
 
 def report(
@@ -49,13 +46,13 @@ def report(
         pictures: further figures of the claim, {name: PNG}.
     """
     first, *further = results["statements"]
-    mood, words = VERDICTS[first["verdict"]["holds"]]
+    holds = first["verdict"]["holds"]
     means, chosen = seed_mean(curves, score), results["chosen"]
     return filled(
         "page.html",
         title=escape(title),
-        mood=mood,
-        words=words,
+        mood=MOODS[holds],
+        words=_sentence(holds),
         says=escape(first["verdict"]["says"]),
         details=_details(first),
         further="".join(map(_statement, further)),
@@ -91,12 +88,17 @@ def listed(terms: Mapping[str, str]) -> str:
     return "".join(f"<dt>{escape(t)}</dt><dd>{escape(text)}</dd>" for t, text in terms.items())
 
 
+def _sentence(holds: bool | None) -> str:
+    """Return a verdict as a sentence."""
+    return f"The claim {'is ' if holds is None else ''}{WORDS[holds]}."
+
+
 def _statement(statement: Mapping[str, Any]) -> str:
     """Return a further statement with its verdict; its sentence tells the headings apart."""
-    mood, words = VERDICTS[statement["verdict"]["holds"]]
+    holds = statement["verdict"]["holds"]
     return (
-        f'<div class="verdict further {mood}">'
-        f"<h2><span>{escape(statement['claim'])}</span>{words}</h2>"
+        f'<div class="verdict further {MOODS[holds]}">'
+        f"<h2><span>{escape(statement['claim'])}</span>{_sentence(holds)}</h2>"
         f"<p>{escape(statement['verdict']['says'])}</p></div><dl>{_details(statement)}</dl>"
     )
 
