@@ -164,7 +164,7 @@ def identity(claim: Claim, workdir: Path, options: Sequence[str]) -> dict[str, A
         runs = planned(claim, workdir, options)
     return {
         "rules": claim.rules,
-        "code": code.digest(claim.name),
+        "code": code.digest(claim.name, claim.kind == "trained"),
         "options": list(options),
         "runs": runs,
     }

@@ -17,7 +17,7 @@ from experiments import claim, degradation, depth_pays, rates, twins
 from experiments.claim import Claim, Statement, Verdict
 from experiments.plan import Options, Run
 from experiments.results import Row
-from experiments.rows import noted
+from experiments.rows import noted, where
 from resnet_jax import command
 from resnet_jax.reporting import points
 
@@ -40,10 +40,10 @@ def degrades(rows: list[Row]) -> Verdict:
 
 
 def pays(rows: list[Row]) -> Verdict:
-    """Apply the rule of `depth_pays` to the residual networks at their best rates."""
+    """Apply the rule of `depth_pays` to the residual networks of each family, at best rates."""
     chosen = rates.best(rows)
-    residual = [row for pair in twins.pairs(rows) for row in chosen if row["arm"] == pair[1]]
-    return depth_pays.judge(residual)
+    residual = {name: where(chosen, arm=name) for _, name in twins.pairs(rows)}
+    return Verdict.of_each({name: depth_pays.judge(own) for name, own in residual.items()})
 
 
 def shallowest(rows: list[Row]) -> list[Row]:

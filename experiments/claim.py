@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 
-from experiments import clean, flags, jobs, plan, results, sweep
+from experiments import clean, flags, jobs, network, plan, results, sweep
 from experiments.plan import NONE, Network, Options, Run
 from experiments.results import Row, scores
 from resnet_jax import cluster
@@ -120,6 +120,7 @@ class Claim(NamedTuple):
         dataset: the data set without --dataset.
         steps: the steps of a run on that data set; None stands for the recipe's.
         task: the task whose columns `judge` reads.
+        examples: {split: examples} of the batches with which `measure` opens trained networks.
         recipe: the config file that trains as the source does, without .py; "" if there is none.
         published: {model: value of the last column} of the source, shown beside runs by `recipe`.
         control, against: the negative control of the claim's own statement.
@@ -141,6 +142,7 @@ class Claim(NamedTuple):
     dataset: str = "digits"
     steps: int | None = None
     task: str = "classification"
+    examples: Mapping[str, int] = NONE
     recipe: str = ""
     published: Mapping[str, float] = NONE
     control: Callable[[list[Row]], list[Row]] | None = None
@@ -185,6 +187,7 @@ def command(claim: Claim) -> Callable[..., None]:
                     divide_cpu(runs)
                     stack.enter_context(cluster.join(arguments))
                 plan.check(runs, options, claim.task)
+                network.check(runs[0].config, claim.examples)
                 if arguments.run is None and (few := few_seeds(claim, runs)):
                     warn(few)
                 if not arguments.list:

@@ -36,6 +36,14 @@ def direct(rows: list[Row]) -> Verdict:
     return dilution.direct(rows)
 
 
+def control(rows: list[Row]) -> list[Row]:
+    """Return the networks with gains of 0.5, as identities, at the depths at which they trained."""
+    halved = dilution.halved(rows)
+    depths = sorted({row["depth"] for row in halved})
+    own = [where(halved, depth=depth) for depth in depths]
+    return [row for of_depth in own if not learned_nothing(of_depth) for row in of_depth]
+
+
 CLAIM = Claim(
     name="dilution_trained",
     says="In a trained network a signal is sent directly from any layer to any deeper one: its "
@@ -46,10 +54,11 @@ CLAIM = Claim(
     measure=measure,
     judge=direct,
     columns={"train_error": ".2%", "test_error": ".2%", "share": ".3g", "of_equal_share": ".2f"},
+    examples={"train": 64},
     depths=lambda dataset, full: (20, 56, 110),
     figures=(dilution.share, dilution.by_block),
-    control=dilution.halved,
-    against=dilution.AGAINST,
+    control=control,
+    against=f"{dilution.AGAINST}, at the depths at which they trained",
 )
 main = claim.command(CLAIM)
 

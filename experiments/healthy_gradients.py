@@ -1,4 +1,4 @@
-"""The gradients of plain networks with batch norm are healthy: as large at any depth.
+"""The gradients of plain networks with batch norm are healthy: alike in all blocks, at any depth.
 
 He et al. 2015 (arXiv:1512.03385), sec. 4.1: "We also verify that the backward propagated gradients
 exhibit healthy norms with BN." They show no numbers. Yang et al. 2019 (arXiv:1902.08129) prove that
@@ -18,19 +18,23 @@ from experiments.not_vanishing import DECADES
 from experiments.results import Row
 from experiments.rows import by_depth, lacking, learned_nothing, where
 from resnet_jax import command
-from resnet_jax.analysis.statistics import every, no_rise
+from resnet_jax.analysis.statistics import above, every, no_rise, opposite
 
 
 def healthy(time: str, rows: list[Row]) -> Verdict:
-    """Test whether the gradients of plain networks have the same size at every depth."""
+    """Test whether the gradients of plain networks are alike in all blocks, at every depth."""
     own = where(rows, arm="plain")
     if idle := lacking(own, f"decades_{time}") or (time == "end" and learned_nothing(own)):
         return Verdict(None, idle)
     sizes = by_depth(rows, f"decades_{time}", arm="plain")
     falls = {depth: [-value for value in values] for depth, values in sizes.items()}
+    ends = [values for both in (sizes, falls) for values in both.values()]
     said = ", ".join(f"{10 ** fmean(of):.3g} ({depth} layers)" for depth, of in sizes.items())
     return Verdict.of(
-        every(no_rise(sizes, DECADES), no_rise(falls, DECADES)),
+        every(
+            *(opposite(above(values, DECADES)) for values in ends),
+            *(no_rise(of_depth, DECADES) for of_depth in (sizes, falls)),
+        ),
         f"The gradient at the first block of plain networks over that at the last: {said}.",
     )
 
@@ -38,9 +42,9 @@ def healthy(time: str, rows: list[Row]) -> Verdict:
 SOURCE = "He et al. 2015, arXiv:1512.03385, sec. 4.1; against it Yang et al. 2019, arXiv:1902.08129"
 HEALTHY = (
     "the logarithm to base 10 of the gradient's norm at the input of the first block over that of "
-    "the last, in plain networks with batch norm {time}, as a line in log2(depth) through all "
-    "depths for each seed, neither rises nor falls by 1 decade over the depths: two one-sided t "
-    "tests over seeds, p < 0.01 for both"
+    "the last, in plain networks with batch norm {time}, lies between -1 and 1 at each depth, and "
+    "as a line in log2(depth) through all depths for each seed neither rises nor falls by 1 decade "
+    "over the depths: one-sided t tests over seeds, p < 0.01 for each"
 )
 CLAIM = Claim(
     name="healthy_gradients",
@@ -51,6 +55,7 @@ CLAIM = Claim(
     measure=not_vanishing.measure,
     judge=partial(healthy, "start"),
     columns={"decades_start": "+.2f", "decades_end": "+.2f", "train_error": ".2%"},
+    examples=not_vanishing.CLAIM.examples,
     depths=not_vanishing.CLAIM.depths,
     figures=(not_vanishing.start, not_vanishing.end),
     control=not_vanishing.control,

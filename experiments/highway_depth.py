@@ -5,10 +5,11 @@ layers end with training losses that hardly depend on the depth, and plain netwo
 every depth; with 10 and 20 layers they are as good. Training up to 900 layers is reported as
 preliminary. Each network of the figure has the best of a random search over rates and, for highway
 networks, over the bias at which the gates start; here each has the best of four settings. With a
-bias of -3 a gate lets 5 % of the body in, and of a signal 0.95^200 = 0.00004 passes 200 layers:
-at this bias alone no highway network of 100 layers learned anything. With -6 a gate lets 0.25 % in.
-At the single rate of configs/digits.py and in its 300 steps no highway network learned anything in
-a pilot: the runs have 900 steps.
+bias of -3 a gate lets 5 % of the body in: all networks of 100 layers diverged in a pilot, and those
+of 200 stayed at chance. With -6 a gate lets 0.25 % in, and they train. Plain networks need small
+rates: of 0.003 to 0.1 the smallest was the best in the pilot, so that smaller ones are tried here.
+At the single rate of configs/digits.py and in its 300 steps no highway network learned anything:
+the runs have 900 steps.
 
 Each network is a plain layer, highway layers of 50 units and the classifier; its plain twin has
 wider layers and about as many parameters.
@@ -25,14 +26,14 @@ from experiments.plan import Options, Run
 from experiments.results import Row
 from experiments.rows import by_depth, learned_nothing, relabelled, where
 from resnet_jax import command
-from resnet_jax.analysis.statistics import every, larger, no_rise, no_worse, rises
+from resnet_jax.analysis.statistics import every, interaction, larger, no_rise, no_worse, rises
 from resnet_jax.reporting import points
 
-MARGIN = 0.05
+MARGIN, HUNDREDS = 0.05, 100
 PLAIN = {"block": "dense", "skip": "none"}
 HIGHWAY = {"block": "dense", "skip": "A", "merge": "exclusive_gate"}
 # Four settings of each: rates of the plain networks; biases and rates of the highway networks.
-PLAIN_RATES = (0.003, 0.01, 0.03, 0.1)
+PLAIN_RATES = (0.0003, 0.001, 0.003, 0.01)
 BIASES, HIGHWAY_RATES = (-3.0, -6.0), (0.1, 0.3)
 
 
@@ -75,12 +76,14 @@ def trains(rows: list[Row]) -> Verdict:
     """Test whether the training error of highway networks stays and that of plain ones rises."""
     rows = best(rows)
     highway, plain = (by_depth(rows, "train_error", arm=name) for name in ("highway", "plain"))
+    if max(plain) < HUNDREDS:
+        return Verdict(None, f"The statement is about {HUNDREDS} layers and more.")
     if idle := learned_nothing(where(rows, depth=min(plain))):
         return Verdict(None, idle)
-    test = every(no_rise(highway, MARGIN), rises(plain, MARGIN))
+    tests = no_rise(highway, MARGIN), rises(plain, MARGIN), interaction(plain, highway, MARGIN)
     ends = lambda arm: f"{fmean(arm[min(arm)]):.1%} to {fmean(arm[max(arm)]):.1%}"
     return Verdict.of(
-        test,
+        every(*tests),
         f"From {min(plain)} to {max(plain)} layers the training error of highway networks goes "
         f"from {ends(highway)}, that of plain networks from {ends(plain)}.",
     )
@@ -117,9 +120,9 @@ def training_error(rows: list[Row]):
 
 
 BEST = (
-    "each network at the setting with its least mean training loss, of the rates 0.003, 0.01, 0.03 "
-    "and 0.1 for plain networks, and of the rates 0.1 and 0.3 and the biases -3 and -6 for highway "
-    "networks"
+    "each network at the setting with its least mean training loss, of the rates 0.0003, 0.001, "
+    "0.003 and 0.01 for plain networks, and of the rates 0.1 and 0.3 and the biases -3 and -6 for "
+    "highway networks"
 )
 AGAINST = "the plain networks in the place of the highway networks"
 CLAIM = Claim(
@@ -127,10 +130,11 @@ CLAIM = Claim(
     says="Highway networks of hundreds of layers train as well as shallow ones; plain networks do "
     "not.",
     source="Srivastava et al. 2015, arXiv:1505.00387 and 1507.06228, Fig. 1",
-    rule=f"{BEST}: the training error, as a line in log2(depth) through all depths for each seed, "
-    "rises by less than 5 points for highway networks and by more than 5 points for plain ones: "
-    "one-sided t tests over seeds, p < 0.01 for both. Not decided if a network of the least depth "
-    "is at chance",
+    rule=f"{BEST}: the training error, as a line in log2(depth) through all depths for each "
+    "seed, rises by less than 5 points for highway networks and by more than 5 points for plain "
+    "ones, and by more than 5 points more for the latter: one-sided t tests over seeds, p < 0.01 "
+    "for each. Not decided if a network of the least depth is at chance, or without a network of "
+    "100 layers",
     plan=plan,
     measure=measure,
     judge=trains,

@@ -121,6 +121,7 @@ CLAIM = Claim(
     measure=measure,
     judge=smaller,
     columns={"response": ".3f", "train_error": ".2%"},
+    examples={"train": 64},
     depths=lambda dataset, full: (20, 56, 110) if full else (8, 20, 56),
     figures=(response, by_layer),
     control=plain_again,

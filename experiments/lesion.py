@@ -143,6 +143,7 @@ CLAIM = Claim(
     measure=measure,
     judge=judge,
     columns={"whole_error": ".1%", "lesion_error": ".1%"},
+    examples={"test": 256},
     depths=lambda dataset, full: (110,) if full else (32,),
     figures=(by_block,),
     control=control,

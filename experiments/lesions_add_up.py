@@ -40,7 +40,7 @@ def measure(run: Run) -> list[Row]:
         return [row]
     network = opened(run, examples=256, split="test")
     chosen = deletable(blocks_of(network.net.apply, network.variables, network.x))
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(run.config.seed)
     draw = lambda count: random.choice(chosen, count, replace=False).tolist()
     sets = [draw(count) for count in DELETED for _ in range(SETS)]
     means = lesion.errors_without(network, sets).reshape(len(DELETED), SETS).mean(1)
@@ -85,6 +85,7 @@ CLAIM = Claim(
     measure=measure,
     judge=judge,
     columns={f"without_{count}": ".1%" for count in DELETED},
+    examples=lesion.CLAIM.examples,
     depths=lesion.CLAIM.depths,
     figures=(by_count,),
     control=lesion.control,

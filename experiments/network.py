@@ -1,7 +1,7 @@
 """The network of a run, as instruments take it: apply, variables, and a batch of its data."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,9 +11,13 @@ from ml_collections import FrozenConfigDict
 
 from experiments.plan import Run
 from resnet_jax import families, trained
+from resnet_jax.data import sources
 from resnet_jax.keys import Config
 from resnet_jax.tasks import TASKS
 from resnet_jax.tasks.task import Arrays, Batch
+
+STREAMED = "{} is streamed; the claim needs a batch in memory: use --config.data.stream=never"
+FEW = "{} has {} examples; the claim needs {}"
 
 
 class Network(NamedTuple):
@@ -105,6 +109,21 @@ def widened(network: Network) -> Network:
     return Network(config.lock(), _net(config), variables, batch)
 
 
+def check(config: Config, examples: Mapping[str, int]) -> None:
+    """Refuse a data set without a batch of so many examples of each split; nothing is read.
+
+    Raises: ValueError if a split has fewer examples, and if data.stream=always.
+    """
+    if "name" not in config.data:  # examples are generated
+        return
+    info = sources.info(config.data.name, config.data.dir)
+    for split, count in examples.items():
+        if config.data.stream == "always":
+            raise ValueError(STREAMED.format(config.data.name))
+        if (has := info.splits.get(split, count)) < count:
+            raise ValueError(FEW.format(split, has, count))
+
+
 def batch(config: Config, examples: int, split: str = "train") -> Batch:
     """Return the first examples of a split, prepared for the config's network as in evaluation.
 
@@ -114,9 +133,9 @@ def batch(config: Config, examples: int, split: str = "train") -> Batch:
     dataset = task.build(config)
     whole = getattr(dataset, split)
     if not isinstance(whole, Arrays):
-        raise ValueError(f"{config.data.name} is streamed; use --config.data.stream=never")
+        raise ValueError(STREAMED.format(config.data.name))
     if len(whole) < examples:
-        raise ValueError(f"{split} has {len(whole)} examples; the claim needs {examples}")
+        raise ValueError(FEW.format(split, len(whole), examples))
     take = lambda tree: jax.tree.map(lambda a: jnp.asarray(a[:examples]), tree)
     rows = np.arange(examples, dtype=np.int32)
     prepare = task.prepare(config, task.statistics(config, dataset))

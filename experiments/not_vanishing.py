@@ -132,6 +132,7 @@ CLAIM = Claim(
     measure=measure,
     judge=arrives,
     columns={"decades_start": "+.2f", "decades_end": "+.2f", "train_error": ".2%"},
+    examples={"train": 64},
     depths=lambda dataset, full: (20, 56, 110) if full else (8, 20, 56),
     figures=(start, end, by_block),
     control=control,

@@ -123,6 +123,7 @@ CLAIM = Claim(
     measure=measure,
     judge=short,
     columns={"effective_length": ".1f", "relative_length": ".2f", "decades_a_block": ".3f"},
+    examples={"train": 64},
     depths=lambda dataset, full: (110,) if full else (56,),
     figures=(shares,),
     control=control,

@@ -170,8 +170,15 @@ class Options(NamedTuple):
         `arms` has what each arm chooses: switches by their names, and keys of the config, which
         have a point in their names. The model of a run is ARM-DEPTH. There are `seeds` seeds unless
         --seeds gives another number; they are the outermost loop, so that n grows evenly.
-        Raises: ValueError for switches and keys that a network's config does not have.
+        Raises: ValueError for networks of several families, which an arm does not tell apart, and
+            for switches and keys that a network's config does not have.
         """
+        family, depth = self.networks[0]
+        if other := [f"{f}:{d}" for f, d in self.networks if f != family]:
+            raise ValueError(
+                f"{family}:{depth} and {other[0]} are of two families: the claim compares networks "
+                f"of one family; give --models={family}:{depth} and other depths of {family}"
+            )
         split = lambda arm, of_key: {k: v for k, v in arm.items() if ("." in k) is of_key}
         return [
             self.run(

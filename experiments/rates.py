@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 
 from experiments.plan import Options, Run, Values
-from experiments.results import DIVERGED, Row, scores
+from experiments.results import Row, scores
 
 FACTORS = (0.3, 1.0, 3.0)  # of the recipe's rate
 # The rule of `best` after `repeated`, and after `repeated_if_full`, in words.
@@ -79,19 +79,17 @@ def best(
 ) -> list[Row]:
     """Return the rows of the setting at which an arm has its least mean of the column over seeds.
 
-    A setting is a value of each column of `by`. Each arm and depth has its own best setting, which
-    is one with as few runs that diverged as can be; the first in ascending order is taken if
-    several are equal.
+    A setting is a value of each column of `by`. Each arm and depth has its own best setting; the
+    first in ascending order is taken if several are equal. A run that diverged has the loss of
+    equal probabilities (`results.scores`).
     """
     by_arm: dict[tuple[str, int], dict[tuple[float, ...], list[Row]]] = {}
     for row in rows:
         settings = by_arm.setdefault((row["arm"], row["depth"]), {})
         settings.setdefault(tuple(row[name] for name in by), []).append(row)
 
-    def quality(own: list[Row]) -> tuple[int, float]:
-        return sum(row.get("note") == DIVERGED for row in own), fmean(row[column] for row in own)
-
-    least = lambda settings: min((settings[setting] for setting in sorted(settings)), key=quality)
+    mean = lambda own: fmean(row[column] for row in own)
+    least = lambda settings: min((settings[setting] for setting in sorted(settings)), key=mean)
     return [row for settings in by_arm.values() for row in least(settings)]
 
 

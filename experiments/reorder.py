@@ -10,6 +10,7 @@ those of `lesion`.
 
 from functools import partial
 from statistics import fmean
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,13 +19,37 @@ from matplotlib.figure import Figure
 from experiments import claim, lesion
 from experiments.claim import Claim
 from experiments.network import Network, opened
-from experiments.plan import Run
+from experiments.plan import Options, Run
 from experiments.results import Row, divergence, scores
-from resnet_jax import command
+from resnet_jax import command, families
 from resnet_jax.analysis.lesions import permuted, swapped
 from resnet_jax.reporting import points
 
 SMALL, DRAWS = 0.1, 16
+
+
+def plan(options: Options) -> list[Run]:
+    """Return the networks of `lesion`.
+
+    Raises: ValueError as its plan does, and for a network without two equal blocks in a stage.
+    """
+    runs = lesion.plan(options)
+    if not stacks(families.shapes(runs[0].config)["params"]):
+        raise ValueError(
+            f"{runs[0].model}: no stage has two equal blocks that could change places; use a "
+            "deeper network, such as --models=resnet:26"
+        )
+    return runs
+
+
+def stacks(params: Any) -> dict[str, int]:
+    """Return the number of layers of each Stack of two or more, by its name."""
+    layers = {
+        name: jax.tree.leaves(own["layers"])[0].shape[0]
+        for name, own in params.items()
+        if "layers" in own
+    }
+    return {name: depth for name, depth in layers.items() if depth > 1}
 
 
 def measure(run: Run) -> list[Row]:
@@ -42,18 +67,14 @@ def errors_of(network: Network) -> list[float]:
 
     Each exchange is of two layers of a Stack, which is drawn first.
     """
-    layers = {
-        name: jax.tree.leaves(own["layers"])[0].shape[0]
-        for name, own in network.variables["params"].items()
-        if "layers" in own
-    }
-    stacks = [name for name, depth in layers.items() if depth > 1]
+    layers = stacks(network.variables["params"])
     error = jax.jit(
         lambda variables: lesion.error_of(network, network.net.apply(variables, network.x))
     )
-    random, errors = np.random.default_rng(0), [float(error(network.variables))]
-    for key in jax.random.split(jax.random.key(0), DRAWS):
-        name = stacks[random.integers(len(stacks))]
+    seed, errors = network.config.seed, [float(error(network.variables))]
+    random = np.random.default_rng(seed)
+    for key in jax.random.split(jax.random.key(seed), DRAWS):
+        name = list(layers)[random.integers(len(layers))]
         order = swapped(key, layers[name], 1)
         errors.append(float(error(permuted(network.variables, (name,), order))))
     return errors
@@ -73,12 +94,13 @@ CLAIM = Claim(
     "the whole network by less than 10 points in residual networks, and by more than 20 points in "
     "plain networks, paired by seed: one-sided t tests, p < 0.01 for both. Not decided if the "
     "residual network is at chance, or the plain one within 20 points of it",
-    plan=lesion.plan,
+    plan=plan,
     measure=measure,
     judge=partial(
         lesion.costs, column="swap_error", small=SMALL, when="If two blocks change places"
     ),
     columns={"whole_error": ".1%", "swap_error": ".1%"},
+    examples=lesion.CLAIM.examples,
     depths=lesion.CLAIM.depths,
     figures=(swaps,),
     control=lesion.control,

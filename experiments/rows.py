@@ -42,8 +42,8 @@ def relabelled(rows: Sequence[Row], **values: object) -> list[Row]:
 def with_other_seeds(rows: Sequence[Row], **values: object) -> list[Row]:
     """Return copies of the rows with these values, each seed's measurements under the next seed.
 
-    In a control that pairs by seed, a network is then compared with itself from another seed, and
-    not with itself.
+    In a control that pairs by seed, a network is then compared with itself from another seed, so
+    that the differences have the spread of seeds; their mean is 0 by construction.
     """
     models: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda row: row["seed"]):
@@ -67,6 +67,15 @@ def lacking(rows: Sequence[Row], column: str) -> str:
     for row in rows:
         if row.get(column) is None:
             return f"{row['model']} has no {column.replace('_', ' ')} for seed {row['seed']}."
+    return ""
+
+
+def unfitted(rows: Sequence[Row], most: float) -> str:
+    """Return which network's mean training error exceeds `most`, in words; "" if none's does."""
+    for model in dict.fromkeys(row["model"] for row in rows):
+        error = fmean(sample(rows, "train_error", model=model))
+        if error > most:
+            return f"{model} has not fitted its training data ({error:.1%})."
     return ""
 
 

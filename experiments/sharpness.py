@@ -1,9 +1,9 @@
-"""Deep networks without skip connections end in sharper minima.
+"""Trained networks without skip connections are sharper: their Hessian has a larger eigenvalue.
 
-Li et al. 2018 (arXiv:1712.09913), sec. 6 and Fig. 7, read sharpness off the Hessian's eigenvalues.
-Here it is the largest eigenvalue of the Hessian of the trained networks of `loss_landscape`, of the
-loss on as many training images as a step has, with the batch's statistics, by Lanczos' method of
-the library matfree.
+The measure is the largest eigenvalue of the Hessian of the trained networks of `loss_landscape`, of
+the loss on as many training images as a step has, with the batch's statistics, by Lanczos' method
+of the library matfree. Li et al. 2018 (arXiv:1712.09913), sec. 6 and Fig. 7, map the ratio of its
+extreme eigenvalues instead, to see whether slices that look convex are convex.
 
     python -m experiments.sharpness --workdir=runs/sharpness --runs=runs/shared
 """
@@ -52,13 +52,14 @@ def eigenvalue(rows: list[Row]):
 CLAIM = Claim(
     name="sharpness",
     says="Deep trained networks without skip connections are sharper.",
-    source=loss_landscape.LI + "sec. 6 and Fig. 7",
+    source="ours, on the networks of Li et al. 2018, arXiv:1712.09913, Fig. 5",
     rule="the largest eigenvalue of the Hessian is more than twice as large in the deepest plain "
     "as in the deepest residual networks, " + loss_landscape.TESTS.format("Welch test", ""),
     plan=loss_landscape.plan,
     measure=measure,
     judge=partial(compared, ("eigenvalue",)),
     columns={"eigenvalue": ".3g", "train_error": ".2%"},
+    examples={"train": BATCH},
     depths=loss_landscape.CLAIM.depths,
     figures=(eigenvalue,),
     control=loss_landscape.control,

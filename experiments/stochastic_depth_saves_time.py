@@ -56,7 +56,7 @@ def constant_depth(config: Config) -> Config:
 
 def ratio(run: Run, other: Run) -> float:
     """Return the median time of a run's gradient over that of the other's, in turns."""
-    steps = [compiled(opened(r)) for r in (run, other)]
+    steps = [compiled(opened(r), run.config.seed) for r in (run, other)]
     times: list[list[float]] = [[], []]
     for _ in range(ROUNDS):
         for step, own in zip(steps, times, strict=True):
@@ -66,8 +66,8 @@ def ratio(run: Run, other: Run) -> float:
     return median(times[0]) / median(times[1])
 
 
-def compiled(network: Network) -> Callable[[], Any]:
-    """Return the compiled gradient of the loss under DRAWS draws, one after another."""
+def compiled(network: Network, seed: int) -> Callable[[], Any]:
+    """Return the compiled gradient of the loss under DRAWS draws of a seed, one after another."""
 
     def loss(params: Any, key: Any) -> Any:
         variables = {**network.variables, "params": params}
@@ -77,7 +77,7 @@ def compiled(network: Network) -> Callable[[], Any]:
         return network.loss(network.net.apply(variables, x, **options)[0])
 
     step = jax.jit(lambda params, keys: jax.lax.map(lambda k: jax.grad(loss)(params, k), keys))
-    keys = jax.random.split(jax.random.key(0), DRAWS)
+    keys = jax.random.split(jax.random.key(seed), DRAWS)
     run = lambda: jax.block_until_ready(step(network.variables["params"], keys))
     run()
     return run

@@ -313,6 +313,17 @@ def test_values_without_spread_are_decided_by_the_effect():
     assert larger(chance, [0.0, 0.01, 0.02], 0.5).holds is True  # one arm of no spread: Welch
 
 
+@pytest.mark.parametrize("paired", [False, True])
+def test_seeds_that_agree_on_a_coarse_scale_have_its_resolution_as_their_spread(paired):
+    """Two equal samples of n values on a scale of step 1 have standard errors of 1 / sqrt(12 n)."""
+    high, low = [3.0] * 5, [1.0] * 5
+    test = larger(high, low, 1.0, paired=paired, resolution=1.0)
+    t = (2.0 - 1.0) / math.sqrt(2 / 12 / 5)
+    assert test.p == pytest.approx(stats.t.sf(t, 4 if paired else 8), rel=1e-6)
+    assert larger(high, low, 1.0, paired=paired).p == 0
+    assert larger(high, low, 1.9, paired=paired, resolution=1.0).holds is None
+
+
 @pytest.mark.parametrize(
     "test",
     [

@@ -11,8 +11,12 @@ FILES = {
     "experiments/other.py": "from resnet_jax.analysis import norms\nimport experiments.mine",
     "experiments/apart.py": "",
     "resnet_jax/analysis/norms.py": "from resnet_jax import train",
-    "resnet_jax/train.py": "",
+    "resnet_jax/train.py": "from resnet_jax.tasks import TASKS",
+    "resnet_jax/tasks/__init__.py": "TASKS = {}",
+    "resnet_jax/predict.py": "",
 }
+TRAINING = {"resnet_jax/train.py", "resnet_jax/tasks/__init__.py"}
+APART = {"experiments/apart.py", "resnet_jax/predict.py"}
 
 
 @pytest.fixture
@@ -27,12 +31,17 @@ def change(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("path", FILES)
 def test_only_the_code_that_a_claim_imports_changes_its_digest(change, path):
-    before = code.digest("mine")
+    before = [code.digest("mine", trained) for trained in (True, False)]
     change(path)
-    counts = path not in ("experiments/apart.py", "resnet_jax/train.py")
-    assert (code.digest("mine") != before) is counts
+    changed = [
+        code.digest("mine", trained) != old
+        for trained, old in zip((True, False), before, strict=True)
+    ]
+    assert changed == [path not in APART | TRAINING, path not in APART]
 
 
 def test_every_claim_has_a_digest_of_its_own():
-    digests = {name: code.digest(name) for name in listing.claims()}
+    digests = {
+        name: code.digest(name, claim.kind == "trained") for name, claim in listing.claims().items()
+    }
     assert len(set(digests.values())) == len(digests)

@@ -71,8 +71,11 @@ def test_each_arm_and_depth_has_its_own_best_rate():
     rows += [row("b", 8, 0.1, 0.5), row("b", 8, 0.01, 0.5)]
     assert rates.best(rows) == [rows[0], rows[1], rows[4], rows[7]]
     assert rates.best(rows, "b") == [rows[2], rows[3], rows[5], rows[7]]
-    diverged = [row | {"note": "diverged"} for row in rows[4:5]]
-    assert rates.best([*diverged, rows[5]]) == [rows[5]]
+    # A run that diverged counts with its loss, that of equal probabilities.
+    lost = row("a", 20, 0.01, 2.3) | {"note": "diverged"}
+    good, poor = row("a", 20, 0.01, 0.0), row("a", 20, 0.1, 1.2)
+    assert rates.best([lost, good, poor]) == [lost, good]
+    assert rates.best([lost, poor]) == [poor]
     with_bias = [
         rows[0] | {"bias": -1},
         rows[0] | {"bias": -2, "train_loss": 0.9},

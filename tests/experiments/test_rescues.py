@@ -159,9 +159,11 @@ def test_the_deepest_network_without_norm():
     norm = trained("batch-norm", {56: 0.3})
     short = trained("xavier", {8: 0.1, 20: 0.6, 32: 0.6, 56: 0.9})
     assert no_norm_depth.bounds(short) == ([3] * SEEDS, [math.log2(20)] * SEEDS)
-    none = no_norm_depth.bounds(trained("xavier", {8: 0.9}))
-    assert none == ([2] * SEEDS, [3] * SEEDS)
-    assert verdicts(no_norm_depth, GOOD + short + norm) == [True, True]
+    assert no_norm_depth.bounds(trained("xavier", {8: 0.9})) == ([2] * SEEDS, [3] * SEEDS)
+    assert verdicts(no_norm_depth, GOOD + short + norm) == [None, True]  # 32 against below 20
+    none = trained("xavier", {8: 0.6, 20: 0.6, 32: 0.6, 56: 0.9})
+    assert verdicts(no_norm_depth, GOOD + none + norm) == [True, True]
+    assert verdicts(no_norm_depth, trained("he", {56: 0.3}) + none + norm)[1] is False
     assert controls(no_norm_depth, GOOD + short + norm) == [None, False]
     deep = trained("xavier", {8: 0.1, 20: 0.2, 32: 0.3, 56: 0.9})
     shallow = trained("he", {8: 0.1, 20: 0.6, 32: 0.6, 56: 0.6})
@@ -182,7 +184,11 @@ def test_what_lies_between_two_depths_that_were_tried_decides_nothing():
     to_the_end = [row | {"arm": "he"} for row in all_train]
     to_32 = trained("xavier", {8: 0.1, 20: 0.2, 32: 0.3, 56: 0.9})
     assert no_norm_depth.start(to_the_end + to_32).holds is None
-    assert no_norm_depth.start(to_the_end + one_step).holds is True  # 56 or more, and below 32
+    assert no_norm_depth.start(to_the_end + one_step).holds is None  # 56 or more, and below 32
+    to_8 = trained("xavier", {8: 0.1, 20: 0.6, 32: 0.6, 56: 0.9})
+    unbounded = no_norm_depth.start(to_the_end + to_8)
+    assert unbounded.holds is True and unbounded.test is not None
+    assert unbounded.test.interval is None  # nothing deeper than 56 was tried
 
 
 def test_batch_norm_is_trained_at_the_deepest_alone(options):

@@ -13,6 +13,7 @@ from experiments import (
     exploding,
     healthy_gradients,
     loss_landscape,
+    network,
     not_vanishing,
     sharpness,
     shattered_gradients,
@@ -85,6 +86,7 @@ def degrading(start=GROWS, end=FLAT, errors=(0.0, 0.1, 0.3), **fields):
         (degrading(), (True, False, True)),
         (degrading(start=FLAT), (True, True, True)),
         (degrading(start=FALLS), (False, False, True)),
+        (degrading(end=(4.0, 4.0, 4.0)), (True, False, False)),  # as large at any depth
         (degrading(end=FALLS), (False, False, False)),
         (degrading(errors=FLAT), (False, False, True)),
         (degrading(errors=(0.9, 0.9, 0.9)), (None, False, None)),
@@ -130,7 +132,7 @@ def test_shattered_gradients():
     assert True not in of_controls(claims, made(arms(falls, flat, falls)))
 
 
-def surfaces(plain, residual, error=0.1, **fields):
+def surfaces(plain, residual, error=0.05, **fields):
     columns = lambda of: {
         **{name: [10**v for v in of] for name in ("rise_running", "rise_batch", "eigenvalue")},
         **{f"log_{name}": of for name in ("rise_running", "rise_batch", "eigenvalue")},
@@ -144,9 +146,10 @@ def test_loss_landscape():
     rough, smooth, steep = (-1.0, 0.0, 1.0), (-1.0, -1.0, -1.0), (1.0, 1.0, 1.0)
     assert holds(rough, smooth) == [True, True, True]
     assert holds(steep, smooth) == [True, True, False]
+    assert holds((0.0, -1.0, -2.0), (0.0, -2.0, -4.0))[2] is False  # depth smooths both
     assert holds(smooth, smooth) == [False, False, False]
     assert holds(rough, smooth, seeds=2) == [None, None, None]
-    assert holds(rough, smooth, error=0.9) == [None, None, None]
+    assert holds(rough, smooth, error=0.3) == [None, None, None]  # they have not fitted
     assert of_controls(SURFACE, surfaces(rough, smooth)) == [False, False, False]
 
 
@@ -181,6 +184,17 @@ def test_one_depth_is_refused(claim, options):
 def test_dilution_needs_two_blocks_of_a_shape(options):
     with pytest.raises(ValueError, match=r"resnet:8 .* use --depths=20,56"):
         dilution.plan(options(8, 20))
+
+
+def test_a_data_set_without_the_claims_batch_is_refused_before_it_is_read(options):
+    (run,) = options(8).arms({"plain": {"skip": "none"}}, 1)
+    network.check(run.config, {"train": 64, "test": 256})
+    with pytest.raises(ValueError, match="test has 297 examples; the claim needs 500"):
+        network.check(run.config, {"test": 500})
+    (run,) = options(8, overrides={"data.stream": "always"}).arms({"plain": {"skip": "none"}}, 1)
+    with pytest.raises(ValueError, match="digits is streamed; .*--config.data.stream=never"):
+        network.check(run.config, {"test": 256})
+    network.check(run.config, {})
 
 
 def test_seeds_share_a_network_and_what_is_compiled(options):

@@ -70,7 +70,7 @@ def test_the_time_is_that_of_the_network_over_the_others(options, monkeypatch):
     constant, dropped, _ = stochastic_depth_saves_time.plan(options(8, seeds_per_model=1))
     now = [0.0]
 
-    def compiled(network):
+    def compiled(network, seed):
         seconds = 3.0 if network.config.model.merge == "stochastic_depth" else 4.0
         return lambda: now.append(now[-1] + seconds)
 
@@ -96,7 +96,9 @@ def test_four_forms_and_a_plain_network_without_a_body(options):
     assert drop_forms.judge(twice).holds is True
     biased = [row | {"share_error": 9.0} for row in forms]
     assert drop_forms.judge(biased).holds is False
-    silent = [row | {"spread": 0.0} for row in skips]
+    three = [row | {"values": 3} for row in forms]
+    assert drop_forms.judge(three).holds is False
+    silent = [row | {"least": 0.0} for row in skips]
     assert stochastic_depth_needs_skips.judge(silent).holds is False
 
 

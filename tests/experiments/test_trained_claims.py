@@ -29,9 +29,11 @@ def rows(means: Means, spread=0.001, seeds=5):
     random = np.random.default_rng(1)
 
     def moved(column, value):
+        error = random.normal() * spread
+        if isinstance(value, list):
+            return [one + error for one in value]
         if not isinstance(value, float):
             return value
-        error = random.normal() * spread
         return value * math.exp(error) if column == "response" else value + error
 
     return [
@@ -83,10 +85,11 @@ def shares(identity, gained):
     }
 
 
-def sizes(dense, residual):
-    """Return a DenseNet and a residual network, from their (test error, parameters)."""
+def sizes(dense, residual, small=(0.15, 75)):
+    """Return a DenseNet and two residual networks, from their (test error, parameters)."""
     own = lambda error, count: {"test_error": error, "parameters": count}
-    return {("densenet", 22): own(*dense), ("resnet", 20): own(*residual)}
+    networks = {("densenet", 22): dense, ("resnet", 20): residual, ("resnet", 8): small}
+    return {network: own(*of) for network, of in networks.items()}
 
 
 def kernels(small, large):
@@ -252,8 +255,9 @@ CASES = {
         ("residual", 56),
     ),
     "open_gates_curves": Case(
-        arms("curve_loss", residual=0.5, two_gates=0.51, coupled=1.9),
-        arms("curve_loss", residual=0.5, two_gates=0.7, coupled=1.9),
+        arms("losses", residual=[2.0, 0.5], two_gates=[2.0, 0.52], coupled=[2.3, 1.9]),
+        # The means of the two curves are equal.
+        arms("losses", residual=[2.0, 0.5], two_gates=[1.7, 0.8], coupled=[2.3, 1.9]),
         False,
         ("residual", 56),
     ),
@@ -370,6 +374,19 @@ def test_gates_that_train_better_than_the_identity_do_not_train_alike():
     assert STATEMENTS["open_gates_train"].judge(better).holds is False
 
 
+def test_a_run_that_diverged_has_no_curve_that_it_left_behind(options, finish):
+    run = CLAIMS["open_gates_train"].plan(options(8, seeds_per_model=1))[0]
+    finish(run, 0.2, diverged="the training loss is nan at step 30")
+    (row,) = CLAIMS["open_gates_train"].measure(run)
+    assert row["losses"] == [row["train_loss"]] == [pytest.approx(math.log(10))]
+
+
+def test_highway_networks_of_tens_of_layers_show_nothing_of_hundreds():
+    few = {(arm, depth // 10): of for (arm, depth), of in CASES["highway_depth"].yes.items()}
+    verdict = STATEMENTS["highway_depth"].judge(rows(few))
+    assert verdict.holds is None and "100 layers and more" in verdict.says
+
+
 def test_a_highway_network_has_its_best_bias():
     of = lambda bias, loss: {("highway", 20): {"train_loss": loss, "gate_bias": bias}}
     both = [*rows(of(-3.0, 2.3), 0.0), *rows(of(-6.0, 0.1), 0.0)]
@@ -472,7 +489,11 @@ REFUSED = [
     *((name, {"networks": (("lenet", 5),)}, (), "lenet") for name in OWN),
     ("small_kernels_train", {"networks": (("vgg", 16),)}, (), "vgg:16 has no three equal stages"),
     ("small_kernels_train", {}, (23,), "resnet:23 has no three equal .*--models=resnet:20"),
-    ("densenet_parameters", {}, (20, 56), "resnet, resnet: .*--models=densenet:22,resnet:20"),
+    ("densenet_parameters", {}, (20, 56), "resnet, resnet: .*--models=densenet:22,resnet:20,res"),
+    ("reorder", {"switches": {"block": "preact_basic"}}, (14,), "no stage has two equal blocks"),
+    ("not_vanishing", {"networks": (("resnet", 8), ("resnet", 14), ("vgg", 11), ("vgg", 16))}, (),
+     "resnet:8 and vgg:11 are of two families"),
+    ("highway_depth", {"networks": (("vgg", 11), ("resnet", 16))}, (), "vgg:11 is no highway"),
     ("dilution_trained", {}, (8, 20), "resnet:8 has no two neighbouring .*--depths=20,56"),
     ("lesion", {}, (8,), "plain-8: 1 of its blocks keep the shape; .*2 or more.*resnet:26"),
     ("lesions_add_up", {}, (20,), "plain-20: 7 of its blocks keep .* 8 or more; .*resnet:26"),
@@ -511,14 +532,17 @@ def test_a_5x5_layer_stands_for_each_pair_of_3x3_layers(options):
     assert kernels == [{(3, 3)}, {(5, 5)}]
 
 
-def test_a_densenet_that_is_too_large_does_not_hold():
-    judge = CLAIMS["densenet_parameters"].judge
-    assert judge(rows(sizes((0.01, 140), (0.05, 269)))).holds is False
+def test_a_yes_is_about_densenets_that_are_small_and_not_about_small_networks():
+    statement = STATEMENTS["densenet_parameters"]
+    assert statement.judge(rows(sizes((0.01, 140), (0.05, 269)))).holds is None
+    verdict = judged(statement, rows(sizes((0.05, 71), (0.05, 269), (0.05, 75))), [])["verdict"]
+    assert verdict["holds"] is None and verdict["says"].endswith("says yes to its control.")
 
 
 def test_what_the_refusals_advise_is_accepted(options):
     assert CLAIMS["small_kernels_train"].plan(options(20))
-    assert CLAIMS["densenet_parameters"].plan(options(networks=(("densenet", 22), ("resnet", 20))))
+    three = (("densenet", 22), ("resnet", 20), ("resnet", 8))
+    assert CLAIMS["densenet_parameters"].plan(options(networks=three))
     assert CLAIMS["lesion"].plan(options(26)) and CLAIMS["lesions_add_up"].plan(options(26))
     assert CLAIMS["depth_pays"].plan(options(networks=(("alexnet", 8), ("vgg", 11), ("vgg", 16))))
     assert CLAIMS["highway_depth"].plan(options(networks=(("highway", 20), ("highway", 50))))
