@@ -56,6 +56,7 @@ from resnet_jax.models.family import (
     side,
     switches,
 )
+from resnet_jax.models.feedback import KEYS as FEEDBACK_KEYS
 from resnet_jax.models.heads import Head
 from resnet_jax.models.merges import RESIDUAL_MERGES, add, plain
 from resnet_jax.models.norm import BatchNorm, NoNorm, Shift
@@ -287,7 +288,7 @@ _NORMED = {
         ANY,
         "whether kernels that keep the shape are W = a I + b V / |V| (DiracNet), in plain networks",
     ),
-} | (START_KEYS | activations.KEYS)
+} | (START_KEYS | FEEDBACK_KEYS | activations.KEYS)
 
 
 def _check_normed(config: Config) -> None:
