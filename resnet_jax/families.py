@@ -106,6 +106,7 @@ def layers(config: Config, axis: str | None = None) -> Layers:
         fan=fan,
         kernel_start=config.model.get("kernel_start", "he"),
         dirac=config.model.get("dirac", False),
+        feedback=config.model.get("feedback", "weights"),
         kernels=config.kernels,
     )
     # A gate starts by He's rule, however the kernels of bodies start.

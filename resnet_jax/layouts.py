@@ -43,7 +43,8 @@ def find(library: str, config: Config) -> Layout:
         )
         raise ValueError(f"layout {library} has no {family} of {block} blocks, but {_and(known)}")
     flat = flatten(config)
-    usual = {"model.activation": "relu"}  # other libraries have no network with another
+    # Other libraries have no network with another value.
+    usual = {"model.activation": "relu", "model.tied": False}
     wanted = {**layout.values(config), **{key: usual[key] for key in usual if key in flat}}
     # The keys that the config lacks come with a part that it must choose first.
     wrong = [(key, value) for key, value in wanted.items() if flat.get(key, value) != value]

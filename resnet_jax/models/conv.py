@@ -21,6 +21,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from resnet_jax.keys import nearest_divisor
+from resnet_jax.models.feedback import Feedback, multiply
 from resnet_jax.models.starts import KernelStart, identity_kernel, kernel_start
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
@@ -213,6 +214,7 @@ class Conv(nn.Module):
     and one b for all channels of a layer, which start at 5 and 0.001, and a negative concatenated
     ReLU.
 
+    `feedback` names what carries the error back to x in the kernel's place (feedback.py).
     If `bias`, a bias is added that starts at `start`.
     `kernels` chooses how the convolution is computed (`conv`).
 
@@ -232,6 +234,7 @@ class Conv(nn.Module):
     kernel_start: KernelStart = "he"
     variance: float = 2.0
     dirac: bool = False
+    feedback: Feedback = "weights"
     dtype: Any = jnp.float32
     kernels: Kernels = "auto"
 
@@ -259,7 +262,10 @@ class Conv(nn.Module):
         ends = ((self.size - 1) // 2, self.size // 2)
         if self.padding is not None:
             ends = (self.padding, self.padding)
-        y = conv(x, kernel, self.stride, (ends, ends), self.groups, self.kernels)
+        product = functools.partial(
+            conv, stride=self.stride, padding=(ends, ends), groups=self.groups, kernels=self.kernels
+        )
+        y = multiply(self, self.feedback, product, x, kernel, begin)
         if self.bias:
             bias = self.param("bias", nn.initializers.constant(self.start), (self.width,))
             y = y + bias.astype(self.dtype).reshape(1, 1, 1, -1)

@@ -1,5 +1,6 @@
 """Layers of vectors: a dense layer with its ReLU, flattening, and the classifier."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from resnet_jax.models.dtypes import wide_type
+from resnet_jax.models.feedback import Feedback, multiply
 from resnet_jax.models.starts import KernelStart, kernel_start
 
 # The initial kernels of dense layers that a ReLU follows: He et al. 2015, arXiv:1502.01852, eq. 10.
@@ -26,11 +28,33 @@ def classifier(num_outputs: int, x: Float[Array, "b c"], zero: bool = False) -> 
     return nn.Dense(num_outputs, kernel_init=init, name="dense", param_dtype=x.dtype)(x)
 
 
+class Linear(nn.Module):
+    """A dense layer y = x W + b that computes in the type of x: (..., c) -> (..., width).
+
+    W starts by `start`, and b at zero. `feedback` names what carries the error back to x in the
+    place of W (feedback.py).
+    """
+
+    width: int
+    start: Callable[..., Array]
+    feedback: Feedback = "weights"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*n c"]) -> Float[Array, "*n d"]:
+        """W x + b."""
+        wide = wide_type(x)
+        kernel = self.param("kernel", self.start, (x.shape[-1], self.width), wide)
+        bias = self.param("bias", nn.initializers.zeros, (self.width,), wide)
+        y = multiply(self, self.feedback, jnp.matmul, x, kernel.astype(x.dtype), self.start)
+        return y + bias.astype(x.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
+
+
 class Dense(nn.Module):
     """A dense layer and its activation, the ReLU or tanh: H(x) = relu(W x + b).
 
     W starts from N(0, 2 / c) before a ReLU, and from N(0, 1 / c) before tanh, which is about the
-    identity for small numbers. `kernel_start` names another start (starts.py).
+    identity for small numbers. `kernel_start` names another start (starts.py), and `feedback` what
+    carries the error back (feedback.py).
 
     Shapes: (b, c) -> (b, width).
     """
@@ -38,14 +62,13 @@ class Dense(nn.Module):
     width: int
     activation: Literal["relu", "tanh"] = "relu"
     kernel_start: KernelStart = "he"
+    feedback: Feedback = "weights"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b c"]) -> Float[Array, "b d"]:
         """H(x)."""
         start = kernel_start(self.kernel_start, "in", 2.0 if self.activation == "relu" else 1.0)
-        dense = nn.Dense(
-            self.width, kernel_init=start, dtype=x.dtype, param_dtype=wide_type(x), name="dense"
-        )
+        dense = Linear(self.width, start, self.feedback, name="dense")
         return nn.relu(dense(x)) if self.activation == "relu" else nn.tanh(dense(x))
 
 

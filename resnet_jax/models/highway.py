@@ -27,6 +27,8 @@ from resnet_jax.models.family import (
     check_strides,
     switches,
 )
+from resnet_jax.models.feedback import KEYS as FEEDBACK_KEYS
+from resnet_jax.models.feedback import Feedback
 from resnet_jax.models.heads import Head
 from resnet_jax.models.merges import Gated, plain
 from resnet_jax.models.norm import NORMS, NoNorm
@@ -51,6 +53,7 @@ def dense_highway(
     width: int = 50,
     activation: Literal["relu", "tanh"] = "relu",
     kernel_start: KernelStart = "he",
+    feedback: Feedback = "weights",
     dtype: Any = jnp.float32,
     remat: Remat = "none",
     unroll: int = 1,
@@ -61,7 +64,7 @@ def dense_highway(
     twin.
     """
     width = plain_width(width) if merge is None else width
-    dense = Dense(width, activation, kernel_start)
+    dense = Dense(width, activation, kernel_start, feedback)
     layer = Residual(dense, merge=merge or plain)
     blocks: dict[str, nn.Module] = {
         "flatten": Flatten(dtype),
@@ -128,6 +131,7 @@ def build(config: Config, layers: Layers) -> Chain:
         if model.depth < 2:
             raise ValueError(f"depth {model.depth} is no highway of 2 or more; nearest 2 and 3")
         options |= {"activation": model.activation, "kernel_start": model.kernel_start}
+        options["feedback"] = model.feedback
         return dense_highway(model.depth, dtype=layers.dtype, **options)
     if model.block == "pooled":
         check_image(layers.shape, 22 if model.depth == 10 else 4, f"depth={model.depth}")
@@ -178,7 +182,8 @@ FAMILY = Family(
                         "how gates' kernels start: N(0, 1/n), or N(0, 2/n) as the authors'",
                     ),
                 }
-                | START_KEYS,
+                | START_KEYS
+                | FEEDBACK_KEYS,
                 check=_check_dense,
             ),
             "pooled": Part(

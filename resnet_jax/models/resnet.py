@@ -56,6 +56,7 @@ from resnet_jax.models.family import (
     side,
     switches,
 )
+from resnet_jax.models.feedback import KEYS as FEEDBACK_KEYS
 from resnet_jax.models.heads import Head
 from resnet_jax.models.merges import RESIDUAL_MERGES, add, plain
 from resnet_jax.models.norm import BatchNorm, NoNorm, Shift
@@ -78,6 +79,7 @@ def resnet(
     stem: StemKind = "3x3",
     stride_at: Literal["1x1", "3x3"] = "1x1",
     kernel_size: int = 3,
+    tied: bool = False,
     merge: Callable = add,
     per_layer: Mapping[str, Sequence[float]] | None = None,
     skip_dropout: float = 0.0,
@@ -94,7 +96,10 @@ def resnet(
 
     `skip='none'` is the plain twin: the same bodies, and nothing is added to them. `widen`
     multiplies the width of a bottleneck's inner layers, or of all layers of another block; `groups`
-    are those of a bottleneck's 3x3 convolution, and `kernel_size` is that of a single one.
+    are those of a bottleneck's 3x3 convolution, and `kernel_size` is that of a single one. If
+    `tied`, the equal blocks of a stage share their parameters, so that they are the steps of a
+    recurrent network; every step has running statistics of its own (Liao & Poggio 2016,
+    arXiv:1604.03640).
     `per_layer` has the merge's inputs that differ from block to block, by name: a number for each
     block (stochastic_depth.py). `skip_dropout` is the rate of dropout on every skip, and `dropout`
     that before every convolution of a pre-activation body but its first. If `first` is 'own', a
@@ -143,7 +148,9 @@ def resnet(
         if count:
             rest = Residual(make(inner, 1), pick(out, 1, False), meet, after=after)
             part = {name: tuple(values[done : done + count]) for name, values in numbers.items()}
-            blocks[f"stage{i + 1}"] = Stack(rest, count, per_layer=part, remat=remat, unroll=unroll)
+            blocks[f"stage{i + 1}"] = Stack(
+                rest, count, tied=tied, per_layer=part, remat=remat, unroll=unroll
+            )
             done += count
         channels = out
     if form in ("preact", "relu_preact"):
@@ -212,6 +219,7 @@ def build(
         width=model.width,
         widen=model.widen,
         stem=model.stem,
+        tied=model.tied,
         merge=layers.merge(1, gate_conv),
         per_layer=layers.per_layer(sum(counts)),
         skip_dropout=model.skip_dropout,
@@ -236,6 +244,11 @@ KEYS: Keys = {
     "model.stem": Key(default(resnet, "stem"), choice("3x3", "7x7"), "first convolution"),
     "model.skip_dropout": Key(
         default(resnet, "skip_dropout"), FRACTION, "rate of dropout on every skip"
+    ),
+    "model.tied": Key(
+        default(resnet, "tied"),
+        ANY,
+        "whether the equal blocks of a stage share their parameters, as steps of a recurrent net",
     ),
 }
 _BOTTLENECK = {
@@ -275,7 +288,7 @@ _NORMED = {
         ANY,
         "whether kernels that keep the shape are W = a I + b V / |V| (DiracNet), in plain networks",
     ),
-} | (START_KEYS | activations.KEYS)
+} | (START_KEYS | FEEDBACK_KEYS | activations.KEYS)
 
 
 def _check_normed(config: Config) -> None:

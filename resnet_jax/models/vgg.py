@@ -29,6 +29,7 @@ from resnet_jax.models import activations, bodies
 from resnet_jax.models.activations import RELU, Activation
 from resnet_jax.models.conv import Conv
 from resnet_jax.models.family import SKIPS, SMALL, Family, Layers, given_stages, side, switches
+from resnet_jax.models.feedback import KEYS as FEEDBACK_KEYS
 from resnet_jax.models.heads import DenseHead, Pool
 from resnet_jax.models.layout import ONE_TAP, Layout, Row, flattened
 from resnet_jax.models.merges import GATES, add, plain
@@ -186,6 +187,7 @@ def _family(summary: str, norm: str) -> Family:
             ),
         }
         | START_KEYS
+        | FEEDBACK_KEYS
         | activations.KEYS,
         switches=switches(
             {"single": Part("one 3x3 convolution")},

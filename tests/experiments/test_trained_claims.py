@@ -106,6 +106,16 @@ def survivals(column, *means):
     return {(name, 56): {column: mean} for name, mean in zip(names, means, strict=True)}
 
 
+def tied(tied, untied):
+    """Return tied and untied networks of two depths, from their test errors, and a plain one."""
+    errors = {"tied": tied, "untied": untied, "tied-plain": 0.8}
+    return {
+        (arm, depth): {"test_error": error, "parameters": 10 * depth}
+        for arm, error in errors.items()
+        for depth in (20, 56)
+    }
+
+
 class Case(NamedTuple):
     """Means for which a rule says yes and no, and what it says of the control of the first."""
 
@@ -225,6 +235,12 @@ CASES = {
     ),
     "reorder": Case(
         lesions((0.2, 0.8), (0.03, 0.07)), lesions((0.2, 0.8), (0.03, 0.4)), False, ("resnet", 56)
+    ),
+    "tied_depth": Case(
+        tied(0.09, 0.1),
+        tied(0.3, 0.1),
+        False,
+        ("untied", 56),
     ),
     "survival": Case(
         survivals("test_error", 0.08, 0.07, 0.05),
@@ -426,6 +442,9 @@ DIFFER = {
         "residual": set(), "two-gates": GATED | {"model.carry_bias"}, "coupled": GATED,
     },
     "dilution_trained": {"identity": set(), "gains-0.5": {"model.gains"}},
+    "tied_depth": {
+        "untied": set(), "tied": {"model.tied"}, "tied-plain": {"model.tied", "model.skip"},
+    },
     "layer_responses": TWINS,
     "lesion": TWINS,
     "lesions_add_up": TWINS,

@@ -122,3 +122,42 @@ def test_the_defaults_of_depths_that_fit_two_rules():
     assert default_block(50, 224) == "bottleneck"
     assert default_skip("basic", 32) == "A"
     assert default_skip("basic", 224) == default_skip("preact_bottleneck", 32) == "B"
+
+
+def test_a_tied_network_has_as_many_parameters_at_any_depth_and_statistics_for_every_step():
+    shapes = [
+        jax.eval_shape(cifar(depth, tied=True).init, jax.random.key(0), IMAGE)
+        for depth in (14, 110)
+    ]
+    assert shapes[0]["params"] == shapes[1]["params"]
+    mean = lambda of: of["batch_stats"]["stage1"]["layers"]["body"]["norm1"]["mean"].shape
+    assert [mean(of) for of in shapes] == [(2, 16), (18, 16)]
+    stage = shapes[0]["params"]["stage1"]["layers"]["body"]["conv1"]["kernel"]
+    assert stage.shape == (3, 3, 16, 16)
+
+
+def test_a_tied_network_is_the_network_whose_blocks_have_equal_weights():
+    x = jax.random.normal(jax.random.key(1), (2, 8, 8, 1))
+    tied, free = (
+        resnet.resnet((3, 2), block="basic", skip="A", num_outputs=3, width=2, tied=tied)
+        for tied in (True, False)
+    )
+    variables = jax.jit(tied.init)(jax.random.key(0), x)
+    copies = lambda path, a, like: (
+        jnp.broadcast_to(a, like.shape) if "layers" in jax.tree_util.keystr(path) else a
+    )
+    shapes = jax.eval_shape(free.init, jax.random.key(0), x)["params"]
+    params = jax.tree_util.tree_map_with_path(copies, variables["params"], shapes)
+
+    def loss(net, params):
+        y, _ = net.apply({**variables, "params": params}, x, mutable=["batch_stats"])
+        return jnp.sin(y).sum()
+
+    (own, grads), (other, of_copies) = (
+        jax.jit(jax.value_and_grad(lambda p, net=net: loss(net, p)))(p)
+        for net, p in ((tied, variables["params"]), (free, params))
+    )
+    assert float(own) == pytest.approx(float(other), rel=1e-5)
+    kernel = lambda tree: tree["stage1"]["layers"]["body"]["conv1"]["kernel"]
+    summed = kernel(of_copies).sum(0)
+    assert jnp.allclose(kernel(grads), summed, atol=1e-4 * jnp.abs(summed).max())
