@@ -236,6 +236,18 @@ CASES = {
     "reorder": Case(
         lesions((0.2, 0.8), (0.03, 0.07)), lesions((0.2, 0.8), (0.03, 0.4)), False, ("resnet", 56)
     ),
+    "learning_rules": Case(
+        arms("test_error", back_propagation=0.05, sign_symmetry=0.07, feedback_alignment=0.5),
+        arms("test_error", back_propagation=0.05, sign_symmetry=0.3, feedback_alignment=0.5),
+        False,
+        ("back-propagation", 56),
+    ),
+    "feedback_alignment": Case(
+        arms("test_error", back_propagation=0.05, sign_symmetry=0.07, feedback_alignment=0.5),
+        arms("test_error", back_propagation=0.05, sign_symmetry=0.07, feedback_alignment=0.08),
+        False,
+        ("back-propagation", 56),
+    ),
     "tied_depth": Case(
         tied(0.09, 0.1),
         tied(0.3, 0.1),
@@ -442,6 +454,10 @@ DIFFER = {
         "residual": set(), "two-gates": GATED | {"model.carry_bias"}, "coupled": GATED,
     },
     "dilution_trained": {"identity": set(), "gains-0.5": {"model.gains"}},
+    "learning_rules": {
+        "back-propagation": set(), "sign-symmetry": {"model.feedback"},
+        "feedback-alignment": {"model.feedback"},
+    },
     "tied_depth": {
         "untied": set(), "tied": {"model.tied"}, "tied-plain": {"model.tied", "model.skip"},
     },
@@ -495,7 +511,13 @@ def test_the_scale_of_the_paper_can_be_planned(name, options):
 
 
 SEVERAL = ("shortcuts", "normless", "activations", "lesion", "reorder", "path_lengths")
-SEVERAL += ("lesions_add_up", "survival", "open_gates_train", "small_kernels_train")
+SEVERAL += (
+    "learning_rules",
+    "lesions_add_up",
+    "survival",
+    "open_gates_train",
+    "small_kernels_train",
+)
 PER_DEPTH = [name for name in OWN if name not in SEVERAL]
 REFUSED = [
     *((name, {}, (8, 20), "resnet:8, resnet:20 are 2 networks.*--models=resnet:20") for name in
