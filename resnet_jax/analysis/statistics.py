@@ -29,8 +29,9 @@ class Test(NamedTuple):
         holds: true if p < level, false if p_opposite < level, else None.
         effect: the estimated difference, or rise over depth, in the units of the values.
         interval: the bounds that the effect exceeds, and stays below, each with confidence 1 -
-            level; None with fewer than three seeds. A statement "more than the margin" is true if
-            and only if the lower bound exceeds the margin, and false if the upper one is below it.
+            level; None with fewer than three seeds, and if a bound is unknown. A statement "more
+            than the margin" is true if and only if the lower bound exceeds the margin, and false if
+            the upper one is below it.
         p: the p-value of the one-sided test whose alternative is the statement.
         n: the number of seeds in the smallest sample.
         p_opposite: the p-value of the test whose alternative is the opposite; 1 - p for one test.

@@ -136,8 +136,8 @@ def _numbers(row: Mapping[str, Any]) -> str:
         return ""
     terms = {"effect": f"{row['effect']:.3g}"}
     if row["interval"] is not None:
-        low, high = row["interval"]
-        terms["98 % interval"] = f"{low:.3g} to {high:.3g}"
+        terms["98 % interval"] = "{:.3g} to {:.3g}".format(*row["interval"])
+    if min(row["p"], row["p_opposite"]) < 1:
         refuted = row["uncorrected"] is False
         p = row["p_opposite"] if refuted else row["p"]
         terms["p of the opposite" if refuted else "p"] = f"{p:.2g}"

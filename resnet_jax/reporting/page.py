@@ -121,13 +121,14 @@ def numbers_of(verdict: Mapping[str, Any]) -> str:
     """Return the effect with its interval, p and n in words; "" if there was no test."""
     if verdict["effect"] is None:
         return ""
-    if verdict["interval"] is None:
+    if min(verdict["p"], verdict["p_opposite"]) == 1:
         return f"{verdict['effect']:.3g}, n = {verdict['n']}, too few seeds for a test"
-    low, high = verdict["interval"]
     name, p = "p", verdict["p"]
     if verdict["holds"] is False:
         name, p = "p of the opposite", verdict["p_opposite"]
-    words = f"{verdict['effect']:.3g} (98 % interval {low:.3g} to {high:.3g})"
+    words = f"{verdict['effect']:.3g}"
+    if verdict["interval"] is not None:
+        words += " (98 % interval {:.3g} to {:.3g})".format(*verdict["interval"])
     return f"{words}, {name} = {p:.2g}, n = {verdict['n']}"
 
 

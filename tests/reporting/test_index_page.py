@@ -129,10 +129,16 @@ def test_a_statement_that_does_not_hold_shows_the_p_of_the_opposite(content):
 
 
 def test_without_a_test_there_are_no_numbers_and_with_two_seeds_no_p(content):
-    few = entry("few", "init", None, interval=None, n=2, p=1.0, p_adjusted=1.0)
+    few = entry("few", "init", None, interval=None, n=2, p=1.0, p_opposite=1.0, p_adjusted=1.0)
     seen = Page(page(content | {"claims": [few, entry("signal", "exact", True)]}, {}))
     terms = [text for text in seen.within("dt") if text in ("effect", "98 % interval", "p", "n")]
     assert terms == ["effect", "n"]
+
+
+def test_an_effect_without_an_upper_bound_has_a_p_and_no_interval(content):
+    seen = Page(page({**content, "claims": [entry("depth", "trained", True, interval=None)]}, {}))
+    shown = ("effect", "98 % interval", "p", "n")
+    assert [text for text in seen.within("dt") if text in shown] == ["effect", "p", "n"]
 
 
 def test_a_command_that_failed_is_told_apart(content):

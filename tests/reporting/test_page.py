@@ -181,3 +181,5 @@ def test_too_few_seeds_have_an_effect_and_no_p(page, results):
     few = {"holds": None, "interval": None, "p": 1.0, "p_opposite": 1.0, "n": 2}
     results["statements"][0]["verdict"] |= few
     assert "0.59, n = 2, too few seeds for a test" in Page(page()).within("dd")
+    results["statements"][0]["verdict"] |= {"p": 0.001, "n": 5}  # the interval has no upper bound
+    assert "0.59, p = 0.001, n = 5" in Page(page()).within("dd")
