@@ -61,14 +61,14 @@ def test_results_are_copied_with_small_figures(workdir, tmp_path):
 def test_the_table_has_a_row_for_each_statement(workdir):
     lines = claims.table(claims.read(workdir)).splitlines()
     assert lines[0] == (
-        "3 statements: 1 holds, 1 does not hold, 1 is undecided. Measured on 2026-11-27 in 3 minutes by "
-        "`python -m experiments.all`, on 2 cores, at revision abc."
+        "3 statements: 1 holds, 1 does not hold, 1 is undecided. Measured on 2026-11-27 in 3 "
+        "minutes by `python -m experiments.all`, on 2 cores, at revision abc."
     )
     assert lines[4:] == [
         "| `depth`: The sentence of depth. | trained | **holds** | 0.59 (98 % interval -0.1 to "
         "0.68), p = 0.002, n = 5 | digits |",
-        "| `depth_of_the_loss`: Rises, \\| too. | trained | **undecided** | 0.59 (98 % interval -0.1 to "
-        "0.68), p = 0.002, n = 5 | digits |",
+        "| `depth_of_the_loss`: Rises, \\| too. | trained | **undecided** | 0.59 (98 % interval "
+        "-0.1 to 0.68), p = 0.002, n = 5 | digits |",
         "| `signal`: The sentence of signal. | exact | **does not hold** | – | digits |",
     ]
     text = f"before\n{claims.BEGIN}\nearlier\n{claims.END}\nafter\n"
