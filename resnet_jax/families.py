@@ -14,6 +14,7 @@ from resnet_jax.models import (
     highway,
     ladder,
     lenet,
+    lstm,
     resnet,
     resnext,
     vgg,
@@ -39,6 +40,8 @@ FAMILIES: dict[str, Family] = {
     "highway": highway.FAMILY,
     "densenet": densenet.FAMILY,
     "vit": vit.FAMILY,
+    "lstm": lstm.FAMILY,
+    "rnn": lstm.FAMILY_RNN,
 }
 
 # The most layers of any network (DEEPEST), of a network whose Stack holds a number for each layer

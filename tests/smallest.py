@@ -40,6 +40,7 @@ SIDES, DEPTHS = (8, 12, 16), range(1, 23)
 # a small Wide ResNet counts two projections, that of a Vision Transformer its layers of four
 # matrices each, without those of the patches and the classifier.
 LAYERS = {"wide": lambda depth: depth - 2, "vit": lambda depth: 4 * depth + 2}
+LAYERS |= dict.fromkeys(("lstm", "rnn"), lambda depth: 2 * depth + 1)
 
 
 def smallest(

@@ -168,7 +168,8 @@ def test_a_network_with_every_merge_trains_and_has_a_plain_twin(name):
     argument = f"merge={name}" + (",norm=none" if "none" in switches["norm"].parts else "")
     config = one_stage(family, argument)
     check_trained(*train(config, steps=1))
-    if "none" in switches["skip"].parts:
+    # The weights of a forget gate are columns of the cell's matrices.
+    if "none" in switches["skip"].parts and name != "forget":
         twin = shapes(one_stage(family, f"{argument},skip=none"))[1]["params"]
         assert twin == without_merges(shapes(config)[1]["params"])
 

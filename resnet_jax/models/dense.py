@@ -31,20 +31,21 @@ def classifier(num_outputs: int, x: Float[Array, "b c"], zero: bool = False) -> 
 class Linear(nn.Module):
     """A dense layer y = x W + b that computes in the type of x: (..., c) -> (..., width).
 
-    W starts by `start`, and b at zero. `feedback` names what carries the error back to x in the
+    W starts by `start`, and b by `bias`. `feedback` names what carries the error back to x in the
     place of W (feedback.py).
     """
 
     width: int
     start: Callable[..., Array]
     feedback: Feedback = "weights"
+    bias: Callable[..., Array] = nn.initializers.zeros
 
     @nn.compact
     def __call__(self, x: Float[Array, "*n c"]) -> Float[Array, "*n d"]:
         """W x + b."""
         wide = wide_type(x)
         kernel = self.param("kernel", self.start, (x.shape[-1], self.width), wide)
-        bias = self.param("bias", nn.initializers.zeros, (self.width,), wide)
+        bias = self.param("bias", self.bias, (self.width,), wide)
         y = multiply(self, self.feedback, jnp.matmul, x, kernel.astype(x.dtype), self.start)
         return y + bias.astype(x.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
 

@@ -137,6 +137,27 @@ class Gated(nn.Module):
         return gate(z)
 
 
+class Forget(nn.Module):
+    """The forget gate of an LSTM: x' = sigmoid(z) s + f, with the gate's logits z.
+
+    The line s of the cell is a skip connection through time. With z far above zero it is the
+    residual connection, the carousel of 1997.
+
+    Shapes: s, f and z are equal. Raises: ValueError if s and f are not.
+    Source: Gers et al. 2000, Neural Computation 12, eq. 3.6.
+    """
+
+    @nn.compact
+    def __call__(
+        self, s: Float[Array, "..."], f: Float[Array, "..."], z: Float[Array, "..."]
+    ) -> Float[Array, "..."]:
+        """Return sigmoid(z) s + f."""
+        check_shapes(s, f)
+        gate = nn.sigmoid(z)
+        sow_gains(self, gate, jnp.ones((), f.dtype))
+        return gate * s + f
+
+
 @dataclass(frozen=True, eq=False)
 class Merge(Part):
     """A merge that a config can choose.
@@ -229,7 +250,12 @@ MERGES: dict[str, Merge] = {
         "drop_path_unscaled", "bodies are dropped for each example, and scaled in evaluation"
     ),
     "concat": Merge("x' = [s, f], DenseNet's", build=lambda config, conv, size: concat),
+    "forget": Merge(
+        "c' = sigmoid(z) c + f, the forget gate of an LSTM",
+        build=lambda config, conv, size: Forget(),
+        keys={"model.forget_bias": Key(1.0, ANY, "initial bias of the forget gate, in logits")},
+    ),
 }
 GATES = ("exclusive_gate", "shortcut_gate", "two_gate")
-# Every merge that keeps the shape: all but concat. The first is a family's default merge.
-RESIDUAL_MERGES = ("add", *(name for name in MERGES if name not in ("add", "concat")))
+# Every merge of blocks that keep the shape. The first is a family's default merge.
+RESIDUAL_MERGES = ("add", *(name for name in MERGES if name not in ("add", "concat", "forget")))

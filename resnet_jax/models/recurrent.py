@@ -1,0 +1,209 @@
+"""Recurrent layers: one cell for every step of a sequence, as a tied Stack over time.
+
+    LSTM   i, g, o, f = W x_t + U h_t-1 + b
+           c_t = merge(c_t-1, sigmoid(i) tanh(g), f)
+           h_t = sigmoid(o) tanh(c_t)
+
+    RNN    h_t = merge(h_t-1, tanh(W x_t + U h_t-1 + b))
+
+The line of c is a skip connection through time, and its merge says what the cell keeps:
+
+    add      c_t = c_t-1 + ...             the constant error carousel, with the weight 1.0 (1997)
+    Forget   c_t = sigmoid(f) c_t-1 + ...  the forget gate (2000)
+    plain    c_t = ...                     nothing
+
+The plain tanh RNN (Elman 1990) has merge=plain; with `add` it is a residual network whose blocks
+share their weights, and an LSTM of 1997 without gates.
+
+Sources: Hochreiter & Schmidhuber 1997, Neural Computation 9; Gers et al. 2000, Neural Computation
+12, eq. 3.1 to 3.6. Differs: the cell of 1997 squashes its input to (-2, 2) and its state to (-1, 1)
+by logistic functions, and both papers' experiments cut the gradient at the gates; here tanh stands
+for both functions, as has become usual, and the gradient is whole. There are no peepholes.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from resnet_jax.models.dense import Linear, classifier
+from resnet_jax.models.dtypes import wide_type
+from resnet_jax.models.merges import Forget, plain
+from resnet_jax.models.residual import Remat, Stack
+
+Steps = Float[Array, "b t c"]
+Hidden = Float[Array, "b t w"]
+Carry = Any  # (c, h) of an LSTM, h of an RNN
+
+
+class LstmCell(nn.Module):
+    """One step of an LSTM: the carry (c, h) and W x_t + b -> the next (c, h).
+
+    The columns of W x_t are those of i, g, o and, if the merge is a forget gate, f. The kernel U
+    starts uniform within 1 / sqrt(width), as PyTorch's. `valid` marks the examples whose sequence
+    has this step; the carry of the others stays.
+
+    Shapes: c and h (b, width); x (b, gates width) -> (c, h).
+    """
+
+    width: int
+    merge: Callable = Forget()
+
+    inputs = ("x", "valid")
+
+    @property
+    def gates(self) -> int:
+        """The number of columns of W x_t, in widths."""
+        return 4 if isinstance(self.merge, Forget) else 3
+
+    def start(self, x: Float[Array, "b *rest"]) -> Carry:
+        """Return the carry before the first step, zeros."""
+        zeros = jnp.zeros((x.shape[0], self.width), x.dtype)
+        return zeros, zeros
+
+    @staticmethod
+    def hidden(carry: Carry) -> Float[Array, "b w"]:
+        """Return what other layers see of the carry: h."""
+        return carry[1]
+
+    @nn.compact
+    def __call__(self, carry: Carry, x: Float[Array, "b n"], valid: Any = None) -> Carry:
+        """(c, h) -> the next (c, h)."""
+        c, h = carry
+        a = x + _hidden_product(h, self.gates * self.width)
+        i, g, o, *f = jnp.split(a, self.gates, -1)
+        body = nn.sigmoid(i) * jnp.tanh(g)
+        new = self.merge(c, body, f[0] if f else None)
+        return _where(valid, (new, nn.sigmoid(o) * jnp.tanh(new)), carry)
+
+
+class RnnCell(nn.Module):
+    """One step of a tanh RNN: the carry h and W x_t + b -> merge(h, tanh(W x_t + b + U h), h).
+
+    Shapes: h (b, width); x (b, width) -> h. U and `valid` are those of `LstmCell`.
+    """
+
+    width: int
+    merge: Callable = plain
+
+    inputs = ("x", "valid")
+    gates = 1
+
+    def start(self, x: Float[Array, "b *rest"]) -> Carry:
+        """Return the carry before the first step, zeros."""
+        return jnp.zeros((x.shape[0], self.width), x.dtype)
+
+    @staticmethod
+    def hidden(carry: Carry) -> Float[Array, "b w"]:
+        """Return what other layers see of the carry, all of it."""
+        return carry
+
+    @nn.compact
+    def __call__(self, carry: Carry, x: Float[Array, "b n"], valid: Any = None) -> Carry:
+        """Return the next h."""
+        body = jnp.tanh(x + _hidden_product(carry, self.width))
+        return _where(valid, self.merge(carry, body, carry), carry)
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer: a sequence -> the h of every step.
+
+    The products W x_t + b of all steps are one matrix product before the loop. W starts uniform
+    within 1 / sqrt(width), and b at zero, but for the forget gate's, which starts at `forget_bias`.
+    `lengths` are the numbers of valid steps of the examples: behind its last valid step an
+    example's h stays as it is, so that the last h is that of the last valid step. The loop compiles
+    as fast for a thousand steps as for ten.
+
+    Shapes: (b, t, c) -> (b, t, width).
+    """
+
+    cell: Any
+    forget_bias: float = 0.0
+    remat: Remat = "none"
+    unroll: int = 1
+
+    @nn.compact
+    def __call__(self, x: Steps, lengths: Int[Array, "b"] | None = None) -> Hidden:
+        """Read the sequence."""
+        width, gates = self.cell.width, self.cell.gates
+        projected = Linear(gates * width, _uniform(width), bias=self._bias, name="input")(x)
+        of_steps = {"x": projected.swapaxes(0, 1)}
+        if lengths is not None:
+            of_steps["valid"] = jnp.arange(x.shape[1])[:, None] < lengths[None]
+        stack = Stack(
+            self.cell,
+            x.shape[1],
+            tied=True,
+            remat=self.remat,
+            unroll=self.unroll,
+            outputs=self.cell.hidden,
+            name="steps",
+        )
+        return stack(self.cell.start(x), **of_steps)[1].swapaxes(0, 1)
+
+    def _bias(self, key: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+        width = self.cell.width
+        forget = jnp.arange(shape[0]) >= 3 * width  # the columns of f, if there are any
+        return jnp.where(forget, jnp.asarray(self.forget_bias, dtype), jnp.zeros((), dtype))
+
+
+class AsSequence(nn.Module):
+    """An example as a sequence: an image as its rows or as its pixels, a sequence as it is.
+
+    Shapes: (b, h, w, c) -> (b, h, w c) or (b, h w, c); (b, t, c) -> (b, t, c), in `dtype`.
+    """
+
+    read: Literal["rows", "pixels"] = "rows"
+    dtype: Any = jnp.float32
+
+    def __call__(self, x: Float[Array, "b *n"]) -> Steps:
+        """Cut each example of `x` into steps."""
+        x = x.astype(self.dtype)
+        if x.ndim == 4 and self.read == "rows":
+            return x.reshape(*x.shape[:2], -1)
+        return x.reshape(x.shape[0], -1, x.shape[-1])
+
+
+class SequenceHead(nn.Module):
+    """The outputs of the last step, or of every step: (b, t, c) -> (b, y) or (b, t, y), float32."""
+
+    num_outputs: int
+    of: Literal["last", "every"] = "last"
+
+    @nn.compact
+    def __call__(self, x: Steps) -> Float[Array, "b *t y"]:
+        """Classify, or predict numbers."""
+        if self.of == "last":
+            return classifier(self.num_outputs, x[:, -1])
+        y = classifier(self.num_outputs, x.reshape(-1, x.shape[-1]))
+        return y.reshape(*x.shape[:2], self.num_outputs)
+
+
+def _hidden_product(h: Float[Array, "b w"], width: int) -> Float[Array, "b n"]:
+    """Return U h; call this from a compact method of the cell."""
+    return nn.Dense(
+        width,
+        use_bias=False,
+        kernel_init=_uniform(h.shape[-1]),
+        dtype=h.dtype,
+        param_dtype=wide_type(h),
+        name="hidden",
+    )(h)
+
+
+def _uniform(width: int) -> Callable[..., Array]:
+    """Return the initializer that draws uniform numbers within 1 / sqrt(width), as PyTorch does."""
+    reach = width**-0.5
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
+        key, shape, dtype, -reach, reach
+    )
+
+
+def _where(valid: Bool[Array, "b"] | None, new: Carry, old: Carry) -> Carry:
+    """Return the new carry of the examples that have this step, and the old carry of the others."""
+    if valid is None:
+        return new
+    return jax.tree.map(lambda n, o: jnp.where(valid[:, None], n, o), new, old)
