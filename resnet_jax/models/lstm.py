@@ -6,7 +6,9 @@ Images are read row by row or pixel by pixel.
 """
 
 import functools
-from typing import Any
+from collections.abc import Callable
+
+import flax.linen as nn
 
 from resnet_jax.keys import POSITIVE, Config, Key, Part, choice
 from resnet_jax.models.family import Family, Layers, switches
@@ -15,10 +17,10 @@ from resnet_jax.models.recurrent import (
     AsSequence,
     LstmCell,
     Recurrent,
-    RnnCell,
     SequenceHead,
+    TanhStep,
 )
-from resnet_jax.models.residual import Chain
+from resnet_jax.models.residual import Chain, Residual
 
 WIDTH = 128
 KEYS = {
@@ -30,8 +32,13 @@ KEYS = {
 }
 
 
-def build(config: Config, layers: Layers, cell: Any) -> Chain:
-    """Return the config's network, of `depth` layers of cells.
+def rnn_block(width: int, merge: Callable) -> Residual:
+    """Return a step of the tanh RNN: a residual block, or a plain one."""
+    return Residual(TanhStep(width), merge=merge)
+
+
+def build(config: Config, layers: Layers, block: Callable[..., nn.Module]) -> Chain:
+    """Return the config's network, of `depth` layers whose steps are `block(width, merge)`.
 
     Raises: ValueError for a depth below 1, and for an example that is no sequence and no image.
     """
@@ -45,7 +52,8 @@ def build(config: Config, layers: Layers, cell: Any) -> Chain:
         )
     merge = plain if model.skip == "none" else layers.merge(1, layers.conv)
     forget_bias = model.get("forget_bias", 0.0)
-    layer = Recurrent(cell(model.width, merge), forget_bias, **layers.loop)
+    step = block(model.width, merge)
+    layer = Recurrent(step, model.width, forget_bias, **layers.loop)
     return Chain(
         {
             "sequence": AsSequence(model.read, layers.dtype),
@@ -57,7 +65,7 @@ def build(config: Config, layers: Layers, cell: Any) -> Chain:
 
 FAMILY = Family(
     "LSTM networks, whose depth counts layers and whose blocks are steps in time",
-    build=functools.partial(build, cell=LstmCell),
+    build=functools.partial(build, block=LstmCell),
     keys=KEYS,
     switches=switches(
         {"lstm": Part("the LSTM's cell, without peepholes")},
@@ -71,7 +79,7 @@ FAMILY = Family(
 )
 FAMILY_RNN = Family(
     "tanh recurrent networks, plain or residual",
-    build=functools.partial(build, cell=RnnCell),
+    build=functools.partial(build, block=rnn_block),
     keys=KEYS,
     switches=switches(
         {"rnn": Part("h' = tanh(W x + U h + b)")},

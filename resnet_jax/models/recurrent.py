@@ -22,105 +22,85 @@ for both functions, as has become usual, and the gradient is whole. There are no
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from resnet_jax.models.dense import Linear, classifier
 from resnet_jax.models.dtypes import wide_type
-from resnet_jax.models.merges import Forget, plain
+from resnet_jax.models.merges import Forget
 from resnet_jax.models.residual import Remat, Stack
 
 Steps = Float[Array, "b t c"]
 Hidden = Float[Array, "b t w"]
-Carry = Any  # (c, h) of an LSTM, h of an RNN
+Carry = Any  # (c, h)
 
 
 class LstmCell(nn.Module):
-    """One step of an LSTM: the carry (c, h) and W x_t + b -> the next (c, h).
+    """One step of an LSTM: the carry (c, h) and drive_t = W x_t + b -> the next (c, h).
 
-    The columns of W x_t are those of i, g, o and, if the merge is a forget gate, f. The kernel U
-    starts uniform within 1 / sqrt(width), as PyTorch's. `valid` marks the examples whose sequence
-    has this step; the carry of the others stays.
+    The columns of the drive are those of i, g, o and, if the merge is a forget gate, f. The kernel
+    U starts uniform within 1 / sqrt(width), as PyTorch's.
 
-    Shapes: c and h (b, width); x (b, gates width) -> (c, h).
+    Shapes: c and h (b, width); drive (b, gates width) -> (c, h).
     """
 
     width: int
     merge: Callable = Forget()
 
-    inputs = ("x", "valid")
+    inputs = ("drive",)
 
     @property
     def gates(self) -> int:
-        """The number of columns of W x_t, in widths."""
+        """The number of columns of the drive, in widths."""
         return 4 if isinstance(self.merge, Forget) else 3
 
-    def start(self, x: Float[Array, "b *rest"]) -> Carry:
-        """Return the carry before the first step, zeros."""
-        zeros = jnp.zeros((x.shape[0], self.width), x.dtype)
-        return zeros, zeros
-
-    @staticmethod
-    def hidden(carry: Carry) -> Float[Array, "b w"]:
-        """Return what other layers see of the carry: h."""
-        return carry[1]
-
     @nn.compact
-    def __call__(self, carry: Carry, x: Float[Array, "b n"], valid: Any = None) -> Carry:
+    def __call__(self, carry: Carry, drive: Float[Array, "b n"]) -> Carry:
         """(c, h) -> the next (c, h)."""
         c, h = carry
-        a = x + _hidden_product(h, self.gates * self.width)
+        a = drive + _hidden_product(h, self.gates * self.width)
         i, g, o, *f = jnp.split(a, self.gates, -1)
-        body = nn.sigmoid(i) * jnp.tanh(g)
-        new = self.merge(c, body, f[0] if f else None)
-        return _where(valid, (new, nn.sigmoid(o) * jnp.tanh(new)), carry)
+        c = self.merge(c, nn.sigmoid(i) * jnp.tanh(g), f[0] if f else None)
+        return c, nn.sigmoid(o) * jnp.tanh(c)
 
 
-class RnnCell(nn.Module):
-    """One step of a tanh RNN: the carry h and W x_t + b -> merge(h, tanh(W x_t + b + U h), h).
+class TanhStep(nn.Module):
+    """The body of a tanh RNN's block: h and drive_t = W x_t + b -> tanh(drive_t + U h).
 
-    Shapes: h (b, width); x (b, width) -> h. U and `valid` are those of `LstmCell`.
+    Shapes: h and drive (b, width) -> (b, width). U is that of `LstmCell`.
     """
 
     width: int
-    merge: Callable = plain
 
-    inputs = ("x", "valid")
-    gates = 1
-
-    def start(self, x: Float[Array, "b *rest"]) -> Carry:
-        """Return the carry before the first step, zeros."""
-        return jnp.zeros((x.shape[0], self.width), x.dtype)
-
-    @staticmethod
-    def hidden(carry: Carry) -> Float[Array, "b w"]:
-        """Return what other layers see of the carry, all of it."""
-        return carry
+    inputs = ("drive",)
 
     @nn.compact
-    def __call__(self, carry: Carry, x: Float[Array, "b n"], valid: Any = None) -> Carry:
-        """Return the next h."""
-        body = jnp.tanh(x + _hidden_product(carry, self.width))
-        return _where(valid, self.merge(carry, body, carry), carry)
+    def __call__(self, h: Float[Array, "b w"], drive: Float[Array, "b w"]) -> Float[Array, "b w"]:
+        """Return what the step adds to h, or puts in its place."""
+        return jnp.tanh(drive + _hidden_product(h, self.width))
 
 
 class Recurrent(nn.Module):
     """A recurrent layer: a sequence -> the h of every step.
 
-    The products W x_t + b of all steps are one matrix product before the loop. W starts uniform
-    within 1 / sqrt(width), and b at zero, but for the forget gate's, which starts at `forget_bias`.
-    `lengths` are the numbers of valid steps of the examples: behind its last valid step an
-    example's h stays as it is, so that the last h is that of the last valid step. The loop compiles
-    as fast for a thousand steps as for ten.
+    `block` is one step, an LstmCell, or a Residual whose body is a TanhStep. The drives W x_t + b
+    of all steps are one matrix product before the loop. W starts uniform within 1 / sqrt(width),
+    and b at zero, but for the forget gate's, which starts at `forget_bias`. The loop compiles as
+    fast for a thousand steps as for ten.
+
+    `lengths` are the numbers of valid steps of padded examples. A step sees none that comes later,
+    so that padding changes nothing before it; behind its last valid step an example gives the h of
+    this step again.
 
     Shapes: (b, t, c) -> (b, t, width).
     """
 
-    cell: Any
+    block: nn.Module
+    width: int
     forget_bias: float = 0.0
     remat: Remat = "none"
     unroll: int = 1
@@ -128,25 +108,21 @@ class Recurrent(nn.Module):
     @nn.compact
     def __call__(self, x: Steps, lengths: Int[Array, "b"] | None = None) -> Hidden:
         """Read the sequence."""
-        width, gates = self.cell.width, self.cell.gates
-        projected = Linear(gates * width, _uniform(width), bias=self._bias, name="input")(x)
-        of_steps = {"x": projected.swapaxes(0, 1)}
-        if lengths is not None:
-            of_steps["valid"] = jnp.arange(x.shape[1])[:, None] < lengths[None]
-        stack = Stack(
-            self.cell,
-            x.shape[1],
-            tied=True,
-            remat=self.remat,
-            unroll=self.unroll,
-            outputs=self.cell.hidden,
-            name="steps",
-        )
-        return stack(self.cell.start(x), **of_steps)[1].swapaxes(0, 1)
+        cell, h = isinstance(self.block, LstmCell), jnp.zeros((x.shape[0], self.width), x.dtype)
+        columns = self.width * (self.block.gates if isinstance(self.block, LstmCell) else 1)
+        projected = Linear(columns, _uniform(self.width), bias=self._bias, name="input")(x)
+        hidden = (lambda carry: carry[1]) if cell else (lambda carry: carry)
+        loop = {"remat": self.remat, "unroll": self.unroll, "outputs": hidden}
+        stack = Stack(self.block, x.shape[1], tied=True, **loop, name="steps")
+        _, outputs = cast(Any, stack((h, h) if cell else h, drive=projected.swapaxes(0, 1)))
+        outputs = outputs.swapaxes(0, 1)
+        if lengths is None:
+            return outputs
+        last = jnp.minimum(jnp.arange(x.shape[1])[None], lengths[:, None] - 1)
+        return jnp.take_along_axis(outputs, last[..., None], 1)
 
     def _bias(self, key: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-        width = self.cell.width
-        forget = jnp.arange(shape[0]) >= 3 * width  # the columns of f, if there are any
+        forget = jnp.arange(shape[0]) >= 3 * self.width  # the columns of f, if there are any
         return jnp.where(forget, jnp.asarray(self.forget_bias, dtype), jnp.zeros((), dtype))
 
 
@@ -200,10 +176,3 @@ def _uniform(width: int) -> Callable[..., Array]:
     return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
         key, shape, dtype, -reach, reach
     )
-
-
-def _where(valid: Bool[Array, "b"] | None, new: Carry, old: Carry) -> Carry:
-    """Return the new carry of the examples that have this step, and the old carry of the others."""
-    if valid is None:
-        return new
-    return jax.tree.map(lambda n, o: jnp.where(valid[:, None], n, o), new, old)

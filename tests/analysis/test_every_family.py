@@ -11,9 +11,18 @@ from tests.analysis.networks import square
 from tests.smallest import shapes, smallest
 
 NO_RUN = ("lenet", "densenet")
+NO_BLOCK = "lstm"  # whose steps have a carry of two arrays
 
 
-@pytest.mark.parametrize("family", families.FAMILIES)
+def test_a_network_without_blocks_is_refused_in_words():
+    config = smallest(NO_BLOCK)
+    net, variables, _ = shapes(config)
+    with pytest.raises(ValueError, match="no module of the network is a .*Residual") as error:
+        observe.blocks_of(net.apply, variables, jnp.zeros((2, *config.data.shape)))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("family", [name for name in families.FAMILIES if name != NO_BLOCK])
 def test_instruments_run_on_every_family(family):
     config = smallest(family)
     net, variables, _ = shapes(config)

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from resnet_jax.models.lstm import rnn_block
 from resnet_jax.models.merges import Forget, add, plain
-from resnet_jax.models.recurrent import AsSequence, LstmCell, Recurrent, RnnCell, SequenceHead
+from resnet_jax.models.recurrent import AsSequence, LstmCell, Recurrent, SequenceHead
 from resnet_jax.models.residual import Stack
 
 WIDTH, STEPS = 4, 7
@@ -15,13 +16,13 @@ CELLS = {
     "lstm-2000": LstmCell(WIDTH),
     "lstm-1997": LstmCell(WIDTH, add),
     "lstm-plain": LstmCell(WIDTH, plain),
-    "rnn": RnnCell(WIDTH),
-    "residual-rnn": RnnCell(WIDTH, add),
+    "rnn": rnn_block(WIDTH, plain),
+    "residual-rnn": rnn_block(WIDTH, add),
 }
 
 
 def layer(name, **options):
-    return Recurrent(CELLS[name], **options)
+    return Recurrent(CELLS[name], WIDTH, **options)
 
 
 def started(module, x=X, seed=0):
@@ -36,7 +37,8 @@ def by_hand(name, params, x):
     """Return the h of every step: NumPy's loop over the equations of the papers."""
     sigmoid = lambda a: 1 / (1 + np.exp(-a))
     w, b = (np.asarray(params["input"][leaf], np.float64) for leaf in ("kernel", "bias"))
-    u = np.asarray(params["steps"]["layers"]["hidden"]["kernel"], np.float64)
+    step = params["steps"]["layers"]
+    u = np.asarray(step.get("body", step)["hidden"]["kernel"], np.float64)
     h = c = np.zeros((len(x), WIDTH))
     hidden = []
     for t in range(x.shape[1]):
@@ -81,7 +83,7 @@ def test_the_gradient_through_the_line_of_c_is_the_product_of_the_forget_gates()
         x = 3 + jax.random.normal(jax.random.key(0), (steps, 1, 4 * WIDTH), jnp.float64)
         cut = {"params": {"layers": {"hidden": {"kernel": jnp.zeros((WIDTH, 4 * WIDTH))}}}}
         start = jnp.ones((1, WIDTH), jnp.float64), jnp.zeros((1, WIDTH), jnp.float64)
-        last = lambda c: stack.apply(cut, (c, start[1]), x=x)[0].sum()
+        last = lambda c: stack.apply(cut, (c, start[1]), drive=x)[0].sum()
         slope = jax.jit(jax.grad(last))(start[0])
         logs = jax.nn.log_sigmoid(x[..., 3 * WIDTH :]).sum(0)
         assert logs.max() < -10  # so that something is forgotten
@@ -94,7 +96,7 @@ def test_the_carousel_of_1997_keeps_the_gradient_of_1000_steps_exactly():
     x = jax.random.normal(jax.random.key(0), (steps, 1, 3 * WIDTH))
     cut = {"params": {"layers": {"hidden": {"kernel": jnp.zeros((WIDTH, 3 * WIDTH))}}}}
     zeros = jnp.zeros((1, WIDTH))
-    last = lambda c: stack.apply(cut, (c, zeros), x=x)[0].sum()
+    last = lambda c: stack.apply(cut, (c, zeros), drive=x)[0].sum()
     assert (jax.jit(jax.grad(last))(zeros) == 1).all()
 
 
