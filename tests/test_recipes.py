@@ -89,7 +89,7 @@ def test_an_estimate_counts_as_measure_does():
 
 def test_every_recipe_of_a_paper_says_where_it_comes_from():
     assert set(recipes.without_source()) == {
-        "cifar10_any.py", "digits.py", "mnist.py", "reconstruction.py",
+        "adding.py", "cifar10_any.py", "digits.py", "mnist.py", "reconstruction.py",
     }  # fmt: skip
     for name, (_, source) in FOUND.items():
         assert source.published and source.paper and source.networks, name
