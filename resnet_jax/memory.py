@@ -19,7 +19,7 @@ from resnet_jax import families
 from resnet_jax.config import changed
 from resnet_jax.keys import Config
 from resnet_jax.models import measure
-from resnet_jax.models.residual import Remat, Stack
+from resnet_jax.models.residual import Remat
 from resnet_jax.tasks import TASKS
 from resnet_jax.tasks.task import Batch
 from resnet_jax.training import shard
@@ -43,10 +43,11 @@ NEAR = 1.01
 def policy_of(config: Config) -> str | None:
     """Return the policy of the config's network.
 
-    It is None for a network without a Stack, which needs the same memory with every policy.
+    It is None for a network without a loop (a Stack or a recurrent layer), which needs the same
+    memory with every policy.
     """
-    stacks = (m for m, _ in measure.modules(families.build(config)) if isinstance(m, Stack))
-    return next((stack.remat for stack in stacks), None)
+    modules = (module for module, _ in measure.modules(families.build(config)))
+    return next((module.remat for module in modules if hasattr(module, "remat")), None)
 
 
 def step_inputs(config: Config) -> tuple[states.TrainState, Batch]:
