@@ -1,9 +1,14 @@
-"""Claims that are equations or counts: their rules on invented rows, and small networks."""
+"""Claims that are equations or counts: their rules on invented rows, and small networks.
+
+Networks whose float64 programs compile for many seconds are marked slow; their instruments have
+tests with closed forms in tests/analysis/.
+"""
 
 import pytest
 
 from experiments import (
     census,
+    census_blocks,
     densenet_paths,
     identity_census,
     open_gates,
@@ -66,20 +71,21 @@ def test_the_census_says_no_as_worded_and_yes_of_what_holds(options):
     assert told["identity_census"] == (False, False)
     assert told["census_mostly_identities"] == (True, False)
     assert told["census_skip_path"] == (True, False)
+    told = verdicts(census_blocks, rows)
     assert told["census_kernels"] == (True, None)
     assert told["census_tokens"] == (None, None) and told["census_blocks"] == (None, None)
     only = [row for row in rows if row["arm"] == "v2-basic"]
     only = [only[0] | {"pass": 52}]
     assert identity_census.identities(only).holds is True
-    assert identity_census.sizes([rows[-1], rows[-2] | {"kernels": [3, 5]}]).holds is False
+    assert census_blocks.sizes([rows[-1], rows[-2] | {"kernels": [3, 5]}]).holds is False
 
 
 def test_the_census_compares_a_transformer_layer_with_convolutions():
     forms = census.forms(8)
     assert forms["mlp_widening"] == 4 and forms["form_difference"] <= 1e-12
     one = row("vit", net="vit", blocks_a_depth=2.0, layers_a_depth=4.0, **forms)
-    assert identity_census.tokens([one]).holds is True
-    assert identity_census.tokens([one | {"form_difference": 1e-6}]).holds is False
+    assert census_blocks.tokens([one]).holds is True
+    assert census_blocks.tokens([one | {"form_difference": 1e-6}]).holds is False
 
 
 def test_the_census_compares_the_costs_of_blocks():
@@ -90,9 +96,9 @@ def test_the_census_compares_the_costs_of_blocks():
             row("v1-bottleneck", body_macs=cost, **one),
         ]
 
-    assert identity_census.shapes(blocks(95)).holds is True
-    assert identity_census.shapes(blocks(80)).holds is False
-    assert identity_census.shapes(blocks(95, changed=1)).holds is False
+    assert census_blocks.shapes(blocks(95)).holds is True
+    assert census_blocks.shapes(blocks(80)).holds is False
+    assert census_blocks.shapes(blocks(95, changed=1)).holds is False
 
 
 def test_the_census_refuses_what_is_not_published(options):
@@ -141,6 +147,7 @@ def test_the_equations_of_the_signal_hold_within_rounding():
     assert [v for v, _ in verdicts(signal, signals(kept=0.9)).values()] == [True, True, False]
 
 
+@pytest.mark.slow
 def test_the_signal_is_a_sum_in_a_small_network(options):
     runs = signal.plan(small(options, ("resnet", 14)))
     assert [run.arm for run in runs] == [*signal.START, "v2-trained"]
@@ -167,6 +174,7 @@ def test_gradients_survive_small_bodies():
     assert small_residuals.vanishes(ratios(near, slower)).holds is False
 
 
+@pytest.mark.slow
 def test_gradients_survive_small_bodies_in_a_small_network(options):
     runs = small_residuals.plan(small(options, ("resnet", 20)))
     residual, plain = (dict(run.config.model.items()) for run in runs)
@@ -177,6 +185,7 @@ def test_gradients_survive_small_bodies_in_a_small_network(options):
         small_residuals.plan(options(8))
 
 
+@pytest.mark.slow
 def test_dense_layers_see_all_earlier_layers(options):
     runs = densenet_paths.plan(options(networks=(("densenet", 10), ("resnet", 8))))
     rows = measured(densenet_paths, runs)
@@ -201,6 +210,7 @@ def test_open_gates_are_a_residual_network():
     assert {v for v, _ in verdicts(open_gates, rows(falling, falling)).values()} == {None}
 
 
+@pytest.mark.slow
 def test_open_gates_are_a_small_residual_network(options):
     runs = open_gates.plan(small(options, ("resnet", 8)))
     assert [run.config.model.merge for run in runs] == ["two_gate", "exclusive_gate"]
