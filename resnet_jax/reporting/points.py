@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from numbers import Real
 from typing import Any
 
@@ -13,6 +14,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from resnet_jax.reporting.figures import STYLE, colours, panel_title
 
 LEVEL = 0.99  # of the intervals
+NEAR = 1.15  # the labels of two numbers overlap on a log axis if their ratio is less
 
 
 def figure(
@@ -57,7 +59,8 @@ def figure(
         else:
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:{shown}}"))
         ticks = sorted({row[x] for row in rows})
-        if len(ticks) <= 8:
+        near = any(0 < a and b / a < NEAR for a, b in pairwise(ticks)) if log_x else False
+        if len(ticks) <= 8 and not near:
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel(x.replace("_", " "))

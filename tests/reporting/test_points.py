@@ -42,6 +42,14 @@ def test_each_row_is_a_point_and_each_group_a_line():
     assert axes.get_xscale() == "log" and list(axes.get_xticks()) == [8, 20]
 
 
+def test_numbers_that_are_too_near_for_their_labels_have_the_axis_own_ticks():
+    at = lambda *depths: [row for depth in depths for row in rows([0.1], depth=depth)]
+    axes, _ = drawn(points.figure(at(71_254, 75_002, 269_434), "depth", "error"))
+    assert 71_254 not in axes.get_xticks()
+    axes, _ = drawn(points.figure(at(71_254, 90_000), "depth", "error"))
+    assert list(axes.get_xticks()) == [71_254, 90_000]
+
+
 def test_a_mean_has_its_interval_with_three_seeds_or_more():
     data = rows([0.1, 0.3]) + rows([0.2, 0.3, 0.4], depth=20)
     axes, _ = drawn(points.figure(data, "depth", "error"))
