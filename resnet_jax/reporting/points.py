@@ -59,7 +59,7 @@ def figure(
         else:
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:{shown}}"))
         ticks = sorted({row[x] for row in rows})
-        near = any(0 < a and b / a < NEAR for a, b in pairwise(ticks)) if log_x else False
+        near = any(a > 0 and b / a < NEAR for a, b in pairwise(ticks)) if log_x else False
         if len(ticks) <= 8 and not near:
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             axes.xaxis.set_minor_locator(NullLocator())
