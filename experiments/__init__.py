@@ -8,7 +8,7 @@
     rows, rates, twins       samples for tests, the best of several rates, plain and residual twins
     report, census           the report of a claim; what the census of networks measures
     all, listing, index      every claim, and the index of their verdicts
-    code, untested           what a verdict was computed by; what no command tests
+    fingerprint, untested    what a verdict was computed by; what no command tests
     search                   random draws from the ranges of a config file
 """
 

@@ -3,8 +3,8 @@
 Each claim is a process of its own, `python -m experiments.NAME --workdir=DIR/NAME --runs=DIR/runs`,
 so that a claim that fails stops no other, and all claims share their runs. What the process prints
 is shown and kept in DIR/NAME/log.txt. A claim is not repeated if its results are of today's rules
-and code (code.py), of the same options and of the same runs. DIR/index.html and DIR/index.json have
-the verdicts, corrected together.
+and code (fingerprint.py), of the same options and of the same runs. DIR/index.html and
+DIR/index.json have the verdicts, corrected together.
 
     python -m experiments.all --workdir=runs/claims
 """
@@ -21,7 +21,7 @@ from typing import Any, get_args
 
 import jax
 
-from experiments import code, flags, index, jobs, listing, untested
+from experiments import fingerprint, flags, index, jobs, listing, untested
 from experiments.claim import Claim, Kind
 from resnet_jax import command, provenance
 from resnet_jax.keys import LARGEST_STEP
@@ -164,7 +164,7 @@ def identity(claim: Claim, workdir: Path, options: Sequence[str]) -> dict[str, A
         runs = planned(claim, workdir, options)
     return {
         "rules": claim.rules,
-        "code": code.digest(claim.name, claim.kind == "trained"),
+        "code": fingerprint.digest(claim.name, claim.kind == "trained"),
         "options": list(options),
         "runs": runs,
     }

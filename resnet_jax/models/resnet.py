@@ -343,7 +343,7 @@ def _block(name: str) -> Part:
     keys = _OF_SHAPE.get(shape, {})
     words = f"{form or 'original'} order, {SHAPES[shape]} convolutions"
     if form == "fixup":
-        return Part(words, keys=keys, check=_check_fixup)
+        return Part(words, keys=keys | FEEDBACK_KEYS, check=_check_fixup)
     keys = keys | (_PREACT if form == "preact" else {})
     return Part(words, keys=keys | _NORMED, check=_check_normed)
 

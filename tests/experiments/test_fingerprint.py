@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments import code, listing
+from experiments import fingerprint, listing
 
 FILES = {
     "experiments/mine.py": "from experiments import claim\nfrom experiments.other import ARMS",
@@ -22,7 +22,7 @@ APART = {"experiments/apart.py", "resnet_jax/predict.py"}
 @pytest.fixture
 def change(tmp_path, monkeypatch):
     """change(path) writes something else into a file; return a folder with FILES as the code."""
-    monkeypatch.setattr(code, "ROOT", tmp_path)
+    monkeypatch.setattr(fingerprint, "ROOT", tmp_path)
     for path, content in FILES.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(content)
@@ -31,10 +31,10 @@ def change(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("path", FILES)
 def test_only_the_code_that_a_claim_imports_changes_its_digest(change, path):
-    before = [code.digest("mine", trained) for trained in (True, False)]
+    before = [fingerprint.digest("mine", trained) for trained in (True, False)]
     change(path)
     changed = [
-        code.digest("mine", trained) != old
+        fingerprint.digest("mine", trained) != old
         for trained, old in zip((True, False), before, strict=True)
     ]
     assert changed == [path not in APART | TRAINING, path not in APART]
@@ -42,6 +42,7 @@ def test_only_the_code_that_a_claim_imports_changes_its_digest(change, path):
 
 def test_every_claim_has_a_digest_of_its_own():
     digests = {
-        name: code.digest(name, claim.kind == "trained") for name, claim in listing.claims().items()
+        name: fingerprint.digest(name, claim.kind == "trained")
+        for name, claim in listing.claims().items()
     }
     assert len(set(digests.values())) == len(digests)
