@@ -1,6 +1,6 @@
-"""The error of a residual network grows smoothly with the number of deleted blocks.
+"""The error of a residual network grows with the number of deleted blocks.
 
-Veit et al. 2016 (arXiv:1605.06431), sec. 4.2 and Fig. 5 (a), delete sets of random blocks of a
+Veit et al. 2016 (arXiv:1605.06431), sec. 4 and Fig. 5 (a), delete sets of random blocks of a
 trained ResNet-110. Here 1, 2, 4 and 8 blocks are deleted, 16 random sets of each size, in the
 networks of `lesion`.
 

@@ -9,6 +9,7 @@ import pytest
 
 from configs import cifar10, digits, reconstruction
 from resnet_jax import describe, memory
+from tests.recipes import recipe
 
 
 def test_sizes_are_read_in_thousands_and_in_powers_of_two():
@@ -107,3 +108,8 @@ def test_describe_says_what_fits_and_recommends_the_fastest_policy_that_does(
             assert per[name] * 64 * (depth + 6) > 0.99 * 200_000
     peaks = {name: 14 * 64 * number for name, number in per.items()}
     assert memory.recommended(digits.get_config("depth=14"), peaks, 100) is None
+
+
+@pytest.mark.parametrize("policy", memory.POLICIES)
+def test_the_loop_of_a_recurrent_layer_has_the_configs_policy(policy):
+    assert memory.policy_of(recipe("adding", "", remat=policy)) == policy

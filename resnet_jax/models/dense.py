@@ -29,10 +29,12 @@ def classifier(num_outputs: int, x: Float[Array, "b c"], zero: bool = False) -> 
 
 
 class Linear(nn.Module):
-    """A dense layer y = x W + b that computes in the type of x: (..., c) -> (..., width).
+    """A dense layer, y = x W + b, that computes in the type of x.
 
-    W starts by `start`, and b by `bias`. `feedback` names what carries the error back to x in the
-    place of W (feedback.py).
+    W starts by the initializer `start`, and b by `bias`. `feedback` names what carries the error
+    back to x in the place of W (feedback.py).
+
+    Shapes: (..., c) -> (..., width).
     """
 
     width: int
@@ -42,7 +44,7 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*n c"]) -> Float[Array, "*n d"]:
-        """W x + b."""
+        """x W + b."""
         wide = wide_type(x)
         kernel = self.param("kernel", self.start, (x.shape[-1], self.width), wide)
         bias = self.param("bias", self.bias, (self.width,), wide)

@@ -76,9 +76,10 @@ def multiply(
     kernel: Float[Array, "..."],
     start: Callable[..., Array],
 ) -> Float[Array, "..."]:
-    """Return product(x, kernel) with the feedback of this kind; `start` draws random feedback.
+    """Return product(x, kernel), whose error goes back as `kind` says (see the top of the file).
 
-    Call this from a compact method of `module`, which keeps random feedback as a variable.
+    `start` is the initializer of random feedback, which `module` keeps as the variable
+    `batch_stats/feedback` of the kernel's shape. Call this from a compact method of `module`.
     """
     if kind == "weights":
         return product(x, kernel)

@@ -5,6 +5,7 @@ has the forget gate of 2000, merge=add is the cell of 1997, and skip=none keeps 
 Images are read row by row or pixel by pixel.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -77,17 +78,14 @@ FAMILY = Family(
     unrolled=True,
     images=False,
 )
-FAMILY_RNN = Family(
-    "tanh recurrent networks, plain or residual",
+FAMILY_RNN = dataclasses.replace(
+    FAMILY,
+    summary="tanh recurrent networks, plain or residual",
     build=functools.partial(build, block=rnn_block),
-    keys=KEYS,
     switches=switches(
         {"rnn": Part("h' = tanh(W x + U h + b)")},
         skips=("none", "A"),
         merges=("add",),
         norms=("none",),
     ),
-    depth=1,
-    unrolled=True,
-    images=False,
 )

@@ -144,7 +144,7 @@ class Forget(nn.Module):
     residual connection, the carousel of 1997.
 
     Shapes: s, f and z are equal. Raises: ValueError if s and f are not.
-    Source: Gers et al. 2000, Neural Computation 12, eq. 3.6.
+    Source: Gers et al. 2000, Neural Computation 12.
     """
 
     @nn.compact

@@ -15,10 +15,10 @@ The line of c is a skip connection through time, and its merge says what the cel
 The plain tanh RNN (Elman 1990) has merge=plain; with `add` it is a residual network whose blocks
 share their weights, and an LSTM of 1997 without gates.
 
-Sources: Hochreiter & Schmidhuber 1997, Neural Computation 9; Gers et al. 2000, Neural Computation
-12, eq. 3.1 to 3.6. Differs: the cell of 1997 squashes its input to (-2, 2) and its state to (-1, 1)
-by logistic functions, and both papers' experiments cut the gradient at the gates; here tanh stands
-for both functions, as has become usual, and the gradient is whole. There are no peepholes.
+Sources, from memory: Hochreiter & Schmidhuber 1997, Neural Computation 9; Gers et al. 2000, Neural
+Computation 12. Differs: the cell of 1997 squashes its input to (-2, 2) and its state to (-1, 1) by
+logistic functions, and both papers' experiments cut the gradient at the gates; here tanh stands for
+both functions, as has become usual, and the gradient is whole. The cells have no peepholes.
 """
 
 from collections.abc import Callable
@@ -108,13 +108,13 @@ class Recurrent(nn.Module):
     @nn.compact
     def __call__(self, x: Steps, lengths: Int[Array, "b"] | None = None) -> Hidden:
         """Read the sequence."""
-        cell, h = isinstance(self.block, LstmCell), jnp.zeros((x.shape[0], self.width), x.dtype)
-        columns = self.width * (self.block.gates if isinstance(self.block, LstmCell) else 1)
-        projected = Linear(columns, _uniform(self.width), bias=self._bias, name="input")(x)
-        hidden = (lambda carry: carry[1]) if cell else (lambda carry: carry)
+        gates = self.block.gates if isinstance(self.block, LstmCell) else 1
+        drive = Linear(gates * self.width, _uniform(self.width), bias=self._bias, name="input")(x)
+        h = jnp.zeros((x.shape[0], self.width), x.dtype)
+        start, hidden = ((h, h), lambda carry: carry[1]) if gates > 1 else (h, lambda carry: carry)
         loop = {"remat": self.remat, "unroll": self.unroll, "outputs": hidden}
         stack = Stack(self.block, x.shape[1], tied=True, **loop, name="steps")
-        _, outputs = cast(Any, stack((h, h) if cell else h, drive=projected.swapaxes(0, 1)))
+        _, outputs = cast(Any, stack(start, drive=drive.swapaxes(0, 1)))
         outputs = outputs.swapaxes(0, 1)
         if lengths is None:
             return outputs

@@ -4,9 +4,9 @@ Every step has a number, uniform in [0, 1), and a mark, which is 1 in two steps 
 one of the first half of the sequence, and one of the second. The target is the sum of the two
 marked numbers. The best constant prediction, 1, has a mean squared error of 1/6 = 0.167.
 
-Source: Hochreiter & Schmidhuber 1997, experiment 4, in the form of Le et al. 2015
-(arXiv:1504.00941), sec. 4.1. Differs: Hochreiter & Schmidhuber draw from [-1, 1], place both marks
-in the first half, have sequences of several lengths, and scale the target.
+Source, from memory: Hochreiter & Schmidhuber 1997, experiment 4, in the form of Le et al. 2015
+(arXiv:1504.00941). Differs: Hochreiter & Schmidhuber draw from [-1, 1], place both marks in the
+first half, have sequences of several lengths, and scale the target.
 """
 
 import jax
